@@ -1,0 +1,34 @@
+"""DenseCLIP for Hugging Face Transformers. What goes to the Hub with a checkpoint lies flat in this folder."""
+
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
+
+# `from transformers import AutoImageProcessor` is a placeholder where torchvision is missing, up to transformers 5.17.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+from .class_names_denseclip import ClassNameReport, tokenize_class_names
+from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
+from .image_processing_denseclip import DenseCLIPImageProcessor
+from .modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
+from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
+from .multi_scale_denseclip import multi_scale_inference
+
+
+AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)
+AutoModelForSemanticSegmentation.register(DenseCLIPConfig, DenseCLIPForSemanticSegmentation, exist_ok=True)
+AutoImageProcessor.register(DenseCLIPConfig, slow_image_processor_class=DenseCLIPImageProcessor, exist_ok=True)
+# `save_pretrained` copies the code beside the weights, so that they load where this package is not installed.
+DenseCLIPConfig.register_for_auto_class()
+DenseCLIPForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+DenseCLIPImageProcessor.register_for_auto_class("AutoImageProcessor")
+
+__all__ = [
+    "ClassNameReport",
+    "DenseCLIPConfig",
+    "DenseCLIPForSemanticSegmentation",
+    "DenseCLIPImageProcessor",
+    "DenseCLIPResNetBackbone",
+    "DenseCLIPResNetConfig",
+    "DenseCLIPSemanticSegmenterOutput",
+    "multi_scale_inference",
+    "tokenize_class_names",
+]

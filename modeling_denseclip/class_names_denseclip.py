@@ -1,0 +1,331 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From class names to packed prompts, and the change of class names of a loaded model."""
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+def normalize_class_name(class_name: str) -> str:
+    """The words that the text tower reads: `_` is a space, and runs of spaces count once."""
+    return " ".join(class_name.replace("_", " ").split())
+
+
+def tokenize_class_names(
+    class_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], ...]:
+    """
+    Token ids of each class name, start and end token included and without padding.
+
+    Args:
+        class_names (`Sequence[str]`): Names as a user writes them; "traffic light" and "traffic_light" are the same.
+        tokenizer (`PreTrainedTokenizerBase`): CLIP's tokenizer.
+
+    Returns:
+        One tuple of ids per name, [start, name..., end].
+
+    Raises:
+        ValueError: for an empty or a repeated name, or a tokenizer that frames names otherwise.
+    """
+    if isinstance(class_names, str):
+        raise ValueError(f"`class_names` must be a list of names; got the single string {class_names!r}.")
+    words = [normalize_class_name(class_name) for class_name in class_names]
+    if not words:
+        raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
+    first_index = {}
+    for index, word in enumerate(words):
+        if not word:
+            raise ValueError(f"Class {index} has an empty name ({class_names[index]!r}); give it a word to look for.")
+        if word.lower() in first_index:
+            raise ValueError(
+                f"Classes {first_index[word.lower()]} and {index} are both called {word!r}; the text tower could not"
+                " tell them apart. Give them different names."
+            )
+        first_index[word.lower()] = index
+
+    token_ids = tuple(tuple(tokenizer(word).input_ids) for word in words)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    for class_name, ids in zip(class_names, token_ids, strict=True):
+        if len(ids) < 3 or ids[0] != bos or ids[-1] != eos:
+            raise ValueError(
+                f"The tokenizer turns {class_name!r} into {list(ids)}; CLIP's gives [{bos}, name..., {eos}]. Pass"
+                " CLIP's tokenizer, e.g. that of 'openai/clip-vit-base-patch16'."
+            )
+    return token_ids
+
+
+@dataclass
+class PackedPrompts:
+    """
+    All class prompts as one sequence of T positions: the prefix that they share, then the rest of each.
+
+    Under a causal mask no position sees what follows it, so the states of a shared prefix are equal in all prompts and
+    need to be computed once: 343 positions instead of 150 x 13 for ADE20K.
+    """
+
+    token_ids: list[int]  # (M,) tokens to embed: the start token, then the tokens of all names
+    source_index: list[int]  # (T,) into [contexts, embedded tokens]
+    position_ids: list[int]  # (T,) position within its own prompt
+    class_index: list[int]  # (T,) class that a position belongs to, -1 for the shared prefix
+    end_index: list[int]  # (K,) where in the sequence each prompt's end token stands
+
+
+def pack_prompts(
+    class_names: Sequence[str],
+    class_token_ids: Sequence[Sequence[int]],
+    num_context_tokens: int,
+    context_position: str,
+    max_positions: int,
+) -> PackedPrompts:
+    """
+    Lay out all class prompts in one sequence.
+
+    Raises:
+        ValueError: for a prompt with more than `max_positions` positions; names the class.
+    """
+    contexts = list(range(num_context_tokens))
+    start = num_context_tokens  # index of the start token's embedding among [contexts, tokens]
+    prefix = [start, *contexts] if context_position == "before_name" else [start]
+    packed = PackedPrompts(
+        token_ids=[class_token_ids[0][0]],
+        source_index=list(prefix),
+        position_ids=list(range(len(prefix))),
+        class_index=[-1] * len(prefix),
+        end_index=[],
+    )
+    for index, (class_name, ids) in enumerate(zip(class_names, class_token_ids, strict=True)):
+        if len(ids) + num_context_tokens > max_positions:
+            raise ValueError(
+                f"The prompt of class {class_name!r} takes {len(ids) + num_context_tokens} positions ({len(ids)}"
+                f" tokens of its name and {num_context_tokens} learned contexts); the text tower has {max_positions}."
+                " Shorten the name."
+            )
+        first_token = num_context_tokens + len(packed.token_ids)
+        name_and_end = list(range(first_token, first_token + len(ids) - 1))
+        packed.token_ids.extend(ids[1:])
+        own = name_and_end if context_position == "before_name" else [*name_and_end[:-1], *contexts, name_and_end[-1]]
+        packed.source_index.extend(own)
+        packed.position_ids.extend(range(len(prefix), len(prefix) + len(own)))
+        packed.class_index.extend([index] * len(own))
+        packed.end_index.append(len(packed.source_index) - 1)
+    return packed
+
+
+@dataclass
+class ClassNameReport:
+    """
+    What a change of class names did to the weights that belong to a class: its row of the classifier and its channel
+    of the score map in the neck.
+
+    Args:
+        kept (`tuple[str, ...]`): Classes whose weights were carried over, by name.
+        new (`tuple[str, ...]`): Classes whose weights are freshly initialised.
+        dropped (`tuple[str, ...]`): Former classes that are gone.
+    """
+
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"head weights kept for {_listed(self.kept)}", f"newly initialised for {_listed(self.new)}"]
+        if self.dropped:
+            parts.append(f"dropped for {_listed(self.dropped)}")
+        advice = " Fine-tune the model before you use it." if self.new else ""
+        return f"{len(self.kept) + len(self.new)} class names set: {'; '.join(parts)}.{advice}"
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    if not names:
+        return "none"
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def class_names_of(id2label: dict) -> tuple[str, ...]:
+    """The names of `id2label` in the order of their ids, which must be 0 to K - 1."""
+    id2label = {int(index): name for index, name in id2label.items()}
+    if sorted(id2label) != list(range(len(id2label))):
+        raise ValueError(
+            f"The ids of `id2label` must be 0 to {len(id2label) - 1} without a gap; got {sorted(id2label)}."
+        )
+    return tuple(id2label[index] for index in range(len(id2label)))
+
+
+class DenseCLIPClassNamesMixin:
+    """Keeps class names, token ids, tokenizer and head of a [`DenseCLIPForSemanticSegmentation`] together."""
+
+    # Where a tokenizer can be loaded from when one is needed, and the tokenizer once it is loaded.
+    _tokenizer_source: tuple[str, dict] | None = None
+    _tokenizer: PreTrainedTokenizerBase | None = None
+
+    def set_class_names(
+        self, class_names: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> ClassNameReport:
+        """
+        Give the model other classes: tokenises the names and rebuilds the head, in which the weights of every class
+        that keeps its name are carried over, wherever it now stands. On an error the model stays as it was.
+
+        Args:
+            class_names (`Sequence[str]`):
+                New names, in the order of their label ids. `_` reads as a space.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*):
+                CLIP's tokenizer. Defaults to the one saved beside the checkpoint.
+
+        Returns:
+            [`ClassNameReport`]: classes whose weights were kept, are new, or are gone. It is logged as well.
+
+        Raises:
+            ValueError: for an empty, repeated or too long name, or where no tokenizer is found.
+        """
+        names = tuple(class_names) if not isinstance(class_names, str) else class_names
+        config = self.config
+        if config.use_language:
+            tokenizer = tokenizer if tokenizer is not None else self._load_tokenizer()
+            class_token_ids = tokenize_class_names(names, tokenizer)
+            self.prompts.pack(names, class_token_ids)
+            self._tokenizer = tokenizer
+            config.class_token_ids = class_token_ids
+        elif len(set(names)) != len(names) or not names:
+            raise ValueError(f"`class_names` must be one or more different names; got {names!r}.")
+
+        old_index = {normalize_class_name(name).lower(): index for index, name in enumerate(config.class_names)}
+        kept_rows = [old_index.get(normalize_class_name(name).lower()) for name in names]
+        self._rebuild_head(kept_rows)
+        current = {normalize_class_name(name).lower() for name in names}
+        report = ClassNameReport(
+            kept=tuple(name for name, row in zip(names, kept_rows, strict=True) if row is not None),
+            new=tuple(name for name, row in zip(names, kept_rows, strict=True) if row is None),
+            dropped=tuple(name for name in config.class_names if normalize_class_name(name).lower() not in current),
+        )
+        if kept_rows != list(range(len(config.class_names))):
+            config.palette = None  # one colour per former class
+        config.class_names = names
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: index for index, name in enumerate(names)}
+        self.num_labels = len(names)
+        logger.warning(str(report))
+        return report
+
+    @torch.no_grad()
+    def _rebuild_head(self, kept_rows: list[int | None]):
+        """Classifier and score-map channels for new classes; entry k of `kept_rows` is the former class to copy."""
+        classifier = self.decode_head.classifier
+        classifier.out_channels = len(kept_rows)
+        for name, parameter in list(classifier.named_parameters()):
+            fresh = parameter.new_zeros(len(kept_rows), *parameter.shape[1:])
+            if name == "weight":
+                nn.init.normal_(fresh, std=self.decode_head.classifier_std)
+            setattr(classifier, name, _with_rows(parameter, fresh, kept_rows, dim=0))
+        if not self.config.use_language:
+            return
+        lateral = self.neck.lateral_convs[self.config.score_map_level]
+        num_features = lateral.in_channels - len(self.config.class_names)
+        lateral.in_channels = num_features + len(kept_rows)
+        features, scores = lateral.weight.split([num_features, len(self.config.class_names)], dim=1)
+        fresh = scores.new_empty(scores.shape[0], len(kept_rows), *scores.shape[2:])
+        bound = (6 / (lateral.in_channels + lateral.out_channels)) ** 0.5  # Xavier, as the rest of the convolution
+        nn.init.uniform_(fresh, -bound, bound)
+        scores = _with_rows(scores, fresh, kept_rows, dim=1)
+        lateral.weight = nn.Parameter(torch.cat([features, scores], dim=1), requires_grad=lateral.weight.requires_grad)
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        if self._tokenizer is None:
+            if self._tokenizer_source is None:
+                raise ValueError(
+                    "This model was not loaded from a checkpoint, so it has no tokenizer to read new class names with."
+                    " Pass CLIP's: `tokenizer=AutoTokenizer.from_pretrained('openai/clip-vit-base-patch16')`."
+                )
+            source, hub_kwargs = self._tokenizer_source
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(source, **hub_kwargs)
+            except Exception as error:
+                raise ValueError(
+                    f"New class names need CLIP's tokenizer, and none could be loaded from {source!r} ({error}). Save"
+                    " one there, or pass `tokenizer=AutoTokenizer.from_pretrained('openai/clip-vit-base-patch16')`."
+                ) from error
+        return self._tokenizer
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """
+        As [`PreTrainedModel.from_pretrained`]. With other class names (`id2label`, `num_labels`, or a `config` that
+        holds them) the checkpoint is loaded with its own names first and then renamed by `set_class_names`.
+        """
+        hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
+        requested = kwargs.pop("id2label", None)
+        num_labels = kwargs.pop("num_labels", None)
+        kwargs.pop("label2id", None)  # follows from id2label
+        if config is None or isinstance(config, (str, os.PathLike)):
+            source = pretrained_model_name_or_path if config is None else config
+            stored = cls.config_class.from_dict(cls.config_class.get_config_dict(source, **hub_kwargs)[0])
+        else:
+            stored = config = copy.deepcopy(config)  # the caller's object is left as it is
+        names = class_names_of(stored.id2label)
+        weight_names = stored.class_names or names
+        if requested is not None:
+            names = class_names_of(requested)
+        elif num_labels is not None and num_labels != len(weight_names):
+            names = tuple(f"LABEL_{index}" for index in range(num_labels))
+
+        if names != weight_names:
+            own_labels = {
+                "id2label": dict(enumerate(weight_names)),
+                "label2id": {name: index for index, name in enumerate(weight_names)},
+            }
+            if stored is config:
+                config.update(own_labels)
+            else:
+                kwargs.update(own_labels)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            model._tokenizer_source = (str(pretrained_model_name_or_path), hub_kwargs)
+        if names != weight_names:
+            model.set_class_names(names)
+        return loaded
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""
+        if is_main_process and self.config.use_language:
+            try:
+                tokenizer = self._load_tokenizer()
+            except ValueError:
+                logger.info("No tokenizer is known to this model, so none is saved beside it.")
+            else:
+                tokenizer.save_pretrained(save_directory)
+        return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+
+def _with_rows(old: torch.Tensor, fresh: torch.Tensor, kept_rows: list[int | None], dim: int) -> nn.Parameter:
+    """`fresh` with the slices of `old` that `kept_rows` names, as a parameter like `old`."""
+    for row, old_row in enumerate(kept_rows):
+        if old_row is not None:
+            fresh.select(dim, row).copy_(old.select(dim, old_row))
+    return nn.Parameter(fresh, requires_grad=old.requires_grad)
+
+
+__all__ = ["ClassNameReport", "DenseCLIPClassNamesMixin", "tokenize_class_names"]

@@ -1,0 +1,325 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""DenseCLIP model configuration. Source: arXiv 2112.01518 (CVPR 2022) and the configs published with it."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.utils import auto_docstring
+
+
+# Every image encoder ends in four feature maps at strides 4, 8, 16 and 32.
+NUM_FEATURE_LEVELS = 4
+
+
+@auto_docstring(checkpoint="openai/clip-vit-base-patch16")
+@strict
+class DenseCLIPResNetConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""
+    CLIP's modified ResNet: a stem of three convolutions, anti-aliased bottlenecks and an attention pool. The defaults
+    are RN50; RN101 has `depths=(3, 4, 23, 3)`.
+
+    Source: "Learning Transferable Visual Models From Natural Language Supervision", section 2.4; openai/CLIP.
+
+    Args:
+        num_channels (`int`, *optional*, defaults to 3):
+            Channels of the input image.
+        embedding_size (`int`, *optional*, defaults to 64):
+            Width of the stem. The four stages are 4, 8, 16 and 32 times as wide.
+        depths (`tuple[int, ...]`, *optional*, defaults to `(3, 4, 6, 3)`):
+            Bottlenecks per stage.
+        num_attention_heads (`int`, *optional*):
+            Heads of the attention pool. Defaults to `embedding_size // 2`: CLIP's heads are 64 wide.
+        image_size (`int`, *optional*, defaults to 512):
+            Side in pixels of the images that the position embeddings of the attention pool were made for. They are
+            resized to any other input, so this is the size to train at, not a limit. CLIP's own weights have 224.
+    """
+
+    model_type = "denseclip_resnet"
+
+    num_channels: int = 3
+    embedding_size: int = 64
+    depths: list[int] | tuple[int, ...] = (3, 4, 6, 3)
+    num_attention_heads: int | None = None
+    image_size: int = 512
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.depths = tuple(self.depths)
+        if self.num_attention_heads is None:
+            self.num_attention_heads = max(self.embedding_size // 2, 1)
+        self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, len(self.depths) + 1)]
+        out_features = kwargs.pop("out_features", None)
+        out_indices = kwargs.pop("out_indices", None)
+        if out_features is None and out_indices is None:
+            out_features = self.stage_names[1:]
+        self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Channels of the four stages."""
+        return tuple(self.embedding_size * 4 * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the last stage, and so of the attention pool."""
+        return self.hidden_sizes[-1]
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels of one side of a cell of the attention pool's grid: the stride of the last stage."""
+        return 2 ** (len(self.depths) + 1)
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        if len(self.depths) != NUM_FEATURE_LEVELS:
+            raise ValueError(
+                f"`depths` must name the bottlenecks of {NUM_FEATURE_LEVELS} stages, for strides 4, 8, 16 and 32; got"
+                f" {self.depths}. RN50 is (3, 4, 6, 3)."
+            )
+        if self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"`num_attention_heads` ({self.num_attention_heads}) must divide the width of the last stage"
+                f" ({self.hidden_size}, that is 32 x `embedding_size`)."
+            )
+
+
+@auto_docstring(checkpoint="openai/clip-vit-base-patch16")
+@strict
+class DenseCLIPConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`DenseCLIPForSemanticSegmentation`]. Every row of the paper's Table 1 that stands on CLIP is
+    such a configuration: the defaults are DenseCLIP with RN50, `use_language=False` is "CLIP + Semantic FPN".
+
+    Args:
+        text_config (`dict` or `CLIPTextConfig`, *optional*):
+            CLIP's text tower. `None` stands for the text tower of RN50, or for none with `use_language=False`.
+        vision_config (`dict`, `CLIPVisionConfig` or `DenseCLIPResNetConfig`, *optional*):
+            The image encoder. A dictionary names its kind by `model_type`: `"denseclip_resnet"` (the default) or
+            `"clip_vision_model"`.
+        projection_dim (`int`, *optional*, defaults to 1024):
+            Width C of the space that CLIP's two towers share. 1024 for RN50, 512 for RN101 and ViT-B/16.
+        use_language (`bool`, *optional*, defaults to `True`):
+            Whether a pixel-text score map guides the decoder (paper section 3.2). `False` gives the baseline.
+        num_context_tokens (`int`, *optional*, defaults to 8):
+            Learned context vectors that stand in each class prompt (paper section 3.3, N2 in the published code).
+        context_position (`str`, *optional*, defaults to `"before_name"`):
+            Where they stand: `"before_name"` gives [SOT, contexts, name, EOT] as published, `"after_name"` gives
+            [SOT, name, contexts, EOT].
+        class_names (`tuple[str, ...]`, *optional*):
+            The names, in order, that the head's weights and `class_token_ids` stand for. Set by the library; equal to
+            the values of `id2label`, which is where users name their classes.
+        class_token_ids (`tuple[tuple[int, ...], ...]`, *optional*):
+            Token ids of each class name, start and end token included, so that a checkpoint segments without a
+            tokenizer. See `tokenize_class_names`.
+        context_decoder_hidden_size (`int`, *optional*, defaults to 256):
+            Width of the context decoder ("post-model prompting", paper section 3.3).
+        context_decoder_num_hidden_layers (`int`, *optional*, defaults to 3):
+            Its layers.
+        context_decoder_num_attention_heads (`int`, *optional*, defaults to 4):
+            Its heads.
+        context_decoder_intermediate_size (`int`, *optional*):
+            Width of its MLPs. Defaults to four times its width.
+        context_decoder_dropout (`float`, *optional*, defaults to 0.1):
+            Its dropout, in [0, 1).
+        gamma_init_value (`float`, *optional*, defaults to 0.0001):
+            Initial weight of the context decoder's update to the text embeddings.
+        score_map_level (`int`, *optional*):
+            The feature map that the score map is concatenated to, 0 to 3 for strides 4 to 32. Defaults to 3 for
+            ResNets and 2 for ViTs.
+        temperature (`float`, *optional*, defaults to 0.07):
+            tau: what the score map is divided by in its auxiliary loss.
+        auxiliary_loss_weight (`float`, *optional*, defaults to 0.4):
+            Weight of the score map's own cross-entropy.
+        ignore_index (`int`, *optional*, defaults to 255):
+            Label of pixels that carry no class.
+        feature_layers (`tuple[int, ...]`, *optional*):
+            ViT only: the four layers (from 0) whose outputs become feature maps. Defaults to those at 1/3, 1/2, 2/3
+            and the whole of the depth, (3, 5, 7, 11) for 12 layers.
+        class_embedding_scale (`int` or `float`, *optional*, defaults to 1):
+            ViT only: factor of the class embedding. The published code adds it twice, so released ViT weights have 2.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            ViT only: stochastic depth of the last layer, in [0, 1); it grows linearly from 0 over the layers.
+        neck_hidden_size (`int`, *optional*, defaults to 256):
+            Channels of the feature pyramid.
+        decode_head_hidden_size (`int`, *optional*, defaults to 256):
+            Channels of the Semantic FPN head.
+        decode_head_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout of whole channels before the classifier, in [0, 1).
+        inference_mode (`str`, *optional*, defaults to `"whole"`):
+            How a model in evaluation mode treats an image that is larger than the window: `"whole"`, or `"slide"` for
+            overlapping windows whose logits are averaged.
+        window_size (`int` or `tuple[int, int]`, *optional*, defaults to `(512, 512)`):
+            Height and width of the sliding window in pixels.
+        window_stride (`int` or `tuple[int, int]`, *optional*, defaults to `(341, 341)`):
+            Its steps in pixels.
+        window_batch_size (`int`, *optional*, defaults to 4):
+            How many windows go through the model at once. It bounds memory and changes no result.
+        palette (`tuple[tuple[int, int, int], ...]`, *optional*):
+            One RGB colour per class, 0 to 255, for pictures of the result.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of freshly initialised linear layers.
+
+    Example:
+
+    ```python
+    >>> from modeling_denseclip import DenseCLIPConfig
+
+    >>> config = DenseCLIPConfig(use_language=False, id2label={0: "wall", 1: "sky"})
+    >>> config.num_labels
+    2
+    ```"""
+
+    model_type = "denseclip"
+    sub_configs = {"text_config": CLIPTextConfig, "vision_config": AutoConfig}
+    keys_to_ignore_at_inference = ["score_map", "text_embeddings", "hidden_states", "attentions"]
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 1024
+    use_language: bool = True
+    num_context_tokens: int = 8
+    context_position: Literal["before_name", "after_name"] = "before_name"
+    class_names: list[str] | tuple[str, ...] | None = None
+    class_token_ids: list | tuple | None = None
+    context_decoder_hidden_size: int = 256
+    context_decoder_num_hidden_layers: int = 3
+    context_decoder_num_attention_heads: int = 4
+    context_decoder_intermediate_size: int | None = None
+    context_decoder_dropout: float | int = 0.1
+    gamma_init_value: float | int = 1e-4
+    score_map_level: int | None = None
+    temperature: float = 0.07
+    auxiliary_loss_weight: float | int = 0.4
+    ignore_index: int = 255
+    feature_layers: list[int] | tuple[int, ...] | None = None
+    class_embedding_scale: float | int = 1
+    drop_path_rate: float | int = 0.0
+    neck_hidden_size: int = 256
+    decode_head_hidden_size: int = 256
+    decode_head_dropout: float | int = 0.1
+    inference_mode: Literal["whole", "slide"] = "whole"
+    window_size: int | list[int] | tuple[int, ...] = (512, 512)
+    window_stride: int | list[int] | tuple[int, ...] = (341, 341)
+    window_batch_size: int = 4
+    palette: list | tuple | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        if self.vision_config is None:
+            self.vision_config = DenseCLIPResNetConfig()
+        elif isinstance(self.vision_config, dict):
+            vision_config = dict(self.vision_config)
+            model_type = vision_config.pop("model_type", DenseCLIPResNetConfig.model_type)
+            # Ours is not looked up in AutoConfig: remote code is not registered there.
+            if model_type == DenseCLIPResNetConfig.model_type:
+                self.vision_config = DenseCLIPResNetConfig(**vision_config)
+            else:
+                self.vision_config = AutoConfig.for_model(model_type, **vision_config)
+        if not self.use_language:
+            self.text_config = None
+            self.class_token_ids = None
+        elif not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = CLIPTextConfig(**(self.text_config or {}))
+
+        if self.context_decoder_intermediate_size is None:
+            self.context_decoder_intermediate_size = 4 * self.context_decoder_hidden_size
+        if self.score_map_level is None:
+            self.score_map_level = 2 if self.is_vit else 3
+        if self.is_vit and self.feature_layers is None:
+            depth = self.vision_config.num_hidden_layers
+            self.feature_layers = tuple(max(round(depth * part) - 1, 0) for part in (1 / 3, 1 / 2, 2 / 3, 1))
+        if self.feature_layers is not None:
+            self.feature_layers = tuple(self.feature_layers)
+        self.window_size = as_pair(self.window_size, "window_size")
+        self.window_stride = as_pair(self.window_stride, "window_stride")
+        super().__post_init__(**kwargs)
+
+        self.label2id = {name: index for index, name in self.id2label.items()}
+        if self.class_names is not None:
+            self.class_names = tuple(self.class_names)
+        elif self.class_token_ids is not None or not self.use_language:
+            self.class_names = tuple(self.id2label.values())
+        if self.class_token_ids is not None:
+            self.class_token_ids = tuple(tuple(ids) for ids in self.class_token_ids)
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether the image encoder is CLIP's vision transformer rather than CLIP's ResNet."""
+        return self.vision_config.model_type == "clip_vision_model"
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Channels of the image encoder's four feature maps, without the score map."""
+        if self.is_vit:
+            return (self.vision_config.hidden_size,) * NUM_FEATURE_LEVELS
+        return self.vision_config.hidden_sizes
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        if self.vision_config.model_type not in ("clip_vision_model", DenseCLIPResNetConfig.model_type):
+            raise ValueError(
+                f"`vision_config` has model_type {self.vision_config.model_type!r}; the image encoder must be"
+                f" 'clip_vision_model' or {DenseCLIPResNetConfig.model_type!r}."
+            )
+        if self.context_decoder_hidden_size % self.context_decoder_num_attention_heads != 0:
+            raise ValueError(
+                f"`context_decoder_num_attention_heads` ({self.context_decoder_num_attention_heads}) must divide"
+                f" `context_decoder_hidden_size` ({self.context_decoder_hidden_size})."
+            )
+        if not 0 <= self.score_map_level < NUM_FEATURE_LEVELS:
+            raise ValueError(f"`score_map_level` must be 0, 1, 2 or 3 (strides 4 to 32); got {self.score_map_level}.")
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` must be positive; got {self.temperature}.")
+        if self.num_context_tokens < 1 and self.use_language:
+            raise ValueError(f"`num_context_tokens` must be at least 1; got {self.num_context_tokens}.")
+        for name in ("drop_path_rate", "context_decoder_dropout", "decode_head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
+        for size, stride in zip(self.window_size, self.window_stride, strict=True):
+            if not 0 < stride <= size:
+                raise ValueError(
+                    f"`window_stride` {self.window_stride} must be positive and at most `window_size`"
+                    f" {self.window_size}, or pixels between two windows would never be seen."
+                )
+        if self.window_batch_size < 1:
+            raise ValueError(f"`window_batch_size` must be at least 1; got {self.window_batch_size}.")
+        if self.is_vit:
+            depth = self.vision_config.num_hidden_layers
+            layers = self.feature_layers
+            in_order = list(layers) == sorted(layers) and all(0 <= layer < depth for layer in layers)
+            if len(layers) != NUM_FEATURE_LEVELS or not in_order:
+                raise ValueError(
+                    f"`feature_layers` must be four ascending layer indices below {depth} (the depth of the ViT);"
+                    f" got {layers}."
+                )
+        if self.class_token_ids is not None and len(self.class_token_ids) != len(self.class_names):
+            raise ValueError(
+                f"`class_token_ids` has {len(self.class_token_ids)} entries for {len(self.class_names)} class names."
+                " Use `class_token_ids=tokenize_class_names(names, tokenizer)`."
+            )
+
+
+def as_pair(value: int | list[int] | tuple[int, ...], name: str) -> tuple[int, int]:
+    """`value` as (height, width); an integer stands for both."""
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2:
+        raise ValueError(f"`{name}` must be an integer or (height, width); got {value}.")
+    return pair
+
+
+__all__ = ["DenseCLIPConfig", "DenseCLIPResNetConfig"]

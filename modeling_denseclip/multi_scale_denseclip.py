@@ -1,0 +1,82 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Multi-scale and flip testing on top of a segmentation model."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+
+PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@torch.no_grad()
+def multi_scale_inference(
+    model: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    scales: Sequence[float] = PAPER_SCALES,
+    flip: bool = True,
+    target_size: tuple[int, int] | None = None,
+    **kwargs,
+) -> torch.Tensor:
+    """
+    Class probabilities, averaged over scaled and mirrored copies of the image.
+
+    Args:
+        model ([`DenseCLIPForSemanticSegmentation`]):
+            The model, in evaluation mode. It slides a window over copies larger than that, if its config says so.
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+            Normalised images at scale 1.
+        scales (`Sequence[float]`, *optional*, defaults to the paper's six from 0.5 to 1.75):
+            Factors of height and width; sizes round half up, and resizing is bilinear without antialiasing.
+        flip (`bool`, *optional*, defaults to `True`):
+            Whether each scale is seen mirrored as well.
+        target_size (`tuple[int, int]`, *optional*):
+            Height and width of the result in pixels. Defaults to those of `pixel_values`.
+        kwargs:
+            Passed to the model (`inference_mode`, `window_size`, `window_stride`).
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_labels, *target_size)`: probabilities, which sum to 1 over classes.
+
+    Raises:
+        ValueError: for a model in training mode, or no scale.
+
+    Source: paper section 4.1, "MS"; mmseg `EncoderDecoder.aug_test`, which averages softmax outputs, not logits.
+    """
+    if model.training:
+        raise ValueError("The model is in training mode, where dropout is on; call `model.eval()` first.")
+    if len(scales) == 0 or min(scales) <= 0:
+        raise ValueError(f"`scales` must be one or more positive factors; got {list(scales)}.")
+    height, width = pixel_values.shape[-2:]
+    target_size = (height, width) if target_size is None else tuple(target_size)
+
+    total = None
+    for scale in scales:
+        size = (int(height * scale + 0.5), int(width * scale + 0.5))
+        scaled = F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False)
+        for mirrored in (False, True) if flip else (False,):
+            logits = model(scaled.flip(-1) if mirrored else scaled, **kwargs).logits.float()
+            # In two steps, over the size of the input, as the published code does.
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
+            probabilities = logits.softmax(dim=1)
+            probabilities = probabilities.flip(-1) if mirrored else probabilities
+            total = probabilities if total is None else total + probabilities
+    return total / (len(scales) * (2 if flip else 1))
+
+
+__all__ = ["multi_scale_inference"]
