@@ -176,11 +176,18 @@ def class_names_of(id2label: dict) -> tuple[str, ...]:
 
 
 class DenseCLIPClassNamesMixin:
-    """Keeps class names, token ids, tokenizer and head of a [`DenseCLIPForSemanticSegmentation`] together."""
+    """
+    Keeps class names, token ids, tokenizer and head of a [`DenseCLIPForSemanticSegmentation`] together.
 
-    # Where a tokenizer can be loaded from when one is needed, and the tokenizer once it is loaded.
+    Attributes:
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            CLIP's tokenizer, which `save_pretrained` writes beside the weights. A loaded model fetches it from its
+            checkpoint only when names change or it is saved; set it on a model that is built from a config.
+    """
+
+    tokenizer: PreTrainedTokenizerBase | None = None
+    # Where a loaded model finds it: name or path, and the arguments of the Hub that it was loaded with.
     _tokenizer_source: tuple[str, dict] | None = None
-    _tokenizer: PreTrainedTokenizerBase | None = None
 
     def set_class_names(
         self, class_names: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
@@ -207,7 +214,7 @@ class DenseCLIPClassNamesMixin:
             tokenizer = tokenizer if tokenizer is not None else self._load_tokenizer()
             class_token_ids = tokenize_class_names(names, tokenizer)
             self.prompts.pack(names, class_token_ids)
-            self._tokenizer = tokenizer
+            self.tokenizer = tokenizer
             config.class_token_ids = class_token_ids
         elif len(set(names)) != len(names) or not names:
             raise ValueError(f"`class_names` must be one or more different names; got {names!r}.")
@@ -227,7 +234,8 @@ class DenseCLIPClassNamesMixin:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: index for index, name in enumerate(names)}
         self.num_labels = len(names)
-        logger.warning(str(report))
+        # Something that the user has to know, unless every class keeps its weights.
+        (logger.warning if report.new or report.dropped else logger.info)(str(report))
         return report
 
     @torch.no_grad()
@@ -253,7 +261,7 @@ class DenseCLIPClassNamesMixin:
         lateral.weight = nn.Parameter(torch.cat([features, scores], dim=1), requires_grad=lateral.weight.requires_grad)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             if self._tokenizer_source is None:
                 raise ValueError(
                     "This model was not loaded from a checkpoint, so it has no tokenizer to read new class names with."
@@ -261,13 +269,13 @@ class DenseCLIPClassNamesMixin:
                 )
             source, hub_kwargs = self._tokenizer_source
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(source, **hub_kwargs)
+                self.tokenizer = AutoTokenizer.from_pretrained(source, **hub_kwargs)
             except Exception as error:
                 raise ValueError(
                     f"New class names need CLIP's tokenizer, and none could be loaded from {source!r} ({error}). Save"
                     " one there, or pass `tokenizer=AutoTokenizer.from_pretrained('openai/clip-vit-base-patch16')`."
                 ) from error
-        return self._tokenizer
+        return self.tokenizer
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):

@@ -256,6 +256,8 @@ class DenseCLIPConfig(PreTrainedConfig):
             self.class_names = tuple(self.id2label.values())
         if self.class_token_ids is not None:
             self.class_token_ids = tuple(tuple(ids) for ids in self.class_token_ids)
+        if self.palette is not None:
+            self.palette = tuple(tuple(color) for color in self.palette)
 
     @property
     def is_vit(self) -> bool:

@@ -20,12 +20,13 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, CLIPModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, CLIPModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from .class_names_denseclip import tokenize_class_names
@@ -36,11 +37,32 @@ from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch16"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-# CLIP's heads are 64 wide in all of its towers.
+# OpenAI's heads are 64 wide in all of its towers. open_clip's text towers have 8 where its config says nothing else.
 CLIP_HEAD_DIM = 64
+OPEN_CLIP_TEXT_HEADS = 8
 
-# Of CLIP, what dense prediction has no use for: scalars of its contrastive loss and of its archive.
-UNUSED_CLIP_TENSORS = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
+# Of CLIP, what dense prediction has no use for: scalars of its contrastive loss and of its archive, the causal mask.
+UNUSED_CLIP_TENSORS = r"logit_scale|logit_bias|input_resolution|context_length|vocab_size|.+\.attn_mask"
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+POSITION_GRIDS = (
+    "image_encoder.attention_pool.position_embedding",
+    "image_encoder.vision_model.embeddings.position_embedding.weight",
+)
+TEXT_POSITIONS = "text_encoder.embeddings.position_embedding.weight"
+# Of a saved config, what describes its checkpoint and not an architecture.
+CHECKPOINT_FIELDS = (
+    "model_type",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "transformers_version",
+    "_name_or_path",
+    "class_names",
+    "class_token_ids",
+    "id2label",
+    "label2id",
+    "num_labels",
+)
 # What CLIP does not bring and training has to make.
 NEW_MODULES = ("prompts.", "context_decoder.", "neck.", "decode_head.", "image_encoder.pyramid.")
 # What the "CLIP + Semantic FPN" baseline leaves behind.
@@ -166,17 +188,45 @@ def rename(state_dict: dict[str, torch.Tensor], table: list[tuple[str, str]]) ->
     return renamed
 
 
+def source_name(name: str, table: list[tuple[str, str]]) -> str:
+    """The name that `rename` would have made `name` of: what stands in the user's own file, for errors."""
+    for old, new in table:
+        pattern = re.escape(new).replace(r"\{T\}", "").replace(r"\{qkv\}", "[qkv]")
+        pattern = re.sub(r"\\\{\\\\(\d)\\\}", r"(?P<stage\1>\\d)", pattern)  # {\1}: a stage, counted from 0
+        pattern = re.sub(r"\\\\(\d)", r"(?P<group\1>.+)", pattern)  # \1
+        if match := re.fullmatch(pattern, name):
+            values = {
+                int(key[-1]): str(int(value) + 1) if key[:-1] == "stage" else value
+                for key, value in match.groupdict().items()
+            }
+            for index in sorted(values):
+                old = re.sub(r"\((?:[^()\\]|\\.)*\)", values[index], old, count=1)
+            return old.replace("\\", "")
+    return name
+
+
+def _clip_table(names: Iterable[str]) -> list[tuple[str, str]]:
+    return _prefixed("visual.", _VIT if "visual.class_embedding" in names else _RESNET) + _TEXT
+
+
+def _denseclip_table(names: Iterable[str]) -> list[tuple[str, str]]:
+    image = _VIT if "backbone.class_embedding" in names else _RESNET
+    return _prefixed("backbone.", image) + _prefixed("text_encoder.", _TEXT) + _DECODER
+
+
+def without_unused(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """CLIP's tensors that dense prediction has a use for."""
+    return {name: tensor for name, tensor in state_dict.items() if not re.fullmatch(UNUSED_CLIP_TENSORS, name)}
+
+
 def convert_clip_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """OpenAI's or open_clip's names -> ours."""
-    state_dict = {name: tensor for name, tensor in state_dict.items() if name not in UNUSED_CLIP_TENSORS}
-    image = _VIT if "visual.class_embedding" in state_dict else _RESNET
-    return rename(state_dict, _prefixed("visual.", image) + _TEXT)
+    return rename(without_unused(state_dict), _clip_table(state_dict))
 
 
 def convert_denseclip_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Names of the published DenseCLIP or CLIP + Semantic FPN -> ours."""
-    image = _VIT if "backbone.class_embedding" in state_dict else _RESNET
-    return rename(state_dict, _prefixed("backbone.", image) + _prefixed("text_encoder.", _TEXT) + _DECODER)
+    return rename(state_dict, _denseclip_table(state_dict))
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
@@ -189,26 +239,29 @@ def load_exactly(
     state_dict: dict[str, torch.Tensor],
     may_be_new: tuple[str, ...] = (),
     may_be_left: tuple[str, ...] = (),
+    describe: Callable[[str], str] = str,
 ) -> None:
     """
-    Copy `state_dict` into `model`, accounting for every tensor on both sides.
+    Copy `state_dict` into `model`, accounting for every tensor on both sides. Only `num_batches_tracked` may be
+    absent, a counter of BatchNorm that no result depends on.
 
     Args:
         may_be_new: Prefixes of tensors that the model may keep as they were initialised.
         may_be_left: Prefixes of tensors that the model may have no place for.
+        describe: How an error calls a tensor.
 
     Raises:
         ValueError: names what is missing, unexpected or of another shape. The model is untouched then.
     """
     own = model.state_dict()
     missing = [
-        name
+        describe(name)
         for name in own.keys() - state_dict.keys()
         if not name.startswith(may_be_new) and not name.endswith("num_batches_tracked")
     ]
-    unexpected = [name for name in state_dict.keys() - own.keys() if not name.startswith(may_be_left)]
+    unexpected = [describe(name) for name in state_dict.keys() - own.keys() if not name.startswith(may_be_left)]
     misshapen = [
-        f"{name} ({tuple(state_dict[name].shape)}, the model has {tuple(own[name].shape)})"
+        f"{describe(name)} ({tuple(state_dict[name].shape)}, the model has {tuple(own[name].shape)})"
         for name in own.keys() & state_dict.keys()
         if own[name].shape != state_dict[name].shape
     ]
@@ -285,7 +338,7 @@ def read_torchscript(path: str | os.PathLike) -> dict[str, torch.Tensor]:
                 collect(f"{prefix}{name}.", value)
 
     with zipfile.ZipFile(path) as archive:
-        root = archive.namelist()[0].split("/")[0]
+        root = archive.namelist()[0].split("/", maxsplit=1)[0]
         with archive.open(f"{root}/data.pkl") as file:
             collect("", _RestrictedUnpickler(file, archive, root).load())
     return tensors
@@ -310,9 +363,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path} could not be read as weights: {str(error).splitlines()[0]} Files of safetensors, of tensors saved"
-            " by torch and OpenAI's TorchScript archives can; pickles that hold anything else are never executed."
+            f"{path} could not be read as weights: {reason} Safetensors, files of tensors saved by torch, and OpenAI's"
+            " TorchScript archives can be; a pickle that holds anything else is never executed."
         ) from error
 
 
@@ -321,7 +375,7 @@ def _num_layers(names: Sequence[str], pattern: str) -> int:
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
-def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str) -> dict:
+def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
     hidden_size = state_dict["text_encoder.final_layer_norm.weight"].shape[0]
     token_embedding = state_dict["text_encoder.embeddings.token_embedding.weight"]
     return {
@@ -336,7 +390,7 @@ def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str) -> dict:
     }
 
 
-def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str) -> dict:
+def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
     vit = "image_encoder.vision_model."
     if f"{vit}embeddings.class_embedding" in state_dict:
         patch_embedding = state_dict[f"{vit}embeddings.patch_embedding.weight"]
@@ -369,11 +423,23 @@ def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str) -> dict
     return config
 
 
-def infer_clip_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
-    """Fields of [`DenseCLIPConfig`] that CLIP's weights under our names show. Heads are 64 wide, as all of CLIP's."""
+def infer_clip_config(state_dict: dict[str, torch.Tensor], open_clip: dict | None = None) -> dict:
+    """
+    Fields of [`DenseCLIPConfig`] that CLIP's weights under our names show. `open_clip` is the `model_cfg` of
+    open_clip, which tells what shapes do not: heads and activation. Without it they are OpenAI's.
+    """
+    # Of open_clip's own models only those that say so have OpenAI's activation.
+    hidden_act = "quick_gelu" if open_clip is None or open_clip.get("quick_gelu") else "gelu"
+    text_config = _text_config(state_dict, hidden_act)
+    vision_config = _vision_config(state_dict, hidden_act)
+    if open_clip is not None:
+        text_config["num_attention_heads"] = open_clip["text_cfg"].get("heads", OPEN_CLIP_TEXT_HEADS)
+        is_vit = vision_config["model_type"] == "clip_vision_model"
+        width = vision_config["hidden_size"] if is_vit else 32 * vision_config["embedding_size"]
+        vision_config["num_attention_heads"] = width // open_clip["vision_cfg"].get("head_width", CLIP_HEAD_DIM)
     return {
-        "text_config": _text_config(state_dict, hidden_act),
-        "vision_config": _vision_config(state_dict, hidden_act),
+        "text_config": text_config,
+        "vision_config": vision_config,
         "projection_dim": state_dict["text_projection.weight"].shape[0],
     }
 
@@ -384,7 +450,7 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
     windows of the training size. Its text tower is its own; what shapes cannot show (heads) is as published.
     """
     use_language = "prompts.contexts" in state_dict
-    vision_config = _vision_config(state_dict, "quick_gelu")
+    vision_config = _vision_config(state_dict)
     is_vit = vision_config["model_type"] == "clip_vision_model"
     image_size = vision_config.get("image_size", 512)
     fields = {
@@ -398,13 +464,14 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
     }
     if is_vit:
         fields["class_embedding_scale"] = 2
-        fields["drop_path_rate"] = 0.1
+        # The published baseline has none.
+        fields["drop_path_rate"] = 0.1 if use_language else 0.0
     else:
         # The published attention pool has 32 heads whatever its width.
         vision_config["num_attention_heads"] = 32
     if use_language:
         fields |= {
-            "text_config": _text_config(state_dict, "quick_gelu"),
+            "text_config": _text_config(state_dict),
             "projection_dim": state_dict["text_projection.weight"].shape[0],
             "num_context_tokens": state_dict["prompts.contexts"].shape[1],
             "context_decoder_hidden_size": state_dict["context_decoder.text_proj.weight"].shape[0],
@@ -414,42 +481,123 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
     return fields
 
 
-def read_clip(clip_name_or_path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict]:
+@dataclass
+class SourceWeights:
     """
-    CLIP's weights under our names, and the fields of [`DenseCLIPConfig`] that describe its towers.
+    Weights as they were read: under our names and in float32.
+
+    Args:
+        form (`str`): What the source is, in words.
+        state_dict (`dict[str, torch.Tensor]`): Tensors by our names.
+        table (`list[tuple[str, str]]`): What they were renamed by.
+        fields (`dict`): Fields of [`DenseCLIPConfig`] that they show.
+        is_clip (`bool`): Whether they are CLIP's alone, without prompts, decoder and head.
+        class_names (`tuple[str, ...]`, *optional*): Classes of the head, where the source names them.
+    """
+
+    form: str
+    state_dict: dict[str, torch.Tensor]
+    table: list[tuple[str, str]]
+    fields: dict
+    is_clip: bool = True
+    class_names: tuple[str, ...] | None = None
+
+    def describe(self, name: str) -> str:
+        """One of our names, with the one in the source."""
+        original = source_name(name, self.table)
+        return name if original == name else f"{original} (here {name})"
+
+
+def read_source(source: str | os.PathLike) -> SourceWeights:
+    """
+    Weights of CLIP or of a published DenseCLIP in any form that `from_clip_pretrained` and `training/convert.py` take.
 
     Raises:
-        ValueError: for weights of something else.
+        FileNotFoundError: for a weight file that is not there.
+        ValueError: for weights of something else; names tensors.
     """
-    source = Path(clip_name_or_path)
-    weights, open_clip_config = None, None
-    if source.is_file():
-        weights, open_clip_config = source, source.with_name(OPEN_CLIP_CONFIG)
-    else:
-        weights = _find_file(clip_name_or_path, OPEN_CLIP_WEIGHTS)
-        open_clip_config = _find_file(clip_name_or_path, OPEN_CLIP_CONFIG) if weights else None
+    path = Path(source)
+    if path.is_file():
+        return _read_file(path, path.with_name(OPEN_CLIP_CONFIG))
+    if path.suffix in WEIGHT_SUFFIXES:
+        raise FileNotFoundError(f"{path} does not exist.")
+    weights = _find_file(source, OPEN_CLIP_WEIGHTS)
+    if weights is not None:
+        return _read_file(Path(weights), _find_file(source, OPEN_CLIP_CONFIG))
+    return _read_clip_model(source)
 
-    if weights is None:
-        clip = CLIPModel.from_pretrained(clip_name_or_path, dtype=torch.float32)
-        state_dict = {name: tensor for name, tensor in clip.state_dict().items() if name not in UNUSED_CLIP_TENSORS}
-        return rename(state_dict, _CLIP_MODEL), {
+
+def _read_file(path: Path, open_clip_config: str | os.PathLike | None) -> SourceWeights:
+    checkpoint = read_checkpoint(path)
+    published = checkpoint if isinstance(checkpoint, dict) else {}
+    meta, state_dict = published.get("meta") or {}, published.get("state_dict", published)
+    if not state_dict or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
+        raise ValueError(f"{path} holds no tensors by name, nor a `state_dict` of such; it is no checkpoint.")
+
+    if "backbone.conv1.weight" in state_dict:
+        renamed = convert_denseclip_state_dict(state_dict)
+        fields = infer_denseclip_config(renamed)
+        if meta.get("PALETTE"):
+            fields["palette"] = tuple(tuple(color) for color in meta["PALETTE"])
+        return SourceWeights(
+            form="published DenseCLIP" if fields["use_language"] else "published CLIP + Semantic FPN",
+            state_dict=renamed,
+            table=_denseclip_table(state_dict),
+            fields=fields,
+            is_clip=False,
+            # mmseg's ADE20K has names such as "bed ".
+            class_names=tuple(name.strip() for name in meta["CLASSES"]) if meta.get("CLASSES") else None,
+        )
+    if "visual.conv1.weight" not in state_dict or "token_embedding.weight" not in state_dict:
+        raise ValueError(
+            f"{path} holds neither CLIP ('visual.conv1.weight', 'token_embedding.weight') nor a published DenseCLIP"
+            f" ('backbone.conv1.weight'); its first tensors are {_listed(list(state_dict), 3)}."
+        )
+    open_clip = None
+    if open_clip_config is not None and Path(open_clip_config).is_file():
+        open_clip = json.loads(Path(open_clip_config).read_text(encoding="utf-8"))["model_cfg"]
+    renamed = convert_clip_state_dict(state_dict)
+    return SourceWeights(
+        form="CLIP with OpenAI's names" if open_clip is None else "CLIP of open_clip",
+        state_dict=renamed,
+        table=_clip_table(state_dict),
+        fields=infer_clip_config(renamed, open_clip),
+    )
+
+
+def _read_clip_model(source: str | os.PathLike) -> SourceWeights:
+    model_type = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+    if model_type != CLIPModel.config_class.model_type:
+        raise ValueError(f"{source} holds a model of type {model_type!r}; the weights must be CLIP's ('clip').")
+    # A tensor that is missing or of another shape would be made up with no more than a warning.
+    clip, loading = CLIPModel.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    misshapen = [
+        f"{name} ({tuple(found)}, the config says {tuple(expected)})"
+        for name, found, expected in loading["mismatched_keys"]
+    ]
+    problems = [
+        f"{len(names)} {what}: {_listed(sorted(names))}"
+        for what, names in (
+            ("missing", [name for name in loading["missing_keys"] if not re.fullmatch(UNUSED_CLIP_TENSORS, name)]),
+            ("unexpected", loading["unexpected_keys"]),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(f"The weights of {source} do not fit its config. Tensors {'; '.join(problems)}.")
+    return SourceWeights(
+        form="CLIP of Transformers",
+        state_dict=rename(without_unused(clip.state_dict()), _CLIP_MODEL),
+        table=_CLIP_MODEL,
+        fields={
             "text_config": clip.config.text_config.to_dict(),
             "vision_config": clip.config.vision_config.to_dict(),
             "projection_dim": clip.config.projection_dim,
-        }
-    state_dict = read_checkpoint(weights)
-    if "visual.conv1.weight" not in state_dict or "token_embedding.weight" not in state_dict:
-        raise ValueError(
-            f"{weights} holds no CLIP with OpenAI's names ('visual.conv1.weight', 'token_embedding.weight'); its first"
-            f" tensors are {_listed(list(state_dict), 3)}."
-        )
-    hidden_act = "quick_gelu"
-    if open_clip_config is not None and Path(open_clip_config).is_file():
-        # Of open_clip's own models only those that say so have OpenAI's activation.
-        model_config = json.loads(Path(open_clip_config).read_text())["model_cfg"]
-        hidden_act = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
-    state_dict = convert_clip_state_dict(state_dict)
-    return state_dict, infer_clip_config(state_dict, hidden_act)
+        },
+    )
 
 
 def _find_file(name_or_path: str | os.PathLike, filename: str) -> str | None:
@@ -479,9 +627,31 @@ def load_tokenizer(
         return AutoTokenizer.from_pretrained(source)
     except Exception as error:
         raise ValueError(
-            f"CLIP's tokenizer could not be loaded from {str(source)!r}: {error} Pass `tokenizer`, a directory that"
-            " holds it."
+            f"CLIP's tokenizer could not be loaded from {str(source)!r}: {error} Pass `tokenizer` (`--tokenizer` on"
+            " the command line), a directory that holds it."
         ) from error
+
+
+def merge_fields(shown: dict, asked: dict) -> dict:
+    """
+    Fields of [`DenseCLIPConfig`]: those that weights show, and over them those that are asked for, tower by tower.
+
+    Raises:
+        ValueError: for an image encoder of another kind than the weights'.
+    """
+    # None stands for a default that follows from the rest.
+    asked = {name: value for name, value in asked.items() if name not in CHECKPOINT_FIELDS and value is not None}
+    fields = {**shown, **asked}
+    for tower in {"text_config", "vision_config"} & shown.keys() & asked.keys():
+        own, other = shown[tower], asked[tower]
+        other = other.to_dict() if isinstance(other, PreTrainedConfig) else other
+        if tower == "vision_config" and other.get("model_type", own["model_type"]) != own["model_type"]:
+            raise ValueError(
+                f"The weights have an image encoder of type {own['model_type']!r}, the config asks for"
+                f" {other['model_type']!r}. Take the config of the same architecture."
+            )
+        fields[tower] = {**own, **other}
+    return fields
 
 
 def build_from_clip(
@@ -493,59 +663,84 @@ def build_from_clip(
     **kwargs,
 ) -> PreTrainedModel:
     """See `DenseCLIPForSemanticSegmentation.from_clip_pretrained`."""
-    state_dict, clip_fields = read_clip(clip_name_or_path)
-    fields = clip_fields | kwargs if config is None else config.to_dict() | kwargs
-    config = build_config(fields, class_names, tokenizer, beside=clip_name_or_path)
-    model = model_class(config[0])
-    fit_positions(state_dict, model.state_dict())
-    load_exactly(
-        model,
-        state_dict,
-        may_be_new=NEW_MODULES,
-        # CODEPATH: the baseline leaves the language side of CLIP behind
-        may_be_left=() if config[0].use_language else LANGUAGE_MODULES,
-    )
-    model._tokenizer = config[1]
-    return model
+    weights = read_source(clip_name_or_path)
+    if not weights.is_clip:
+        raise ValueError(
+            f"{clip_name_or_path} is a {weights.form}, which has a head and classes of its own. `python -m"
+            " training.convert` makes a checkpoint of it that `from_pretrained` loads."
+        )
+    asked = kwargs if config is None else merge_fields(config.to_dict(), kwargs)
+    fields = merge_fields(weights.fields, asked)
+    if fields.get("use_language", True):
+        tokenizer = load_tokenizer(tokenizer, beside=clip_name_or_path)
+    return build_model(model_class, weights, fields, class_names, tokenizer)
 
 
-def build_config(
+def build_model(
+    model_class: type[PreTrainedModel],
+    weights: SourceWeights,
     fields: dict,
     class_names: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None,
-    beside: str | os.PathLike | None = None,
-) -> tuple[DenseCLIPConfig, PreTrainedTokenizerBase | None]:
-    """[`DenseCLIPConfig`] with `fields` for these classes, and the tokenizer that read them (with language)."""
-    fields = {
-        name: value
-        for name, value in fields.items()
-        if name not in ("class_names", "class_token_ids", "label2id", "num_labels")
-    }
-    fields["id2label"] = dict(enumerate(class_names))
-    if not fields.get("use_language", True):
-        return DenseCLIPConfig(**fields), None
-    tokenizer = load_tokenizer(tokenizer, beside)
-    return DenseCLIPConfig(**fields, class_token_ids=tokenize_class_names(class_names, tokenizer)), tokenizer
-
-
-def fit_positions(state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> PreTrainedModel:
     """
-    Bring CLIP's position embeddings to the model's sizes, in place: grids bilinearly, text by leaving the end away.
+    A model of the architecture `fields` for these classes, with `weights`; what CLIP does not bring is initialised.
+
+    Args:
+        fields: As `merge_fields` returns them.
+        tokenizer: CLIP's. Not needed without language.
+
+    Raises:
+        ValueError: for weights that do not fit; names every tensor.
+    """
+    fields = {**fields, "id2label": dict(enumerate(class_names))}
+    if len(fields.get("palette") or ()) != len(class_names):
+        fields["palette"] = None
+    use_language = fields.get("use_language", True)
+    if use_language:
+        fields["class_token_ids"] = tokenize_class_names(class_names, tokenizer)
+        vocab_size = weights.fields["text_config"]["vocab_size"]
+        largest = max(max(ids) for ids in fields["class_token_ids"])
+        if largest >= vocab_size:
+            raise ValueError(
+                f"The tokenizer has a token {largest}, the text tower only {vocab_size}. Pass the tokenizer that the"
+                " weights were trained with."
+            )
+        if not weights.is_clip:
+            # The published text tower kept 13 of CLIP's 77 positions; there are no weights for more.
+            num_positions = weights.fields["text_config"]["max_position_embeddings"]
+            fields["text_config"] = {**fields["text_config"], "max_position_embeddings": num_positions}
+    model = model_class(DenseCLIPConfig(**fields))
+    load_exactly(
+        model,
+        fit_positions(weights.state_dict, model.state_dict()),
+        may_be_new=NEW_MODULES if weights.is_clip else (),
+        # CODEPATH: the baseline leaves the language side of CLIP behind
+        may_be_left=LANGUAGE_MODULES if weights.is_clip and not use_language else (),
+        describe=weights.describe,
+    )
+    model.tokenizer = tokenizer if use_language else None
+    return model.eval()
+
+
+def fit_positions(state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    `state_dict` with position embeddings of the model's sizes: grids resized bilinearly, CLIP's 77 text positions cut
+    off at the end. What cannot be fitted stays as it is, for `load_exactly` to name.
 
     Source: published `init_weights` of `CLIPResNetWithAttention`, `CLIPVisionTransformer`, `CLIPTextContextEncoder`.
     """
     from .modeling_denseclip import resize_grid
 
-    for name in (
-        "image_encoder.attention_pool.position_embedding",
-        "image_encoder.vision_model.embeddings.position_embedding.weight",
-    ):
+    fitted = dict(state_dict)
+    for name in POSITION_GRIDS:
         if name in state_dict and name in own and state_dict[name].shape[0] != own[name].shape[0]:
             side = math.isqrt(own[name].shape[0] - 1)
-            state_dict[name] = resize_grid(state_dict[name], (side, side))
-    name = "text_encoder.embeddings.position_embedding.weight"
-    if name in state_dict and name in own:
-        state_dict[name] = state_dict[name][: own[name].shape[0]]
+            if math.isqrt(state_dict[name].shape[0] - 1) ** 2 == state_dict[name].shape[0] - 1:
+                fitted[name] = resize_grid(state_dict[name], (side, side))
+    if TEXT_POSITIONS in state_dict and TEXT_POSITIONS in own:
+        fitted[TEXT_POSITIONS] = state_dict[TEXT_POSITIONS][: own[TEXT_POSITIONS].shape[0]]
+    return fitted
 
 
 __all__ = ["build_from_clip", "convert_clip_state_dict", "convert_denseclip_state_dict", "read_checkpoint"]

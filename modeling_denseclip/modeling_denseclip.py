@@ -34,8 +34,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of, pack_prompts
 from .configuration_denseclip import DenseCLIPConfig, as_pair
-from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
-from .text_cache_denseclip import TextEmbeddingCache, is_cacheable
+from .modeling_denseclip_resnet import DenseCLIPInitializationMixin, DenseCLIPResNetBackbone
+from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 
 # The smallest side in pixels that leaves one cell at stride 32.
@@ -460,7 +460,7 @@ class DenseCLIPDecodeHead(nn.Module):
 
 
 @auto_docstring
-class DenseCLIPPreTrainedModel(PreTrainedModel):
+class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
     config: DenseCLIPConfig
     base_model_prefix = "denseclip"
     main_input_name = "pixel_values"
@@ -520,6 +520,7 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
             self.visual_projection = nn.Linear(config.vision_config.hidden_size, config.projection_dim, bias=False)
         else:
             vision_model.post_layernorm = nn.Identity()
+        vision_model.init_weights()  # of the modules that are new in it, by CLIP's own rule
         self.vision_model = vision_model
         self.pyramid = DenseCLIPPyramid(config)
         self.post_init()
@@ -560,8 +561,6 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
     """
 )
 class DenseCLIPResNetEncoder(DenseCLIPPreTrainedModel):
-    _can_record_outputs = {"attentions": DenseCLIPAttentionPool}
-
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
         self.backbone = DenseCLIPResNetBackbone(config.vision_config)
@@ -570,7 +569,8 @@ class DenseCLIPResNetEncoder(DenseCLIPPreTrainedModel):
             self.attention_pool = DenseCLIPAttentionPool(config)
         self.post_init()
 
-    @capture_outputs(tie_last_hidden_states=False)
+    # Not `capture_outputs`, which would put a second set of hooks on the backbone: that has its own.
+    @can_return_tuple
     @auto_docstring
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> DenseCLIPImageEncoderOutput:
         output_hidden_states = kwargs.get("output_hidden_states", self.config.output_hidden_states)
@@ -580,10 +580,12 @@ class DenseCLIPResNetEncoder(DenseCLIPPreTrainedModel):
         )
         # CODEPATH: DenseCLIP rows embed every cell, "CLIP + Semantic FPN" rows need no embeddings
         if self.config.use_language:
-            embeddings, _ = self.attention_pool(backbone_outputs.feature_maps[-1])
+            embeddings, attention_weights = self.attention_pool(backbone_outputs.feature_maps[-1])
             grid = backbone_outputs.feature_maps[-1].shape[-2:]
             outputs["global_embedding"] = embeddings[:, 0]
             outputs["pixel_embeddings"] = embeddings[:, 1:].transpose(1, 2).unflatten(2, grid)
+            if kwargs.get("output_attentions", self.config.output_attentions) and attention_weights is not None:
+                outputs["attentions"] = (attention_weights,)
         return outputs
 
 
@@ -642,16 +644,17 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if self.training or (torch.is_grad_enabled() and trainable) or not is_cacheable(*modules):
             return self.encode_class_names()
         device_type = self.prompts.contexts.device.type
+        token_embedding = self.text_encoder.get_input_embeddings()
         settings = (
             torch.is_inference_mode_enabled(),  # an inference tensor must not reach a later call that needs gradients
             torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type),
             self.text_encoder.config._attn_implementation,
+            version_of(token_embedding.weight),
         )
-        token_embedding = self.text_encoder.get_input_embeddings()
         tensors = [
             *self.prompts.parameters(),
             *self.prompts.buffers(),
-            # Of the vocabulary only the words in use.
+            # Of the vocabulary only the words in use: its table is larger than the rest of the tower.
             token_embedding(self.prompts.token_ids),
             *(
                 parameter

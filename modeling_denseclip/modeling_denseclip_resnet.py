@@ -26,6 +26,15 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_denseclip import DenseCLIPResNetConfig
 
 
+class DenseCLIPInitializationMixin:
+    """Lets `_init_weights` see modules that hold no tensor of their own, and so initialise their children."""
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # Of code outside the library such modules are skipped by default, in case it writes over loaded weights. Ours
+        # writes by `transformers.initialization` alone, which never does.
+        super()._initialize_weights(module, is_custom_code=False)
+
+
 class DenseCLIPResNetStem(nn.Module):
     """
     Three convolutions and an average pool in place of ResNet's one convolution and max pool:
@@ -113,7 +122,7 @@ class DenseCLIPResNetStage(nn.Module):
     CLIP's modified ResNet without its attention pool: feature maps at strides 4, 8, 16 and 32.
     """
 )
-class DenseCLIPResNetBackbone(BackboneMixin, PreTrainedModel):
+class DenseCLIPResNetBackbone(DenseCLIPInitializationMixin, BackboneMixin, PreTrainedModel):
     config: DenseCLIPResNetConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"

@@ -28,10 +28,9 @@ class TextEmbeddingCache:
     Holds one result and the fingerprint of everything that it was computed from.
 
     A stale entry would be a wrong answer that nobody notices, so the fingerprint looks at the weights themselves in
-    each call: their addresses, version counters, types and devices, and the sum of their bits. The counters see every
-    edit that autograd knows of; the sum sees those behind its back (`parameter.data`, as EMA and LoRA merges write).
-    Reading the weights once costs 2 % of what the text tower costs. Entries are replaced whole, so threads that share
-    a model each get a right one.
+    each call: their version counters, types and devices, and the sum of their bits. The counters see every edit that
+    autograd knows of; the sum sees those behind its back (`parameter.data`, as EMA and LoRA merges write). Entries
+    are replaced whole, so threads that share a model each get a right one.
     """
 
     def __init__(self):
@@ -64,14 +63,16 @@ class TextEmbeddingCache:
 
 @torch.no_grad()
 def fingerprint_tensors(tensors: Iterable[torch.Tensor]) -> tuple:
-    """Identity, version and checksum of each tensor, as a comparable tuple. One transfer from the device."""
+    """Version and checksum of each tensor, as a comparable tuple. One transfer from the device."""
     tensors = [tensor.detach() for tensor in tensors]
-    identity = tuple(
-        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device, tensor.shape)
-        for tensor in tensors
-    )
+    kinds = tuple((version_of(tensor), tensor.dtype, tensor.device, tensor.shape) for tensor in tensors)
     sums = [tensor.reshape(-1).view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64) for tensor in tensors]
-    return identity, tuple(torch.stack([value.to(sums[0].device) for value in sums]).tolist())
+    return kinds, tuple(torch.stack([value.to(sums[0].device) for value in sums]).tolist())
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often `tensor` was edited in place, as far as autograd knows; inference tensors do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def is_cacheable(*modules: nn.Module) -> bool:

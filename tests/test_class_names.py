@@ -1,0 +1,291 @@
+"""Class names: tokens, packed prompts, and a head that follows the names."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, CLIPTextModel
+
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
+from modeling_denseclip.class_names_denseclip import pack_prompts
+from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
+
+
+ADE20K = json.loads((Path(__file__).parent / "fixtures" / "ade20k.json").read_text())
+
+
+def token_ids_of_ade20k():
+    # The published code pads with 0 behind the end token, which has the largest id.
+    return [ids[: ids.index(max(ids)) + 1] for ids in ADE20K["token_ids"]]
+
+
+# -- tokens
+
+
+def test_ade20k_is_tokenised_as_published(clip_tokenizer):
+    assert tokenize_class_names(ADE20K["classes"], clip_tokenizer) == tuple(map(tuple, token_ids_of_ade20k()))
+
+
+def test_underscores_and_spaces_read_as_one_space(tiny_tokenizer):
+    plain, *others = tokenize_class_names(["right ventricle cavity"], tiny_tokenizer) + tuple(
+        tokenize_class_names([name], tiny_tokenizer)[0]
+        for name in ("right_ventricle_cavity", " right  ventricle cavity ", "right_ ventricle__cavity")
+    )
+    assert all(ids == plain for ids in others)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "empty"),
+        (["wall", "  "], "Class 1 has an empty name"),
+        (["wall", "_"], "Class 1 has an empty name"),
+        (["sky", "wall", "Sky"], "Classes 0 and 2 are both called"),
+        (["traffic light", "traffic_light"], "Classes 0 and 1 are both called"),
+        ("wall", "must be a list"),
+    ],
+)
+def test_bad_names_are_refused_and_nothing_is_lost(names, message, tiny_tokenizer):
+    model = tiny_model("resnet").eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = model.config.to_dict()
+    with pytest.raises(ValueError, match=message):
+        model.set_class_names(names, tokenizer=tiny_tokenizer)
+    assert model.config.to_dict() == config
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_name_longer_than_the_text_tower_is_named(tiny_tokenizer):
+    model = tiny_model("resnet")
+    positions = model.config.text_config.max_position_embeddings
+    long_name = " ".join(["cavity"] * positions)
+    config = model.config.to_dict()
+    with pytest.raises(ValueError, match="cavity cavity") as error:
+        model.set_class_names(["wall", long_name], tokenizer=tiny_tokenizer)
+    assert str(positions) in str(error.value) and "Shorten" in str(error.value)
+    assert model.config.to_dict() == config
+    model.set_class_names(["wall", "right ventricle cavity"], tokenizer=tiny_tokenizer)
+    assert model.eval()(torch.rand(1, 3, 64, 64)).logits.shape[1] == 2
+
+
+# -- packed prompts
+
+
+def test_ade20k_takes_343_positions_instead_of_1950():
+    packed = pack_prompts(ADE20K["classes"], token_ids_of_ade20k(), 8, "before_name", 77)
+    assert len(packed.source_index) == 343
+    assert len(ADE20K["classes"]) * (8 + 5) == 1950
+
+
+@pytest.mark.parametrize("context_position", ["before_name", "after_name"])
+@torch.no_grad()
+def test_packed_prompts_equal_one_run_per_class(context_position):
+    """Against `CLIPTextModel` itself: the contexts become words of its vocabulary, and each prompt runs alone."""
+    model = tiny_model("resnet", context_position=context_position).eval()
+    config = model.config
+    contexts = model.prompts.contexts[0]
+    vocab_size = config.text_config.vocab_size
+    text_config = type(config.text_config)(
+        **{**config.text_config.to_dict(), "vocab_size": vocab_size + len(contexts), "eos_token_id": 49407}
+    )
+    plain = CLIPTextModel(text_config).eval()
+    state_dict = model.text_encoder.state_dict()
+    name = next(name for name in state_dict if name.endswith("token_embedding.weight"))
+    state_dict[name] = torch.cat([state_dict[name], contexts])
+    plain.load_state_dict(state_dict)
+
+    context_ids = list(range(vocab_size, vocab_size + len(contexts)))
+    expected = []
+    for ids in config.class_token_ids:
+        if context_position == "before_name":
+            prompt = [ids[0], *context_ids, *ids[1:]]
+        else:
+            prompt = [*ids[:-1], *context_ids, ids[-1]]
+        hidden_states = plain(input_ids=torch.tensor([prompt])).last_hidden_state
+        expected.append(model.text_projection(hidden_states[0, -1]))
+    torch.testing.assert_close(model.encode_class_names(), torch.stack(expected), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_class_does_not_see_the_others(tiny_tokenizer):
+    model = tiny_model("resnet").eval()
+    together = model.encode_class_names()
+    for index, name in enumerate(TINY_CLASS_NAMES):
+        model.set_class_names([name], tokenizer=tiny_tokenizer)
+        torch.testing.assert_close(model.encode_class_names()[0], together[index], rtol=0, atol=1e-5)
+
+
+# -- the head follows the names
+
+
+def head(model):
+    classifier = model.decode_head.classifier
+    lateral = model.neck.lateral_convs[model.config.score_map_level].weight
+    num_features = model.config.feature_sizes[model.config.score_map_level]
+    return classifier.weight, classifier.bias, lateral[:, :num_features], lateral[:, num_features:]
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_reordered_names_give_reordered_logits(kind, tiny_tokenizer):
+    model = tiny_model(kind).eval()
+    pixel_values = torch.rand(1, 3, 70, 103)
+    with torch.no_grad():
+        before = model(pixel_values)
+    order = [2, 0, *range(3, len(TINY_CLASS_NAMES)), 1]
+    report = model.set_class_names([TINY_CLASS_NAMES[i] for i in order], tokenizer=tiny_tokenizer)
+    with torch.no_grad():
+        after = model(pixel_values)
+    assert report.kept == tuple(TINY_CLASS_NAMES[i] for i in order) and report.new == () == report.dropped
+    torch.testing.assert_close(after.logits, before.logits[:, order], rtol=0, atol=1e-5)
+    torch.testing.assert_close(after.score_map, before.score_map[:, order], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("use_language", [True, False])
+def test_kept_and_new_classes_are_told_apart(use_language, tiny_tokenizer, caplog):
+    model = tiny_model("resnet", use_language=use_language)
+    weight, bias, features, scores = (tensor.clone() for tensor in head(model))
+    names = ["zebra", TINY_CLASS_NAMES[1], "giraffe"]
+    report = model.set_class_names(names, tokenizer=tiny_tokenizer)
+    assert report.kept == (TINY_CLASS_NAMES[1],)
+    assert report.new == ("zebra", "giraffe")
+    assert set(report.dropped) == set(TINY_CLASS_NAMES) - {TINY_CLASS_NAMES[1]}
+    assert "kept for" in str(report) and "'zebra', 'giraffe'" in str(report) and "Fine-tune" in str(report)
+
+    new_weight, new_bias, new_features, new_scores = head(model)
+    assert new_weight.shape[0] == len(names) and new_bias.shape[0] == len(names)
+    assert torch.equal(new_weight[1], weight[1]) and torch.equal(new_bias[1], bias[1])
+    assert torch.equal(new_features, features)
+    if use_language:
+        assert torch.equal(new_scores[:, 1], scores[:, 1])
+        assert not torch.equal(new_scores[:, 0], scores[:, 0])
+    assert not torch.equal(new_weight[0], weight[0])
+    assert model.config.id2label == dict(enumerate(names))
+    assert model.config.label2id == {name: index for index, name in enumerate(names)}
+    outputs = model(torch.rand(2, 3, 64, 64), labels=torch.full((2, 64, 64), 2))
+    outputs.loss.backward()
+    assert outputs.logits.shape[1] == 3
+
+
+def test_frozen_heads_stay_frozen(tiny_tokenizer):
+    model = tiny_model("resnet").requires_grad_(False)
+    model.set_class_names(["zebra", "sky"], tokenizer=tiny_tokenizer)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+# -- loaded with other names
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_tokenizer):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = tiny_model("resnet").eval()
+    model.tokenizer = tiny_tokenizer
+    model.save_pretrained(folder)
+    return folder, model
+
+
+def test_the_tokenizer_lies_beside_the_weights(checkpoint):
+    folder, _ = checkpoint
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(folder)
+    model.set_class_names(["zebra", "traffic light"])
+    assert model.config.class_names == ("zebra", "traffic light")
+
+
+OTHER_NAMES = {
+    "same number": ["zebra", *TINY_CLASS_NAMES[1:]],
+    "fewer": ["zebra", TINY_CLASS_NAMES[2]],
+    "more": [*TINY_CLASS_NAMES, "zebra"],
+    "same words, other order": [*TINY_CLASS_NAMES[1:], TINY_CLASS_NAMES[0]],
+}
+WAYS = {
+    "id2label": lambda folder, names: DenseCLIPForSemanticSegmentation.from_pretrained(
+        folder, id2label=dict(enumerate(names))
+    ),
+    "id2label with string keys": lambda folder, names: DenseCLIPForSemanticSegmentation.from_pretrained(
+        folder, id2label={str(index): name for index, name in enumerate(names)}
+    ),
+    "config": lambda folder, names: DenseCLIPForSemanticSegmentation.from_pretrained(
+        folder, config=DenseCLIPConfig.from_pretrained(folder, id2label=dict(enumerate(names)))
+    ),
+    "auto model": lambda folder, names: AutoModelForSemanticSegmentation.from_pretrained(
+        folder, id2label=dict(enumerate(names)), label2id={name: index for index, name in enumerate(names)}
+    ),
+    "auto config, then auto model": lambda folder, names: AutoModelForSemanticSegmentation.from_pretrained(
+        folder, config=AutoConfig.from_pretrained(folder, id2label=dict(enumerate(names)))
+    ),
+}
+
+
+@pytest.mark.parametrize("names", OTHER_NAMES.values(), ids=OTHER_NAMES)
+@pytest.mark.parametrize("load", WAYS.values(), ids=WAYS)
+@torch.no_grad()
+def test_loaded_with_other_names_the_words_change_with_the_head(load, names, checkpoint, tiny_tokenizer):
+    folder, original = checkpoint
+    model = load(folder, names)
+    assert model.config.id2label == dict(enumerate(names))
+    assert model.config.class_token_ids == tokenize_class_names(names, tiny_tokenizer)
+    assert model.config.label2id == {name: index for index, name in enumerate(names)}
+    assert not model.training
+    expected = original.encode_class_names()
+    found = model.encode_class_names()
+    assert found.shape[0] == model.decode_head.classifier.out_channels == len(names)
+    for index, name in enumerate(names):
+        if name in TINY_CLASS_NAMES:
+            old = TINY_CLASS_NAMES.index(name)
+            torch.testing.assert_close(found[index], expected[old], rtol=0, atol=1e-5)
+            assert torch.equal(model.decode_head.classifier.weight[index], original.decode_head.classifier.weight[old])
+        else:
+            assert not torch.allclose(found[index], expected[index % len(expected)])
+
+
+def test_names_edited_in_the_config_file_are_read(checkpoint, tmp_path):
+    folder, _ = checkpoint
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["id2label"] = {"0": "zebra", "1": "giraffe"}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
+    assert model.config.class_names == ("zebra", "giraffe")
+    assert model(torch.rand(1, 3, 64, 64)).logits.shape[1] == 2
+
+
+def test_same_names_are_left_alone(checkpoint):
+    folder, original = checkpoint
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(folder, id2label=dict(enumerate(TINY_CLASS_NAMES)))
+    for name, value in original.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_the_config_handed_in_is_not_changed(checkpoint):
+    folder, _ = checkpoint
+    config = DenseCLIPConfig.from_pretrained(folder, id2label={0: "zebra"})
+    before = config.to_dict()
+    DenseCLIPForSemanticSegmentation.from_pretrained(folder, config=config)
+    assert config.to_dict() == before
+
+
+def test_without_a_tokenizer_the_error_says_what_to_do(tmp_path):
+    tiny_model("resnet").save_pretrained(tmp_path)
+    DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tokenizer="):
+        DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path, id2label={0: "zebra", 1: "sky"})
+    with pytest.raises(ValueError, match="tokenizer="):
+        tiny_model("resnet").set_class_names(["zebra"])
+
+
+def test_a_config_without_tokens_or_with_other_names_builds_no_model():
+    with pytest.raises(ValueError, match="class_token_ids"):
+        DenseCLIPForSemanticSegmentation(DenseCLIPConfig(id2label={0: "wall"}))
+    config = tiny_config("resnet")
+    config.id2label = {index: f"other {index}" for index in config.id2label}
+    with pytest.raises(ValueError, match="set_class_names"):
+        DenseCLIPForSemanticSegmentation(config)
+
+
+def test_gaps_in_the_ids_are_refused(checkpoint):
+    folder, _ = checkpoint
+    with pytest.raises(ValueError, match="without a gap"):
+        DenseCLIPForSemanticSegmentation.from_pretrained(folder, id2label={0: "wall", 2: "sky"})

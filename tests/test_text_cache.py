@@ -1,0 +1,241 @@
+"""The kept text embeddings are never stale: whatever changes the text side is seen, however it is changed."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from tests.tiny import tiny_model
+
+
+@pytest.fixture
+def model():
+    return tiny_model("resnet").eval()
+
+
+@torch.no_grad()
+def embeddings(model):
+    return model.get_text_embeddings()
+
+
+def count_runs(model):
+    """A list that grows by one with every run of the text tower."""
+    runs = []
+    compute = model.encode_class_names
+
+    def counted():
+        runs.append(1)
+        return compute()
+
+    model.encode_class_names = counted
+    return runs
+
+
+def assert_fresh(model):
+    """What the model answers is what its weights give now."""
+    with torch.no_grad():
+        torch.testing.assert_close(model.get_text_embeddings(), model.encode_class_names(), rtol=0, atol=0)
+
+
+def test_unchanged_weights_run_the_text_tower_once(model):
+    runs = count_runs(model)
+    pixel_values = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        first = model(pixel_values).logits
+        for _ in range(3):
+            torch.testing.assert_close(model(pixel_values).logits, first, rtol=0, atol=0)
+    assert len(runs) == 1
+
+
+def test_windows_share_one_run(model):
+    runs = count_runs(model)
+    with torch.no_grad():
+        model(torch.rand(1, 3, 96, 160), inference_mode="slide", window_size=64, window_stride=48)
+    assert len(runs) == 1
+
+
+def weight(model):
+    return model.text_encoder.encoder.layers[0].mlp.fc1.weight
+
+
+EDITS = {
+    "in place under no_grad": lambda model: weight(model).add_(0.1),
+    "one element behind autograd's back": lambda model: weight(model).data[3, 5].add_(0.5),
+    "EMA, copied into .data": lambda model: weight(model).data.copy_(0.9 * weight(model).data + 0.01),
+    "LoRA merge, as peft writes it": lambda model: setattr(weight(model), "data", weight(model).data + 0.05),
+    "a parameter replaced": lambda model: setattr(
+        model.text_encoder.encoder.layers[0].mlp.fc1, "weight", nn.Parameter(weight(model) * 1.1)
+    ),
+    "contexts": lambda model: model.prompts.contexts.neg_(),
+    "text projection": lambda model: model.text_projection.weight.data.mul_(2.0),
+    "embedding of a word in use": lambda model: (
+        model.text_encoder.get_input_embeddings().weight.data[model.config.class_token_ids[0][1]].add_(1.0)
+    ),
+    "position embeddings": lambda model: model.text_encoder.embeddings.position_embedding.weight.data[10].add_(1.0),
+    "load_state_dict": lambda model: model.load_state_dict(
+        {name: value * 1.1 if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    ),
+    "dtype": lambda model: model.to(torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_edits_are_seen(model, edit):
+    before = embeddings(model).clone()
+    with torch.no_grad():
+        edit(model)
+    after = embeddings(model)
+    assert after.dtype != before.dtype or not torch.equal(before, after), (
+        "the edit had no effect, the test proves nothing"
+    )
+    assert_fresh(model)
+
+
+def test_rounds_of_dtypes_come_back(model):
+    before = embeddings(model).clone()
+    half = embeddings(model.to(torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    back = embeddings(model.to(torch.float32))
+    assert back.dtype == torch.float32
+    # Weights were rounded on the way, so the old entry would be wrong.
+    assert not torch.equal(before, back)
+    assert_fresh(model)
+
+
+def test_a_training_step_is_seen(model):
+    before = embeddings(model).clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.train()
+    model(torch.rand(2, 3, 64, 64), labels=torch.zeros(2, 64, 64, dtype=torch.long)).loss.backward()
+    optimizer.step()
+    model.eval()
+    assert not torch.equal(before, embeddings(model))
+    assert_fresh(model)
+
+
+def test_fused_and_foreach_optimizers_are_seen(model):
+    for options in ({"foreach": True}, {"fused": True}):
+        before = embeddings(model).clone()
+        model.zero_grad()
+        model(torch.rand(2, 3, 64, 64), labels=torch.zeros(2, 64, 64, dtype=torch.long)).loss.backward()
+        torch.optim.AdamW(model.parameters(), lr=1e-2, **options).step()
+        assert not torch.equal(before, embeddings(model)), options
+        assert_fresh(model)
+
+
+def test_new_class_names_are_seen(model, tiny_tokenizer):
+    before = embeddings(model).clone()
+    names = list(reversed(model.config.class_names))
+    model.set_class_names(names, tokenizer=tiny_tokenizer)
+    torch.testing.assert_close(embeddings(model), before.flip(0))
+    model.set_class_names(["zebra", *names[1:]], tokenizer=tiny_tokenizer)
+    assert not torch.allclose(embeddings(model)[0], before.flip(0)[0])
+    assert_fresh(model)
+
+
+def test_gradients_reach_contexts_and_tower_unless_frozen(model):
+    embeddings(model)  # an entry without a graph is there
+    model(torch.rand(1, 3, 64, 64)).logits.sum().backward()
+    assert model.prompts.contexts.grad.abs().sum() > 0
+    assert weight(model).grad.abs().sum() > 0
+
+    runs = count_runs(model)
+    for module in (model.prompts, model.text_encoder, model.text_projection):
+        module.requires_grad_(False)
+    model.zero_grad()
+    for _ in range(2):
+        model(torch.rand(1, 3, 64, 64)).logits.sum().backward()
+    assert len(runs) <= 1, "a frozen text side was run again"
+    assert model.context_decoder.gamma.grad is not None
+
+
+def test_an_entry_made_in_inference_mode_serves_no_training(model):
+    with torch.inference_mode():
+        model(torch.rand(1, 3, 64, 64))
+    for module in (model.prompts, model.text_encoder, model.text_projection):
+        module.requires_grad_(False)
+    model(torch.rand(1, 3, 64, 64)).logits.sum().backward()  # would raise on an inference tensor
+
+
+def test_autocast_has_its_own_entry(model):
+    full = embeddings(model).clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_fresh(model)
+    torch.testing.assert_close(embeddings(model), full, rtol=0, atol=0)
+
+
+def test_attention_implementation_is_seen(model):
+    runs = count_runs(model)
+    embeddings(model)
+    model.set_attn_implementation("eager")
+    embeddings(model)
+    assert len(runs) == 2
+
+
+def test_copies_have_their_own(model):
+    first = embeddings(model).clone()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        weight(twin).data.mul_(1.5)
+    assert not torch.equal(embeddings(twin), first)
+    torch.testing.assert_close(embeddings(model), first, rtol=0, atol=0)
+    assert_fresh(twin)
+
+
+class Doubled(nn.Module):
+    """An adapter with a switch, as peft has."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.active = True
+
+    def forward(self, hidden_states):
+        return self.inner(hidden_states) * (2 if self.active else 1)
+
+
+def test_foreign_modules_and_hooks_are_not_trusted(model):
+    layer = model.text_encoder.encoder.layers[0]
+    before = embeddings(model).clone()
+    layer.mlp = Doubled(layer.mlp).eval()
+    assert not torch.equal(embeddings(model), before)
+    layer.mlp.active = False
+    torch.testing.assert_close(embeddings(model), before, rtol=0, atol=0)
+    layer.mlp = layer.mlp.inner
+
+    handle = layer.register_forward_hook(lambda module, args, output: output * 0)
+    assert not torch.equal(embeddings(model), before)
+    handle.remove()
+    torch.testing.assert_close(embeddings(model), before, rtol=0, atol=0)
+
+
+def test_loading_another_checkpoint_is_seen(model, tmp_path):
+    other = tiny_model("resnet", seed=1).eval()
+    other.save_pretrained(tmp_path)
+    loaded = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
+    torch.testing.assert_close(embeddings(loaded), embeddings(other), rtol=0, atol=0)
+    assert not torch.equal(embeddings(loaded), embeddings(model))
+
+
+def test_threads_share_one_model(model):
+    expected = {}
+    for names in (2, 3):
+        twin = tiny_model("resnet").eval()
+        expected[names] = embeddings(twin)
+    answers = []
+
+    def ask():
+        for _ in range(20):
+            answers.append(embeddings(model))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 80
+    for answer in answers:
+        torch.testing.assert_close(answer, answers[0], rtol=0, atol=0)

@@ -1,0 +1,108 @@
+"""Small models for tests: everything of DenseCLIP in well under a million parameters, without a network."""
+
+import string
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+from transformers import CLIPTokenizer
+
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
+from training.demo import build_tokenizer
+
+
+TINY_CLASS_NAMES = ("wall", "sky", "traffic light", "right ventricle cavity", "person")
+
+
+@lru_cache
+def make_tiny_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer that knows our words whole and any other letter by letter."""
+    return build_tokenizer([*TINY_CLASS_NAMES, *string.ascii_lowercase])
+
+
+def tiny_config(kind: str, use_language: bool = True, **overrides) -> DenseCLIPConfig:
+    """`kind` is "resnet" or "vit"; `overrides` are fields of the config."""
+    tokenizer = make_tiny_tokenizer()
+    vision_config = {
+        "resnet": {"model_type": "denseclip_resnet", "embedding_size": 8, "depths": (1, 2, 1, 1), "image_size": 64},
+        "vit": {
+            "model_type": "clip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": 64,
+            "patch_size": 16,
+        },
+    }[kind]
+    fields = {
+        "text_config": {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 40,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        "vision_config": vision_config,
+        "feature_layers": (0, 1, 2, 3) if kind == "vit" else None,
+        "projection_dim": 32,
+        "use_language": use_language,
+        "context_decoder_hidden_size": 32,
+        "context_decoder_num_hidden_layers": 2,
+        "context_decoder_num_attention_heads": 4,
+        # At the published 1e-4 an error of the context decoder would hide below every tolerance.
+        "gamma_init_value": 1.0,
+        "neck_hidden_size": 16,
+        "decode_head_hidden_size": 16,
+        "id2label": dict(enumerate(TINY_CLASS_NAMES)),
+        "class_token_ids": tokenize_class_names(TINY_CLASS_NAMES, tokenizer) if use_language else None,
+    }
+    return DenseCLIPConfig(**(fields | overrides))
+
+
+def tiny_model(kind: str, use_language: bool = True, seed: int = 0, **overrides) -> DenseCLIPForSemanticSegmentation:
+    """The same weights for the same seed."""
+    torch.manual_seed(seed)
+    return DenseCLIPForSemanticSegmentation(tiny_config(kind, use_language, **overrides))
+
+
+def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Discs of random colours on a random ground."""
+    generator = np.random.default_rng(seed)
+    picture = Image.new("RGB", (width, height), tuple(generator.integers(0, 256, 3).tolist()))
+    for _ in range(12):
+        x, y, radius = (generator.integers(0, limit).item() for limit in (width, height, max(width, height) // 4))
+        color = tuple(generator.integers(0, 256, 3).tolist())
+        ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+    return picture
+
+
+@torch.no_grad()
+def spread_classes(model: DenseCLIPForSemanticSegmentation, pixel_values: torch.Tensor):
+    """
+    Make a fresh model give every class to some pixels, where it would give one class to nearly all: settle its
+    BatchNorm statistics on `pixel_values`, then bring the logits of every class to mean 0 and variance 1. Returns the
+    model, in evaluation mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # a plain average of the batches
+        norm.reset_running_stats()
+    model.train()
+    for _ in range(4):
+        model(pixel_values)
+    for norm in norms:
+        norm.momentum = 0.1
+    model.eval()
+    logits = model(pixel_values).logits
+    scale = logits.std(dim=(0, 2, 3))
+    classifier = model.decode_head.classifier
+    classifier.bias.copy_((classifier.bias - logits.mean(dim=(0, 2, 3))) / scale)
+    classifier.weight.div_(scale[:, None, None, None])
+    return model
