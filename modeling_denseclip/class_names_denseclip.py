@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 
 logger = logging.get_logger(__name__)
@@ -32,6 +33,41 @@ HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "rev
 def normalize_class_name(class_name: str) -> str:
     """The words that the text tower reads: `_` is a space, and runs of spaces count once."""
     return " ".join(class_name.replace("_", " ").split())
+
+
+def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> str | None:
+    """Path of a file of a directory or Hub repository, or `None` where that has no such file or cannot be reached."""
+    return cached_file(
+        name_or_path,
+        filename,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub_kwargs,
+    )
+
+
+def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
+    """
+    CLIP's tokenizer from a directory or Hub repository.
+
+    Raises:
+        ValueError: where there is none. (Transformers would make an empty one, which reads every word alike.)
+    """
+    try:
+        found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
+            name_or_path, "vocab.json", **hub_kwargs
+        )
+    except OSError:  # neither a directory nor the id of a repository
+        found = None
+    if found is None:
+        raise ValueError(
+            f"No CLIP tokenizer (tokenizer.json or vocab.json) was found in {str(name_or_path)!r}. Pass `tokenizer`"
+            " (`--tokenizer` on the command line): a directory or Hub repository that holds it, such as"
+            " 'openai/clip-vit-base-patch16'."
+        )
+    # Not AutoTokenizer: it reads the model's config, and asks whether to run the model's code for that.
+    return CLIPTokenizer.from_pretrained(name_or_path, **hub_kwargs)
 
 
 def tokenize_class_names(
@@ -265,16 +301,10 @@ class DenseCLIPClassNamesMixin:
             if self._tokenizer_source is None:
                 raise ValueError(
                     "This model was not loaded from a checkpoint, so it has no tokenizer to read new class names with."
-                    " Pass CLIP's: `tokenizer=AutoTokenizer.from_pretrained('openai/clip-vit-base-patch16')`."
+                    " Pass CLIP's: `tokenizer=CLIPTokenizer.from_pretrained('openai/clip-vit-base-patch16')`."
                 )
             source, hub_kwargs = self._tokenizer_source
-            try:
-                self.tokenizer = AutoTokenizer.from_pretrained(source, **hub_kwargs)
-            except Exception as error:
-                raise ValueError(
-                    f"New class names need CLIP's tokenizer, and none could be loaded from {source!r} ({error}). Save"
-                    " one there, or pass `tokenizer=AutoTokenizer.from_pretrained('openai/clip-vit-base-patch16')`."
-                ) from error
+            self.tokenizer = load_clip_tokenizer(source, **hub_kwargs)
         return self.tokenizer
 
     @classmethod

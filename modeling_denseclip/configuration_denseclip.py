@@ -292,7 +292,9 @@ class DenseCLIPConfig(PreTrainedConfig):
         for name in ("drop_path_rate", "context_decoder_dropout", "decode_head_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
-        for size, stride in zip(self.window_size, self.window_stride, strict=True):
+        # An integer is legal when the field is set on an existing config.
+        window_size, window_stride = (as_pair(getattr(self, name), name) for name in ("window_size", "window_stride"))
+        for size, stride in zip(window_size, window_stride, strict=True):
             if not 0 < stride <= size:
                 raise ValueError(
                     f"`window_stride` {self.window_stride} must be positive and at most `window_size`"

@@ -19,17 +19,16 @@ import os
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, CLIPModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
+from transformers import CLIPModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .class_names_denseclip import tokenize_class_names
+from .class_names_denseclip import find_file, load_clip_tokenizer, tokenize_class_names
 from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
 
 
@@ -205,13 +204,17 @@ def source_name(name: str, table: list[tuple[str, str]]) -> str:
     return name
 
 
+def _image_table(prefix: str, names: Iterable[str]) -> list[tuple[str, str]]:
+    is_vit = any(name.startswith((f"{prefix}class_embedding", f"{prefix}transformer.")) for name in names)
+    return _prefixed(prefix, _VIT if is_vit else _RESNET)
+
+
 def _clip_table(names: Iterable[str]) -> list[tuple[str, str]]:
-    return _prefixed("visual.", _VIT if "visual.class_embedding" in names else _RESNET) + _TEXT
+    return _image_table("visual.", names) + _TEXT
 
 
 def _denseclip_table(names: Iterable[str]) -> list[tuple[str, str]]:
-    image = _VIT if "backbone.class_embedding" in names else _RESNET
-    return _prefixed("backbone.", image) + _prefixed("text_encoder.", _TEXT) + _DECODER
+    return _image_table("backbone.", names) + _prefixed("text_encoder.", _TEXT) + _DECODER
 
 
 def without_unused(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -300,9 +303,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             return lambda value, *_: value
         if module.startswith("__torch__"):
             return self.Holder
-        raise pickle.UnpicklingError(
-            f"The archive asks for {module}.{name}, which no weights need; it was not loaded."
-        )
+        raise pickle.UnpicklingError(f"The archive asks for {module}.{name}, which no weights need.")
 
     def persistent_load(self, reference):
         _, storage_type, key, _, _ = reference
@@ -363,59 +364,83 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not isinstance(error, pickle.UnpicklingError):
+            reason = f"{type(error).__name__} {str(error).split(chr(10))[0]}".rstrip(". ")
+        elif asked := re.search(r"GLOBAL (\S+)|asks for (\S+),", str(error)):
+            reason = f"it asks for {asked[1] or asked[2]}, which no weights need"
+        else:
+            reason = "it is no file of tensors"  # torch's message would advise to load the pickle after all
         raise ValueError(
-            f"{path} could not be read as weights: {reason} Safetensors, files of tensors saved by torch, and OpenAI's"
-            " TorchScript archives can be; a pickle that holds anything else is never executed."
+            f"{path} could not be read as weights: {reason}. Safetensors, files of tensors saved by torch, and"
+            " OpenAI's TorchScript archives can be. Nothing that a pickle asks for is executed."
         ) from error
 
 
-def _num_layers(names: Sequence[str], pattern: str) -> int:
+def _num_layers(names: Iterable[str], pattern: str) -> int:
     """How many indices the group of `pattern` takes in `names`."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
+def _size(state_dict: dict[str, torch.Tensor], name: str, like: str, dim: int = 0) -> int:
+    """
+    Size of the tensor `name` along `dim`; or of most that match `like` too, so that a misshapen one does not pass for
+    the architecture but is found by `load_exactly`.
+    """
+    sizes = Counter(tensor.shape[dim] for key, tensor in state_dict.items() if re.fullmatch(like, key))
+    return sizes.most_common(1)[0][0] if sizes else state_dict[name].shape[dim]
+
+
 def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
-    hidden_size = state_dict["text_encoder.final_layer_norm.weight"].shape[0]
-    token_embedding = state_dict["text_encoder.embeddings.token_embedding.weight"]
+    layers = r"text_encoder\.encoder\.layers\.(\d+)\."
+    hidden_size = _size(state_dict, "text_encoder.final_layer_norm.weight", r"text_encoder\..+norm\d?\.weight")
     return {
-        "vocab_size": token_embedding.shape[0],
+        "vocab_size": state_dict["text_encoder.embeddings.token_embedding.weight"].shape[0],
         "hidden_size": hidden_size,
-        "intermediate_size": state_dict["text_encoder.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": _num_layers(state_dict, r"text_encoder\.encoder\.layers\.(\d+)\."),
+        "intermediate_size": _size(
+            state_dict, "text_encoder.encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"
+        ),
+        "num_hidden_layers": _num_layers(state_dict, layers),
         "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
-        "max_position_embeddings": state_dict["text_encoder.embeddings.position_embedding.weight"].shape[0],
-        "projection_dim": state_dict["text_projection.weight"].shape[0],
+        "max_position_embeddings": state_dict[TEXT_POSITIONS].shape[0],
+        "projection_dim": _projection_dim(state_dict),
         "hidden_act": hidden_act,
     }
 
 
+def _projection_dim(state_dict: dict[str, torch.Tensor]) -> int:
+    """Width of the joint space: of both towers' projections and, in a published checkpoint, of the context decoder."""
+    ends = r"(text|image_encoder\.visual)_projection\.weight|image_encoder\.attention_pool\.out_proj\..+"
+    decoder = r"context_decoder\.(gamma|(memory_norm_in|text_norm|out_proj)\..+)"
+    return _size(state_dict, "text_projection.weight", f"{ends}|{decoder}")
+
+
 def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
     vit = "image_encoder.vision_model."
-    if f"{vit}embeddings.class_embedding" in state_dict:
-        patch_embedding = state_dict[f"{vit}embeddings.patch_embedding.weight"]
-        hidden_size, num_channels, patch_size = patch_embedding.shape[:3]
+    if any(name.startswith(vit) for name in state_dict):
+        layers = r"image_encoder\.vision_model\.encoder\.layers\.(\d+)\."
+        _, num_channels, patch_size, _ = state_dict[f"{vit}embeddings.patch_embedding.weight"].shape
+        hidden_size = _size(state_dict, f"{vit}embeddings.class_embedding", layers + r"layer_norm\d\.weight")
         num_positions = state_dict[f"{vit}embeddings.position_embedding.weight"].shape[0]
         return {
             "model_type": "clip_vision_model",
             "hidden_size": hidden_size,
-            "intermediate_size": state_dict[f"{vit}encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _num_layers(state_dict, r"image_encoder\.vision_model\.encoder\.layers\.(\d+)\."),
+            "intermediate_size": _size(state_dict, f"{vit}encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"),
+            "num_hidden_layers": _num_layers(state_dict, layers),
             "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
             "num_channels": num_channels,
             "patch_size": patch_size,
             "image_size": math.isqrt(num_positions - 1) * patch_size,
             "hidden_act": hidden_act,
         }
-    resnet = "image_encoder.backbone."
-    embedding_size, _, _, _ = state_dict[f"{resnet}stages.0.blocks.0.conv1.weight"].shape
+    backbone = r"image_encoder\.backbone\.stages\."
     config = {
         "model_type": DenseCLIPResNetConfig.model_type,
-        "embedding_size": embedding_size,
-        "depths": tuple(
-            _num_layers(state_dict, rf"image_encoder\.backbone\.stages\.{stage}\.blocks\.(\d+)\.")
-            for stage in range(4)
+        "embedding_size": _size(
+            state_dict,
+            "image_encoder.backbone.stages.0.blocks.0.conv1.weight",
+            backbone + r"0\.blocks\.\d+\.(conv|norm)[12]\.(weight|bias)",
         ),
+        "depths": tuple(_num_layers(state_dict, rf"{backbone}{stage}\.blocks\.(\d+)\.") for stage in range(4)),
     }
     if "image_encoder.attention_pool.position_embedding" in state_dict:
         num_positions = state_dict["image_encoder.attention_pool.position_embedding"].shape[0]
@@ -440,7 +465,7 @@ def infer_clip_config(state_dict: dict[str, torch.Tensor], open_clip: dict | Non
     return {
         "text_config": text_config,
         "vision_config": vision_config,
-        "projection_dim": state_dict["text_projection.weight"].shape[0],
+        "projection_dim": _projection_dim(state_dict),
     }
 
 
@@ -449,15 +474,17 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
     Fields of [`DenseCLIPConfig`] that a published checkpoint under our names shows, with the paper's protocol: sliding
     windows of the training size. Its text tower is its own; what shapes cannot show (heads) is as published.
     """
-    use_language = "prompts.contexts" in state_dict
+    use_language = any(name.startswith(("prompts.", "context_decoder.", "text_encoder.")) for name in state_dict)
     vision_config = _vision_config(state_dict)
     is_vit = vision_config["model_type"] == "clip_vision_model"
     image_size = vision_config.get("image_size", 512)
     fields = {
         "vision_config": vision_config,
         "use_language": use_language,
-        "neck_hidden_size": state_dict["neck.lateral_convs.0.weight"].shape[0],
-        "decode_head_hidden_size": state_dict["decode_head.classifier.weight"].shape[1],
+        "neck_hidden_size": _size(state_dict, "neck.lateral_convs.0.weight", r"neck\..+"),
+        "decode_head_hidden_size": _size(
+            state_dict, "decode_head.classifier.weight", r"decode_head\.levels\..+\.(weight|bias)"
+        ),
         "inference_mode": "slide",
         "window_size": (image_size, image_size),
         "window_stride": (image_size * 2 // 3, image_size * 2 // 3),
@@ -472,10 +499,14 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
     if use_language:
         fields |= {
             "text_config": _text_config(state_dict),
-            "projection_dim": state_dict["text_projection.weight"].shape[0],
+            "projection_dim": _projection_dim(state_dict),
             "num_context_tokens": state_dict["prompts.contexts"].shape[1],
-            "context_decoder_hidden_size": state_dict["context_decoder.text_proj.weight"].shape[0],
-            "context_decoder_intermediate_size": state_dict["context_decoder.layers.0.fc1.weight"].shape[0],
+            "context_decoder_hidden_size": _size(
+                state_dict, "context_decoder.text_proj.weight", r"context_decoder\.layers\..+_norm\..+"
+            ),
+            "context_decoder_intermediate_size": _size(
+                state_dict, "context_decoder.layers.0.fc1.weight", r"context_decoder\.layers\.\d+\.fc1\..+"
+            ),
             "context_decoder_num_hidden_layers": _num_layers(state_dict, r"context_decoder\.layers\.(\d+)\."),
         }
     return fields
@@ -498,7 +529,7 @@ class SourceWeights:
     form: str
     state_dict: dict[str, torch.Tensor]
     table: list[tuple[str, str]]
-    fields: dict
+    fields: dict | None = None
     is_clip: bool = True
     class_names: tuple[str, ...] | None = None
 
@@ -521,9 +552,9 @@ def read_source(source: str | os.PathLike) -> SourceWeights:
         return _read_file(path, path.with_name(OPEN_CLIP_CONFIG))
     if path.suffix in WEIGHT_SUFFIXES:
         raise FileNotFoundError(f"{path} does not exist.")
-    weights = _find_file(source, OPEN_CLIP_WEIGHTS)
+    weights = find_file(source, OPEN_CLIP_WEIGHTS)
     if weights is not None:
-        return _read_file(Path(weights), _find_file(source, OPEN_CLIP_CONFIG))
+        return _read_file(Path(weights), find_file(source, OPEN_CLIP_CONFIG))
     return _read_clip_model(source)
 
 
@@ -535,34 +566,41 @@ def _read_file(path: Path, open_clip_config: str | os.PathLike | None) -> Source
         raise ValueError(f"{path} holds no tensors by name, nor a `state_dict` of such; it is no checkpoint.")
 
     if "backbone.conv1.weight" in state_dict:
-        renamed = convert_denseclip_state_dict(state_dict)
-        fields = infer_denseclip_config(renamed)
-        if meta.get("PALETTE"):
-            fields["palette"] = tuple(tuple(color) for color in meta["PALETTE"])
-        return SourceWeights(
-            form="published DenseCLIP" if fields["use_language"] else "published CLIP + Semantic FPN",
-            state_dict=renamed,
+        weights = SourceWeights(
+            form="published checkpoint",
+            state_dict=convert_denseclip_state_dict(state_dict),
             table=_denseclip_table(state_dict),
-            fields=fields,
             is_clip=False,
             # mmseg's ADE20K has names such as "bed ".
             class_names=tuple(name.strip() for name in meta["CLASSES"]) if meta.get("CLASSES") else None,
         )
-    if "visual.conv1.weight" not in state_dict or "token_embedding.weight" not in state_dict:
+    elif "visual.conv1.weight" in state_dict and "token_embedding.weight" in state_dict:
+        weights = SourceWeights(
+            form="CLIP with OpenAI's names",
+            state_dict=convert_clip_state_dict(state_dict),
+            table=_clip_table(state_dict),
+        )
+    else:
         raise ValueError(
             f"{path} holds neither CLIP ('visual.conv1.weight', 'token_embedding.weight') nor a published DenseCLIP"
             f" ('backbone.conv1.weight'); its first tensors are {_listed(list(state_dict), 3)}."
         )
+
     open_clip = None
     if open_clip_config is not None and Path(open_clip_config).is_file():
         open_clip = json.loads(Path(open_clip_config).read_text(encoding="utf-8"))["model_cfg"]
-    renamed = convert_clip_state_dict(state_dict)
-    return SourceWeights(
-        form="CLIP with OpenAI's names" if open_clip is None else "CLIP of open_clip",
-        state_dict=renamed,
-        table=_clip_table(state_dict),
-        fields=infer_clip_config(renamed, open_clip),
-    )
+    try:
+        if weights.is_clip:
+            weights.fields = infer_clip_config(weights.state_dict, open_clip)
+        else:
+            weights.fields = infer_denseclip_config(weights.state_dict)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks the tensor {weights.describe(error.args[0])}.") from error
+    if not weights.is_clip:
+        weights.form = "published DenseCLIP" if weights.fields["use_language"] else "published CLIP + Semantic FPN"
+        if meta.get("PALETTE"):
+            weights.fields["palette"] = tuple(tuple(color) for color in meta["PALETTE"])
+    return weights
 
 
 def _read_clip_model(source: str | os.PathLike) -> SourceWeights:
@@ -600,17 +638,6 @@ def _read_clip_model(source: str | os.PathLike) -> SourceWeights:
     )
 
 
-def _find_file(name_or_path: str | os.PathLike, filename: str) -> str | None:
-    """Path of a file of a directory or Hub repository, or `None` where that has no such file."""
-    return cached_file(
-        name_or_path,
-        filename,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-
-
 def load_tokenizer(
     tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None, beside: str | os.PathLike | None = None
 ) -> PreTrainedTokenizerBase:
@@ -620,16 +647,9 @@ def load_tokenizer(
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
     if tokenizer is None and beside is not None and not Path(beside).is_file():
-        has_one = _find_file(beside, "tokenizer.json") or _find_file(beside, "vocab.json")
+        has_one = find_file(beside, "tokenizer.json") or find_file(beside, "vocab.json")
         tokenizer = beside if has_one else None
-    source = DEFAULT_TOKENIZER if tokenizer is None else tokenizer
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:
-        raise ValueError(
-            f"CLIP's tokenizer could not be loaded from {str(source)!r}: {error} Pass `tokenizer` (`--tokenizer` on"
-            " the command line), a directory that holds it."
-        ) from error
+    return load_clip_tokenizer(DEFAULT_TOKENIZER if tokenizer is None else tokenizer)
 
 
 def merge_fields(shown: dict, asked: dict) -> dict:

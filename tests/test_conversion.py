@@ -1,0 +1,778 @@
+"""Weights of CLIP in all of its forms and of the published DenseCLIP, and the command that converts them."""
+
+import json
+import math
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForSemanticSegmentation,
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPVisionModel,
+    PreTrainedTokenizerBase,
+    pipeline,
+)
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip import conversion_denseclip as conversion
+from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
+from tests.fixtures import openai_clip_fixtures
+from tests.parity import CASES, REFERENCE, load_fixture, load_reference
+from training import convert
+from training.demo import build_tokenizer
+
+
+TOLERANCE = 1e-4
+CLASS_NAMES = ("a", "b")
+# The small ResNet CLIP has text heads 8 wide instead of CLIP's 64, which no tensor shows.
+UNSEEN_FIELDS = {"resnet": {"text_config": {"num_attention_heads": 4}}, "vit": {}}
+# What is new beside CLIP, made small.
+SMALL_FIELDS = {"context_decoder_hidden_size": 32, "neck_hidden_size": 16, "decode_head_hidden_size": 16}
+
+needs_reference = pytest.mark.skipif(
+    not REFERENCE.is_dir(), reason="the whole files of the published code are not beside this checkout"
+)
+
+
+@dataclass
+class ClipCase:
+    """A small CLIP: its files, and what OpenAI's code computes with it."""
+
+    kind: str
+    files: dict[str, Path]
+    state_dict: dict[str, torch.Tensor]
+    outputs: dict[str, np.ndarray]
+
+    def load(self, form: str = "safetensors", **fields) -> DenseCLIPForSemanticSegmentation:
+        tokenizer = build_tokenizer(CLASS_NAMES)
+        fields = SMALL_FIELDS | UNSEEN_FIELDS[self.kind] | fields
+        source = self.files[form]
+        return DenseCLIPForSemanticSegmentation.from_clip_pretrained(source, CLASS_NAMES, tokenizer, **fields)
+
+    def error(self, name: str, values: torch.Tensor) -> float:
+        expected = self.outputs[name]
+        return float(np.abs(values.numpy() - expected).max() / expected.std())
+
+
+def write_torchscript(state_dict: dict[str, torch.Tensor], path: Path) -> Path:
+    """An archive as OpenAI's: a tree of scripted modules that hold these tensors."""
+    root = nn.Module()
+    for name, tensor in state_dict.items():
+        *parents, leaf = name.split(".")
+        module = root
+        for parent in parents:
+            if parent not in module._modules:
+                module.add_module(parent, nn.Module())
+            module = module._modules[parent]
+        module.register_buffer(leaf, tensor)
+    torch.jit.save(torch.jit.script(root), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip_cases(tmp_path_factory) -> dict[str, ClipCase]:
+    cases = {}
+    for kind in ("resnet", "vit"):
+        arrays, outputs = openai_clip_fixtures.load(kind)
+        state_dict = {name: torch.from_numpy(values) for name, values in arrays.items()}
+        folder = tmp_path_factory.mktemp(kind)
+        save_file(state_dict, folder / "open_clip_model.safetensors")
+        of_archive = {"input_resolution": 64, "context_length": 77, "vocab_size": 9}
+        archived = state_dict | {name: torch.tensor(value) for name, value in of_archive.items()}
+        files = {
+            "torchscript": write_torchscript(archived, folder / "CLIP.pt"),
+            "safetensors": folder / "open_clip_model.safetensors",
+            "folder": folder,
+        }
+        cases[f"{kind}-sampled"] = ClipCase(kind, files, state_dict, outputs)
+        whole = REFERENCE / f"openai-clip-{kind}"
+        if whole.is_dir():
+            files = {
+                "torchscript": next(whole.glob("*.pt")),
+                "safetensors": whole / "open_clip_model.safetensors",
+                "folder": whole,
+            }
+            outputs = np.load(whole / "outputs.npz")
+            cases[f"{kind}-whole"] = ClipCase(kind, files, read_checkpoint(files["safetensors"]), outputs)
+    return cases
+
+
+ALL_CLIPS = [
+    *("resnet-sampled", "vit-sampled"),
+    *(pytest.param(name, marks=needs_reference) for name in ("resnet-whole", "vit-whole")),
+]
+SMALL_CLIPS = ["resnet-sampled", "vit-sampled"]
+
+
+@torch.no_grad()
+def image_and_text_features(model, pixel_values, input_ids) -> tuple[torch.Tensor, torch.Tensor]:
+    end_states = model.text_encoder(input_ids=input_ids).last_hidden_state
+    end_states = end_states[torch.arange(len(input_ids)), input_ids.argmax(dim=-1)]
+    return model.image_encoder(pixel_values).global_embedding, model.text_projection(end_states)
+
+
+# --- CLIP ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["torchscript", "safetensors", "folder"])
+@pytest.mark.parametrize("name", ALL_CLIPS)
+def test_features_are_those_of_clip(clip_cases, name, form):
+    case = clip_cases[name]
+    model = case.load(form)
+    assert not model.training
+    inputs = (torch.from_numpy(case.outputs[key]) for key in ("pixel_values", "input_ids"))
+    image_features, text_features = image_and_text_features(model, *inputs)
+    assert case.error("image_features", image_features) < TOLERANCE
+    assert case.error("text_features", text_features) < TOLERANCE
+    cosines = F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
+    assert case.error("logits_per_image", case.state_dict["logit_scale"].exp() * cosines) < TOLERANCE
+
+
+def test_heads_are_64_wide_where_nothing_says_otherwise(clip_cases):
+    """As in OpenAI's `build_model`: `width // 64` in transformers, `width * 32 // 64` in the attention pool."""
+    config = read_source(clip_cases["resnet-sampled"].files["torchscript"]).fields
+    assert config["text_config"]["num_attention_heads"] == 1  # of width 32: at least one
+    resnet = clip_cases["resnet-sampled"].load().config.vision_config
+    assert (resnet.embedding_size, resnet.num_attention_heads) == (8, 4)
+    vit = clip_cases["vit-sampled"].load().config.vision_config
+    assert (vit.hidden_size, vit.num_attention_heads) == (64, 1)
+
+
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+def test_config_of_open_clip_tells_heads_and_activation(clip_cases, name, tmp_path):
+    case = clip_cases[name]
+    save_file(case.state_dict, tmp_path / "open_clip_model.safetensors")
+    text_heads = 4 if case.kind == "resnet" else 1
+    model_cfg = {"quick_gelu": True, "text_cfg": {"heads": text_heads}, "vision_cfg": {"head_width": 64}}
+    tokenizer = build_tokenizer(CLASS_NAMES)
+
+    def load(**changes):
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg | changes}))
+        return DenseCLIPForSemanticSegmentation.from_clip_pretrained(tmp_path, CLASS_NAMES, tokenizer, **SMALL_FIELDS)
+
+    inputs = [torch.from_numpy(case.outputs[key]) for key in ("pixel_values", "input_ids")]
+    for expected, features in zip(
+        ("image_features", "text_features"), image_and_text_features(load(), *inputs), strict=True
+    ):
+        assert case.error(expected, features) < TOLERANCE
+    # Of open_clip's own models most have the exact GELU, and the text tower has 8 heads where nothing is said.
+    other = load(quick_gelu=False, text_cfg={}, vision_cfg={"head_width": 32}).config
+    assert other.text_config.hidden_act == "gelu"
+    assert other.text_config.num_attention_heads == 8
+    assert other.vision_config.num_attention_heads == (8 if case.kind == "resnet" else 2)
+
+
+@pytest.mark.parametrize("form", ["torchscript", "safetensors"])
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+def test_half_precision_becomes_single(clip_cases, name, form, tmp_path):
+    case = clip_cases[name]
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in case.state_dict.items()}
+    halves["transformer.resblocks.0.attn_mask"] = torch.zeros(77, 77).half()  # some archives hold it
+    if form == "torchscript":
+        path = write_torchscript(halves, tmp_path / "CLIP.pt")
+    else:
+        path = tmp_path / "CLIP.safetensors"
+        save_file(halves, path)
+    tokenizer = build_tokenizer(CLASS_NAMES)
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(path, CLASS_NAMES, tokenizer, **SMALL_FIELDS)
+    # Before position embeddings are resized, too.
+    for tensors in (read_source(path).state_dict, model.state_dict()):
+        assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
+    torch.testing.assert_close(
+        model.text_encoder.embeddings.token_embedding.weight,
+        case.state_dict["token_embedding.weight"].half().float(),
+        rtol=0,
+        atol=0,
+    )
+    torch.testing.assert_close(
+        model.text_projection.weight, case.state_dict["text_projection"].half().float().T, rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+@pytest.mark.parametrize("side", [2, 5])
+def test_position_grid_is_resized_bilinearly(clip_cases, name, side):
+    case = clip_cases[name]
+    cell = 32 if case.kind == "resnet" else 16
+    model = case.load(vision_config={"image_size": side * cell})
+    key = {"resnet": "visual.attnpool.positional_embedding", "vit": "visual.positional_embedding"}[case.kind]
+    original = case.state_dict[key]
+    old_side = math.isqrt(len(original) - 1)
+    if case.kind == "resnet":
+        resized = model.image_encoder.attention_pool.position_embedding
+    else:
+        resized = model.image_encoder.vision_model.embeddings.position_embedding.weight
+    grid = original[1:].reshape(1, old_side, old_side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(resized[0], original[0], rtol=0, atol=0)
+    torch.testing.assert_close(resized[1:], grid[0].permute(1, 2, 0).reshape(side * side, -1), rtol=0, atol=0)
+
+
+def test_text_positions_are_cut_at_the_end(clip_cases):
+    case = clip_cases["vit-sampled"]
+    model = case.load(text_config={"max_position_embeddings": 13})
+    weight = model.text_encoder.embeddings.position_embedding.weight
+    torch.testing.assert_close(weight, case.state_dict["positional_embedding"][:13], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"of another shape: positional_embedding .*\(77, 64\).*\(80, 64\)"):
+        case.load(text_config={"max_position_embeddings": 80})
+
+
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+def test_baseline_takes_the_image_tower_alone(clip_cases, name):
+    case = clip_cases[name]
+    with_language, baseline = case.load(), case.load(use_language=False)
+    own = with_language.image_encoder.state_dict()
+    language = ("attention_pool", "visual_projection", "vision_model.post_layernorm", "pyramid")
+    tower = {key for key in own if not key.startswith(language)}
+    kept = baseline.image_encoder.state_dict()
+    assert {key for key in kept if not key.startswith("pyramid")} == tower
+    for key in tower:
+        torch.testing.assert_close(kept[key], own[key], rtol=0, atol=0)
+    assert baseline.tokenizer is None
+
+
+# --- CLIP of Transformers --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def transformers_clip() -> CLIPModel:
+    torch.manual_seed(0)
+    special = {"bos_token_id": 4, "eos_token_id": 5, "pad_token_id": 5}
+    text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 6}
+    config = CLIPConfig(
+        text_config=text | special | {"vocab_size": 6, "max_position_embeddings": 20},
+        vision_config=vision | {"image_size": 64, "patch_size": 16},
+        projection_dim=24,
+    )
+    clip = CLIPModel(config).eval()
+    # Fresh biases and norms are zeros and ones, which a mix-up would not show.
+    for parameter in clip.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return clip
+
+
+@pytest.fixture
+def clip_folder(transformers_clip, tmp_path) -> Path:
+    folder = tmp_path / "clip"
+    transformers_clip.save_pretrained(folder)
+    build_tokenizer(CLASS_NAMES).save_pretrained(folder)
+    return folder
+
+
+def test_features_are_those_of_transformers(transformers_clip, clip_folder):
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(clip_folder, CLASS_NAMES, **SMALL_FIELDS)
+    pixel_values = torch.randn(2, 3, 64, 64)
+    input_ids = torch.tensor([[4, 0, 5, 5, 5], [4, 1, 2, 3, 5]])
+    with torch.no_grad():
+        expected = (
+            transformers_clip.get_image_features(pixel_values=pixel_values).pooler_output,
+            transformers_clip.get_text_features(input_ids=input_ids).pooler_output,
+        )
+    for features, wanted in zip(image_and_text_features(model, pixel_values, input_ids), expected, strict=True):
+        assert ((features - wanted).abs().max() / wanted.std()).item() < TOLERANCE
+    # The class names were read by the tokenizer beside the weights: [start, name, end].
+    assert model.config.class_token_ids == ((4, 2, 5), (4, 3, 5))
+    assert model.config.dtype in (None, torch.float32)
+
+
+def test_weights_load_under_the_names_of_transformers(transformers_clip, clip_folder):
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(clip_folder, CLASS_NAMES, **SMALL_FIELDS)
+    text = CLIPTextModel(transformers_clip.config.text_config)
+    vision = CLIPVisionModel(transformers_clip.config.vision_config)
+    model.text_encoder.load_state_dict(text.state_dict(), strict=True)
+    model.image_encoder.vision_model.load_state_dict(vision.state_dict(), strict=True)
+    text.load_state_dict(model.text_encoder.state_dict(), strict=True)
+
+
+def test_half_precision_clip_of_transformers_becomes_single(transformers_clip, tmp_path):
+    CLIPModel(transformers_clip.config).half().save_pretrained(tmp_path)
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        tmp_path, CLASS_NAMES, build_tokenizer(CLASS_NAMES), **SMALL_FIELDS
+    )
+    assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "misshapen"])
+def test_clip_of_transformers_is_never_made_up(transformers_clip, clip_folder, change):
+    """Transformers itself fills missing and misshapen tensors with random values, and warns."""
+    state_dict = {name: tensor.clone() for name, tensor in transformers_clip.state_dict().items()}
+    name = "text_model.encoder.layers.1.mlp.fc2.bias"
+    if change == "missing":
+        del state_dict[name]
+    elif change == "unexpected":
+        name = "text_model.encoder.layers.2.mlp.fc2.bias"
+        state_dict[name] = torch.zeros(3)
+    else:
+        state_dict[name] = torch.zeros(3)
+    state_dict["text_model.embeddings.position_ids"] = torch.arange(20)[None]  # in older files, not a weight
+    save_file(state_dict, clip_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")) as raised:
+        DenseCLIPForSemanticSegmentation.from_clip_pretrained(clip_folder, CLASS_NAMES, **SMALL_FIELDS)
+    assert "position_ids" not in str(raised.value)
+
+
+def test_a_model_of_another_type_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="'bert'"):
+        DenseCLIPForSemanticSegmentation.from_clip_pretrained(tmp_path, CLASS_NAMES)
+    with pytest.raises(FileNotFoundError, match=r"RN50\.pt"):
+        DenseCLIPForSemanticSegmentation.from_clip_pretrained(tmp_path / "RN50.pt", CLASS_NAMES)
+
+
+def test_config_of_another_image_encoder_is_refused(clip_cases):
+    with pytest.raises(ValueError, match=r"'clip_vision_model'.*'denseclip_resnet'"):
+        clip_cases["vit-sampled"].load(vision_config={"model_type": "denseclip_resnet"})
+
+
+# --- Every tensor is accounted for -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_published_name_and_back(name):
+    state_dict = load_fixture(name).state_dict
+    weights = conversion.convert_denseclip_state_dict(state_dict)
+    table = conversion._denseclip_table(state_dict)
+    assert {conversion.source_name(new, table) for new in weights} == state_dict.keys()
+
+
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+def test_every_name_of_clip_and_back(clip_cases, name):
+    state_dict = clip_cases[name].state_dict
+    weights = conversion.convert_clip_state_dict(state_dict)
+    table = conversion._clip_table(state_dict)
+    assert {conversion.source_name(new, table) for new in weights} == state_dict.keys() - {"logit_scale"}
+
+
+# What a name is, and another place of the same kind that nothing has.
+PUBLISHED_TENSORS = {
+    "denseclip-resnet": ("backbone.layer2.0.conv1.weight", "backbone.layer2.7.conv1.weight"),
+    "denseclip-vit": ("backbone.transformer.resblocks.0.attn.in_proj_weight", "backbone.fpn9.weight"),
+    "clip-fpn-resnet": ("decode_head.scale_heads.3.4.bn.running_var", "text_encoder.text_projection"),
+    "clip-fpn-vit": ("neck.fpn_convs.1.conv.bias", "decode_head.scale_heads.0.2.conv.weight"),
+}
+CLIP_TENSORS = {
+    "resnet-sampled": ("visual.attnpool.c_proj.weight", "visual.layer4.5.bn1.bias"),
+    "vit-sampled": ("transformer.resblocks.1.mlp.c_fc.bias", "visual.class_head.weight"),
+}
+
+
+def spoil(state_dict: dict[str, torch.Tensor], change: str, present: str, absent: str) -> str:
+    """Break one tensor, and return its name."""
+    if change == "missing":
+        del state_dict[present]
+    elif change == "misshapen":
+        state_dict[present] = torch.cat([state_dict[present], state_dict[present]])
+    else:
+        state_dict[absent] = torch.zeros(3)
+        return absent
+    return present
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "misshapen"])
+@pytest.mark.parametrize("name", PUBLISHED_TENSORS)
+def test_published_tensor_that_does_not_fit_is_named(name, change, tmp_path):
+    case = load_fixture(name)
+    changed = spoil(case.state_dict, change, *PUBLISHED_TENSORS[name])
+    command = published_command(case, tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=changed.replace(".", r"\.") + r"[ ,.]"):
+        convert.main(command)
+    assert sorted(tmp_path.iterdir()) == before, "a refused conversion leaves nothing behind"
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "misshapen"])
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+def test_tensor_of_clip_that_does_not_fit_is_named(clip_cases, name, change, tmp_path):
+    state_dict = dict(clip_cases[name].state_dict)
+    changed = spoil(state_dict, change, *CLIP_TENSORS[name])
+    path = tmp_path / "clip.safetensors"
+    save_file(state_dict, path)
+    with pytest.raises(ValueError, match=changed.replace(".", r"\.") + r"[ ,.]"):
+        DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+            path, CLASS_NAMES, build_tokenizer(CLASS_NAMES), **SMALL_FIELDS
+        )
+
+
+# The architecture is read off these, so that a broken one could pass for another architecture.
+DECISIVE_TENSORS = {
+    "denseclip-resnet": [
+        *("contexts", "gamma", "backbone.conv1.weight", "backbone.layer1.0.conv1.weight"),
+        *("text_encoder.ln_final.weight", "text_encoder.text_projection", "backbone.attnpool.c_proj.weight"),
+        *("text_encoder.transformer.resblocks.0.mlp.c_fc.weight", "context_decoder.text_proj.1.weight"),
+        *("context_decoder.decoder.0.mlp.0.weight", "neck.lateral_convs.0.conv.weight", "decode_head.conv_seg.weight"),
+    ],
+    "clip-fpn-vit": [
+        *("backbone.class_embedding", "backbone.conv1.weight", "backbone.transformer.resblocks.0.mlp.c_fc.weight"),
+        *("backbone.positional_embedding", "neck.lateral_convs.0.conv.weight", "decode_head.conv_seg.weight"),
+    ],
+}
+
+
+@pytest.mark.parametrize("change", ["missing", "misshapen"])
+@pytest.mark.parametrize("name", DECISIVE_TENSORS)
+def test_tensors_that_show_the_architecture_are_named(name, change, tmp_path):
+    case = load_fixture(name)
+    command = [*published_command(case, tmp_path), "--overwrite"]
+    (tmp_path / "config.json").write_text(json.dumps({"feature_layers": [0, 1, 2, 3]} if "vit" in name else {}))
+    checkpoint = torch.load(tmp_path / "published.pth", weights_only=True)
+    for changed in DECISIVE_TENSORS[name]:
+        state_dict = dict(checkpoint["state_dict"])
+        spoil(state_dict, change, changed, "")
+        torch.save(checkpoint | {"state_dict": state_dict}, tmp_path / "published.pth")
+        with pytest.raises(ValueError, match=changed.replace(".", r"\.") + r"[ ,.')]"):
+            convert.main(command)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1, 2], {"state_dict": {"a": 1}}, {"w": torch.zeros(1)}])
+def test_a_file_without_such_weights_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"model\.pth holds"):
+        read_source(tmp_path / "model.pth")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_source(tmp_path / "nowhere.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match=r"text\.pth could not be read"):
+        read_source(tmp_path / "text.pth")
+
+
+# --- Pickles are not executed ----------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Writes a file when it is unpickled by a reader that trusts its input."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.marker)!r}, 'w').close()",)
+
+
+def write_malicious(form: str, payload: Payload, folder: Path) -> Path:
+    path = folder / ("evil.pt" if form == "torchscript" else "evil.pth")
+    content = {"meta": {"CLASSES": ("a", "b")}, "state_dict": {"backbone.conv1.weight": payload}}
+    if form == "zip":
+        torch.save(content, path)
+    elif form == "legacy":
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    elif form == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    elif form == "torchscript":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("evil/data.pkl", pickle.dumps(payload, protocol=2))
+            archive.writestr("evil/constants.pkl", pickle.dumps(payload, protocol=2))
+            archive.writestr("evil/version", "3\n")
+    elif form == "transformers":
+        folder = folder / "clip"
+        CLIPConfig().save_pretrained(folder)
+        torch.save({"logit_scale": payload}, folder / "pytorch_model.bin")
+        return folder
+    return path
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "torchscript", "transformers"])
+def test_malicious_file_is_refused_and_not_executed(form, tmp_path):
+    marker = tmp_path / "executed.txt"
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists(), "the payload must be a real one"
+    marker.unlink()
+
+    source = write_malicious(form, Payload(marker), tmp_path)
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    build_tokenizer(CLASS_NAMES).save_pretrained(tmp_path / "tokenizer")
+    names = [] if form in ("zip", "legacy", "pickle") else ["--class_names", str(tmp_path / "names.txt")]
+    with pytest.raises((ValueError, OSError, pickle.UnpicklingError)) as raised:
+        convert.main([str(source), str(tmp_path / "out"), *names, "--tokenizer", str(tmp_path / "tokenizer")])
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+    if form != "transformers":
+        # What it asked for, and no advice to load it after all, as torch has it.
+        assert re.search(r"could not be read as weights: it asks for \S*exec,", str(raised.value))
+        assert "weights_only" not in str(raised.value)
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
+
+
+def published_tokenizer(case) -> tuple[PreTrainedTokenizerBase, dict[int, int]]:
+    """A tokenizer in which every word of the class names is one token, and what CLIP's tokens in use become."""
+    names = case.fields["id2label"].values()
+    tokenizer = build_tokenizer(list(names))
+    new_ids = {}
+    for name, ids in zip(names, case.fields.get("class_token_ids", []), strict=False):
+        new_ids |= dict(zip(ids, tokenizer(name).input_ids, strict=True))
+    return tokenizer, new_ids
+
+
+def published_command(case, folder: Path, names_in_file: bool = True) -> list[str]:
+    """Files of a published checkpoint in `folder`, and the arguments that convert it."""
+    tokenizer, new_ids = published_tokenizer(case)
+    state_dict = dict(case.state_dict)
+    key = "text_encoder.token_embedding.weight"
+    if new_ids and key in state_dict:
+        used = state_dict[key]
+        state_dict[key] = torch.randn(len(tokenizer), used.shape[1])
+        for old, new in new_ids.items():
+            state_dict[key][new] = used[old]
+    num_classes = len(case.fields["id2label"])
+    meta = {
+        "CLASSES": tuple(f"{name} " for name in case.fields["id2label"].values()) if names_in_file else None,
+        "PALETTE": [[index, 2 * index, 255 - index] for index in range(num_classes)],
+        "mmseg_version": "0.19.0",
+    }
+    torch.save({"meta": meta, "state_dict": state_dict}, folder / "published.pth")
+    config = {name: value for name, value in case.fields.items() if name not in ("id2label", "class_token_ids")}
+    # As in configuration/models, which asks for CLIP's 77 positions where a published text tower has 13.
+    if "text_config" in config:
+        config["text_config"] = config["text_config"] | {"max_position_embeddings": 77}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(folder / "tokenizer")
+    arguments = [str(folder / "published.pth"), str(folder / "out"), "--config", str(folder / "config.json")]
+    return [*arguments, "--tokenizer", str(folder / "tokenizer")]
+
+
+def check_published(case, out: Path) -> DenseCLIPForSemanticSegmentation:
+    """The written model computes what the published code did, and its image processor fits."""
+    model = AutoModelForSemanticSegmentation.from_pretrained(out)
+    image_processor = AutoImageProcessor.from_pretrained(out)
+    compared = 0
+    for name, pixel_values in case.inputs.items():
+        if not name.startswith("pixel_values"):
+            continue
+        with torch.no_grad():
+            outputs = model(pixel_values, inference_mode="whole")
+            slide = model(pixel_values).logits
+        slide = F.interpolate(slide, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
+        assert case.error(f"decode_head{name[-2:]}", outputs.logits) < TOLERANCE
+        assert case.error(f"slide{name[-2:]}", slide) < TOLERANCE
+        if model.config.use_language:
+            assert case.error(f"score_map{name[-2:]}", outputs.score_map) < TOLERANCE
+        compared += 1
+    assert compared >= 2
+    assert type(image_processor) is DenseCLIPImageProcessor
+    assert image_processor.size == {"shortest_edge": model.config.window_size[0], "longest_edge": 2048}
+    assert model.config.id2label == dict(case.fields["id2label"].items())
+    assert model.config.class_embedding_scale == (2 if model.config.is_vit else 1)
+    assert model.config.drop_path_rate == (0.1 if model.config.is_vit and model.config.use_language else 0)
+    return model
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_published_checkpoint(name, tmp_path, capsys):
+    case = load_fixture(name)
+    case.fields["id2label"] = {int(index): label for index, label in case.fields["id2label"].items()}
+    convert.main(published_command(case, tmp_path))
+    out = tmp_path / "out"
+    model = check_published(case, out)
+    assert tuple(model.config.palette[1]) == (1, 2, 254)
+    assert (out / "modeling_denseclip.py").is_file()
+    printed = capsys.readouterr().out
+    parameters = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not name.startswith(("text_encoder", "text_projection"))
+    )
+    assert f"{parameters / 1e6:.3f} million" in printed
+    assert "published " in printed
+    assert "7 (wall, building" in printed
+    assert "New:" not in printed
+    if model.config.use_language:
+        assert model.config.text_config.max_position_embeddings == 13
+        # Names can change, with the tokenizer that was written beside the weights.
+        assert AutoTokenizer.from_pretrained(out)("sky").input_ids == list(model.config.class_token_ids[2])
+        assert set(model.set_class_names(["sky", "wall"]).kept) == {"sky", "wall"}
+
+
+@needs_reference
+@pytest.mark.parametrize("name", CASES)
+def test_published_file_as_it_is(name, clip_tokenizer, tmp_path):
+    case = load_reference(name)
+    config = {key: value for key, value in case.fields.items() if key not in ("id2label", "class_token_ids")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source, out = REFERENCE / name / "checkpoint.pth", tmp_path / "new" / "out"
+    tokenizer = clip_tokenizer.name_or_path
+    convert.main([str(source), str(out), "--config", str(tmp_path / "config.json"), "--tokenizer", str(tokenizer)])
+    model = check_published(case, out)
+    if model.config.use_language:
+        assert [list(ids) for ids in model.config.class_token_ids] == case.fields["class_token_ids"]
+
+
+def test_pipeline_runs_on_the_output(tmp_path):
+    case = load_fixture("denseclip-vit")
+    convert.main(published_command(case, tmp_path))
+    segmenter = pipeline("image-segmentation", model=str(tmp_path / "out"), trust_remote_code=True)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8))
+    results = segmenter(image)
+    assert results
+    assert {result["label"] for result in results} <= set(case.fields["id2label"].values())
+    assert all(result["mask"].size == (80, 48) for result in results)
+    assert sum(np.asarray(result["mask"]).astype(bool).sum() for result in results) == 80 * 48
+
+
+def clip_command(case: ClipCase, folder: Path, form: str = "torchscript") -> list[str]:
+    (folder / "classes.txt").write_text("a\nb\n")
+    (folder / "config.json").write_text(
+        json.dumps(
+            SMALL_FIELDS | UNSEEN_FIELDS[case.kind] | {"vision_config": {"image_size": 160}, "window_size": [640, 640]}
+        )
+    )
+    build_tokenizer(CLASS_NAMES).save_pretrained(folder / "tokenizer")
+    return [
+        *(str(case.files[form]), str(folder / "out"), "--config", str(folder / "config.json")),
+        *("--class_names", str(folder / "classes.txt"), "--tokenizer", str(folder / "tokenizer")),
+    ]
+
+
+@pytest.mark.parametrize("form", ["torchscript", "folder"])
+@pytest.mark.parametrize("name", SMALL_CLIPS)
+def test_clip_to_fine_tune(clip_cases, name, form, tmp_path, capsys):
+    case = clip_cases[name]
+    convert.main(clip_command(case, tmp_path, form))
+    model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        text_features = image_and_text_features(
+            model, torch.zeros(1, 3, 64, 64), torch.from_numpy(case.outputs["input_ids"])
+        )[1]
+    assert case.error("text_features", text_features) < TOLERANCE
+    image_processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    assert image_processor.size == {"shortest_edge": 640, "longest_edge": 2048}
+    assert model.config.id2label == {0: "a", 1: "b"}
+    printed = capsys.readouterr().out
+    sides = (
+        "5 x 5, resized bilinearly from 2 x 2" if case.kind == "resnet" else "10 x 10, resized bilinearly from 4 x 4"
+    )
+    assert sides in printed
+    assert "fine-tune" in printed
+    assert "decode_head" in printed
+
+
+def test_class_names_are_asked_for_where_the_source_has_none(clip_cases, tmp_path):
+    command = clip_command(clip_cases["vit-sampled"], tmp_path)
+    at = command.index("--class_names")
+    without = command[:at] + command[at + 2 :]
+    with pytest.raises(ValueError, match="--class_names FILE"):
+        convert.main(without)
+    (tmp_path / "classes.txt").write_text("a\n\nb\n")
+    with pytest.raises(ValueError, match="no name on line 2"):
+        convert.main(command)
+    assert not (tmp_path / "out").exists()
+
+    case = load_fixture("denseclip-resnet")
+    published = published_command(case, tmp_path)
+    with pytest.raises(ValueError, match="--class_names does not apply"):
+        convert.main([*published, "--class_names", str(tmp_path / "classes.txt")])
+    published = published_command(case, tmp_path, names_in_file=False)
+    with pytest.raises(ValueError, match="--class_names FILE"):
+        convert.main(published)
+    # One name short: the head has a row for each.
+    (tmp_path / "classes.txt").write_text("\n".join(list(case.fields["id2label"].values())[:6]))
+    with pytest.raises(ValueError, match=r"decode_head\.conv_seg\.weight"):
+        convert.main([*published, "--class_names", str(tmp_path / "classes.txt")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_field_that_the_config_does_not_have_is_named(clip_cases, tmp_path):
+    command = clip_command(clip_cases["vit-sampled"], tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"projection_dimension": 3}))
+    with pytest.raises(ValueError, match="projection_dimension"):
+        convert.main(command)
+
+
+def test_a_tokenizer_that_does_not_fit_is_named(clip_cases, tmp_path, monkeypatch):
+    command = clip_command(clip_cases["vit-sampled"], tmp_path)
+    build_tokenizer([*CLASS_NAMES, "many", "other", "words"]).save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match="only 9"):
+        convert.main(command)
+    # Without --tokenizer it is OpenAI's, of the Hub; where that cannot be reached the error names the way out.
+    monkeypatch.setattr(conversion, "DEFAULT_TOKENIZER", str(tmp_path / "unreachable"))
+    with pytest.raises(ValueError, match=r"unreachable.*--tokenizer"):
+        convert.main(command[: command.index("--tokenizer")])
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_overwritten_unasked_and_nothing_lost_on_an_error(clip_cases, tmp_path, monkeypatch):
+    command = clip_command(clip_cases["vit-sampled"], tmp_path)
+    out = tmp_path / "out"
+    convert.main(command)
+    (out / "notes.txt").write_text("mine")
+    (out / "pytorch_model.bin").write_bytes(b"stale")
+    before, siblings = snapshot(out), sorted(tmp_path.iterdir())
+
+    with pytest.raises(ValueError, match=r"config\.json.*--overwrite"):
+        convert.main(command)
+    assert snapshot(out) == before
+
+    # Errors before writing and within it.
+    with pytest.raises(FileNotFoundError):
+        convert.main([str(tmp_path / "missing.pt"), *command[1:], "--overwrite"])
+    with monkeypatch.context() as patch:
+        patch.setattr(DenseCLIPImageProcessor, "save_pretrained", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            convert.main([*command, "--overwrite"])
+    assert snapshot(out) == before
+    assert sorted(tmp_path.iterdir()) == siblings
+
+    (tmp_path / "classes.txt").write_text("b\na\n")
+    convert.main([*command, "--overwrite"])
+    after = snapshot(out)
+    assert after.keys() == before.keys() - {"pytorch_model.bin"}
+    assert after["notes.txt"] == b"mine"
+    assert AutoModelForSemanticSegmentation.from_pretrained(out).config.id2label == {0: "b", 1: "a"}
+
+
+def test_the_source_is_not_the_output(clip_folder, tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    before = snapshot(clip_folder)
+    with pytest.raises(ValueError, match="holds the source itself"):
+        convert.main(
+            [str(clip_folder), str(clip_folder), "--class_names", str(tmp_path / "classes.txt"), "--overwrite"]
+        )
+    assert snapshot(clip_folder) == before
+    with pytest.raises(ValueError, match="is a file"):
+        convert.main([str(clip_folder), str(tmp_path / "classes.txt")])
+
+
+@pytest.mark.parametrize("use_language", [True, False])
+def test_push_to_hub_uploads_model_processor_and_tokenizer(clip_cases, tmp_path, monkeypatch, use_language):
+    pushed = []
+    for kind in (DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor, PreTrainedTokenizerBase):
+        monkeypatch.setattr(
+            kind, "push_to_hub", lambda self, repository, _kind=kind: pushed.append((_kind, repository)), raising=True
+        )
+    command = clip_command(clip_cases["resnet-sampled"], tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(SMALL_FIELDS | {"use_language": use_language}))
+    convert.main(command)
+    assert pushed == []
+    convert.main([*command, "--overwrite", "--push_to_hub", "someone/denseclip"])
+    kinds = {DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor}
+    assert {kind for kind, _ in pushed} == (kinds | {PreTrainedTokenizerBase} if use_language else kinds)
+    assert {repository for _, repository in pushed} == {"someone/denseclip"}
+
+
+def test_help_says_what_each_argument_takes(capsys):
+    with pytest.raises(SystemExit):
+        convert.main(["--help"])
+    printed = capsys.readouterr().out
+    for word in ("SOURCE", "OUT", "--config", "--class_names", "--tokenizer", "--overwrite", "--push_to_hub"):
+        assert word in printed

@@ -1,0 +1,40 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Files that name classes."""
+
+import os
+from pathlib import Path
+
+
+CLASSES_FILE = "classes.txt"
+
+
+def read_class_names(path: str | os.PathLike) -> list[str]:
+    """
+    Read a file of class names, or the `classes.txt` of a data set's folder: line n (from 0) names the id n.
+
+    Raises:
+        `ValueError`: if the file is missing, a line is empty, or a name occurs twice.
+    """
+    path = Path(path)
+    path = path / CLASSES_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. It names the classes, one per line in the order of ids.")
+    class_names = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().split("\n")]
+    for line, name in enumerate(class_names):
+        if not name:
+            raise ValueError(f"{path} has no name on line {line + 1}: every id needs one, remove or fill the line.")
+        if name in class_names[:line]:
+            raise ValueError(f"{path} names '{name}' twice, again on line {line + 1}: names have to differ.")
+    return class_names
