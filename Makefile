@@ -1,0 +1,65 @@
+# `make demo` and `make test` need nothing but Python: they make .venv and install what they use.
+PYTHON ?= python3
+VENV := .venv
+LOWEST_VENV := .venv-lowest
+BIN := $(VENV)/bin
+# One process per core, each with one thread (tests/conftest.py).
+PYTEST_ARGS ?= -n auto
+CODE := modeling_denseclip training tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-lowest style quality clean
+
+help:
+	@echo "make demo         train a small DenseCLIP on painted scenes and look at the result (demo_output/)"
+	@echo "make test         run all tests; PYTEST_ARGS='-k pipeline' runs some"
+	@echo "make test-lowest  run all tests with the lowest versions that setup.cfg allows"
+	@echo "make style        format the code and fix what can be fixed"
+	@echo "make quality      check format and code: ruff, transformers-mlinter"
+	@echo "make clean        remove environments, caches and outputs"
+
+demo: $(VENV)/installed
+	$(BIN)/python -m training.demo --output_dir demo_output
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-lowest: $(LOWEST_VENV)/installed
+	$(LOWEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+style: $(VENV)/installed
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+quality: $(VENV)/installed
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mlinter --no-progress modeling_denseclip
+
+clean:
+	rm -rf $(VENV) $(LOWEST_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# torch comes first: with it in place, nothing that needs torch fetches another build.
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(call make_venv,$(VENV))
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# "name>=version" of setup.cfg becomes "name==version"; of torch, the build of constraints.txt has to do.
+$(LOWEST_VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(call make_venv,$(LOWEST_VENV))
+	sed -n 's/^    \([a-z_-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg | grep -v '^torch==' > $(LOWEST_VENV)/constraints.txt
+	grep '^torch==' constraints.txt >> $(LOWEST_VENV)/constraints.txt
+	$(LOWEST_VENV)/bin/python -m pip install --quiet -c $(LOWEST_VENV)/constraints.txt torch
+	$(LOWEST_VENV)/bin/python -m pip install --quiet -c $(LOWEST_VENV)/constraints.txt -e ".[test]"
+	@touch $@
+
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "$(PYTHON) is not Python 3.10 or newer. Name one: make PYTHON=python3.11" >&2; exit 1; }
+@echo "Installing into $(1), this takes a few minutes once."
+@rm -rf $(1)
+@$(PYTHON) -m venv $(1)
+endef

@@ -1,0 +1,204 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is installed, what it imports, and whether its files can go to the Hub."""
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "modeling_denseclip"
+# `__init__.py` stays behind when a checkpoint is saved; the others are copied beside the weights.
+COPIED_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+# What `pip install` brings along with the package, or Python itself.
+ALLOWED_IMPORTS = {"huggingface_hub", "numpy", "PIL", "safetensors", "torch", "transformers", *sys.stdlib_module_names}
+
+
+def tracked_files() -> list[Path]:
+    """The files under version control and those that could be added, as paths from the root."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [Path(line) for line in listing.splitlines() if (ROOT / line).is_file()]
+
+
+# --------------------------------------------------------------------------------------------------------- imports
+
+IMPORT_IN_NEW_PROCESS = """
+import sys
+
+class NoTorchvision:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torchvision":
+            asked.append(name)
+
+asked = []
+sys.meta_path.insert(0, NoTorchvision())
+sys.path.insert(0, sys.argv[1])
+import transformers, torch
+before = list(asked)
+import modeling_denseclip
+assert modeling_denseclip.__file__.startswith(sys.argv[1])
+assert asked == before, asked
+print("imported")
+"""
+
+
+def test_importing_prints_nothing_and_asks_for_no_torchvision():
+    command = [sys.executable, "-W", "error", "-c", IMPORT_IN_NEW_PROCESS, str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.stdout, result.stderr, result.returncode) == ("imported\n", "", 0)
+
+
+def test_every_file_is_found_by_the_rules_below():
+    assert len(COPIED_FILES) >= 8
+    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "__init__.py"} == {
+        path.name for path in COPIED_FILES
+    }, "data files and sub-packages are not copied to the Hub"
+
+
+@pytest.mark.parametrize("path", COPIED_FILES, ids=lambda path: path.stem)
+def test_file_can_be_remote_code(path):
+    """The rules of `transformers.dynamic_module_utils`, which finds by regular expressions what it has to copy."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    siblings = {other.stem for other in COPIED_FILES}
+    relative_imports = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level > 0:
+            assert node.level == 1 and node.module in siblings, (
+                f"line {node.lineno}: only `from .sibling import name` is copied, never `from . import sibling`"
+            )
+            relative_imports.add(node.module)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for module in modules:
+                assert module.split(".")[0] in ALLOWED_IMPORTS, f"line {node.lineno}: {module} may not be installed"
+    # Lines that the regular expressions take for imports, docstrings included.
+    found = re.findall(r"^\s*(?:import|from)\s+\.(\S*)", source, flags=re.MULTILINE)
+    assert set(found) == relative_imports, "a docstring line reads like a relative import"
+
+
+@pytest.mark.parametrize("path", COPIED_FILES, ids=lambda path: path.stem)
+def test_file_never_asks_for_the_class_of_our_own_configs(path):
+    """From a local directory config and model are loaded as two modules, so each class of ours exists twice."""
+    own_classes = {
+        node.name
+        for other in COPIED_FILES
+        for node in ast.walk(ast.parse(other.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config")
+    }
+    assert own_classes
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("isinstance", "issubclass"):
+            names = {child.id for child in ast.walk(node.args[1]) if isinstance(child, ast.Name)}
+            assert not names & own_classes, f"line {node.lineno}: compare `model_type` instead"
+
+
+def test_no_file_imports_torchvision():
+    for path in sorted((*PACKAGE.glob("*.py"), *(ROOT / "training").glob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = {getattr(node, "module", None) or "", *(alias.name for alias in node.names)}
+                assert not any(name.split(".")[0] == "torchvision" for name in names), f"{path.name}:{node.lineno}"
+
+
+# ----------------------------------------------------------------------------------------------------------- style
+
+
+def test_transformers_house_style():
+    if importlib.util.find_spec("mlinter") is None:
+        pytest.skip("transformers-mlinter is not installed; `make quality` installs and runs it")
+    command = [sys.executable, "-m", "mlinter", "--no-progress", "--no-cache", str(PACKAGE)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_model_files_suppress_no_linter():
+    for path in PACKAGE.glob("*.py"):
+        with tokenize.open(path) as file:
+            comments = [token for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.COMMENT]
+        for comment in comments:
+            suppressed = re.search(r"noqa|type:\s*ignore|ruff:|mlinter:|trf-ignore", comment.string)
+            assert suppressed is None, f"{path.name}:{comment.start[0]}: {comment.string}"
+
+
+# Written in two parts, or this file would hold them.
+FOREIGN_WORDS = ["/wo" + "rk/", "/tm" + "p/", "/ho" + "me/", "/roo" + "t/", "assis" + "tant"]
+
+
+def test_no_file_names_the_machine_it_was_written_on():
+    for name in tracked_files():
+        try:
+            text = (ROOT / name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # pictures and arrays
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            for word in FOREIGN_WORDS:
+                assert word not in line.lower(), f"{name}:{number}: {word!r}"
+
+
+def test_every_code_file_names_its_licence():
+    for path in (*COPIED_FILES, *(ROOT / "training").glob("*.py")):
+        head = path.read_text(encoding="utf-8")[:1000]
+        assert path.name == "__init__.py" or "Licensed under the Apache License" in head, path.name
+
+
+# ----------------------------------------------------------------------------------------------------------- wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy so that the checkout stays as it is."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed, so no wheel can be built without a network")
+    copy, output = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheel")
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+        elif path.name in ("modeling_denseclip", "training", "tests", "configuration"):
+            shutil.copytree(path, copy / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "."]
+    result = subprocess.run([*command, "--wheel-dir", str(output)], cwd=copy, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = output.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == {f"modeling_denseclip/{path.name}" for path in PACKAGE.glob("*.py")}
+    assert any(name.endswith("/LICENSE") for name in wheel.namelist())
+
+
+def test_wheel_requires_what_the_package_imports(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = wheel.read(name).decode("utf-8")
+    requirements = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, flags=re.MULTILINE)
+    assert "License-Expression: Apache-2.0" in metadata
+    assert {"transformers", "torch", "datasets", "evaluate", "accelerate", "safetensors", "numpy", "pillow"} <= {
+        requirement.lower() for requirement in requirements
+    }
+    assert "opencv-python-headless" not in requirements, "training needs it, the package does not"
