@@ -525,6 +525,12 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
         self.pyramid = DenseCLIPPyramid(config)
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.embeddings.patch_embedding
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.vision_model.embeddings.patch_embedding = value
+
     def run_layers(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """(batch_size, channels, height, width) -> every layer's output, (batch_size, 1 + patches, hidden_size)."""
         hidden_states = self.vision_model.pre_layrnorm(self.vision_model.embeddings(pixel_values))
@@ -568,6 +574,12 @@ class DenseCLIPResNetEncoder(DenseCLIPPreTrainedModel):
         if config.use_language:
             self.attention_pool = DenseCLIPAttentionPool(config)
         self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.stem.conv1
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.backbone.stem.conv1 = value
 
     # Not `capture_outputs`, which would put a second set of hooks on the backbone: that has its own.
     @can_return_tuple
@@ -630,6 +642,9 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
     def get_input_embeddings(self) -> nn.Module:
         return self.image_encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.image_encoder.set_input_embeddings(value)
 
     def get_text_embeddings(self) -> torch.Tensor:
         """

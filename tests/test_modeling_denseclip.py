@@ -344,6 +344,20 @@ def test_backbone_gives_the_maps_it_is_asked_for():
     assert [feature_map.shape[-1] for feature_map in maps] == [16, 4]
 
 
+@both_kinds
+@torch.no_grad()
+def test_input_embeddings_are_the_first_convolution(kind):
+    model = tiny_model(kind).eval()
+    first = model.get_input_embeddings()
+    assert isinstance(first, torch.nn.Conv2d) and first.in_channels == 3
+    silent = torch.nn.Conv2d(3, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
+    silent.weight.zero_()
+    model.set_input_embeddings(silent)
+    assert model.get_input_embeddings() is silent
+    logits = [model(torch.rand(1, 3, 64, 64)).logits for _ in range(2)]
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0)
+
+
 # -- training
 
 
