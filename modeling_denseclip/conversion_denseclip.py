@@ -176,7 +176,7 @@ def rename(state_dict: dict[str, torch.Tensor], table: list[tuple[str, str]]) ->
         new_name = re.sub(r"\{(\d)\}", lambda stage: str(int(stage[1]) - 1), new_name)  # layer1 is stage 0
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if new_name.endswith("{T}"):
-            renamed[new_name.removesuffix("{T}")] = tensor.T.contiguous()
+            renamed[new_name.removesuffix("{T}")] = tensor.mT.contiguous() if tensor.ndim == 2 else tensor
         elif "{qkv}" in new_name:
             for part, chunk in zip("qkv", tensor.chunk(3), strict=True):
                 renamed[new_name.replace("{qkv}", part)] = chunk.clone()
