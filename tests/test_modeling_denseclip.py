@@ -40,9 +40,10 @@ def rough_model(kind, **overrides):
 def test_every_size_gives_logits_at_stride_4(kind, use_language, size):
     model = tiny_model(kind, use_language=use_language).eval()
     outputs = model(torch.rand(2, 3, *size))
-    patch = 4 if kind == "resnet" else 16
-    stride = patch if kind == "resnet" else patch // 4
-    height, width = ((side + 1) // 2 // 2 if kind == "resnet" else side // patch * (patch // stride) for side in size)
+    if kind == "resnet":  # a convolution of stride 2 that rounds up, a pool of stride 2 that rounds down
+        height, width = ((side + 1) // 2 // 2 for side in size)
+    else:  # whole patches of 16 pixels, four cells each
+        height, width = (side // 16 * 4 for side in size)
     assert outputs.logits.shape == (2, NUM_CLASSES, height, width)
     assert outputs.logits.isfinite().all()
 
