@@ -10,7 +10,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
-from training.demo import build_tokenizer
+from training.demo_tokenizer import build_tokenizer
 
 
 TINY_CLASS_NAMES = ("wall", "sky", "traffic light", "right ventricle cavity", "person")

@@ -1,0 +1,610 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The inspector of data sets: each kind of mistake is found, named with its file, and decides the exit code."""
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import training.inspect_dataset
+from training.inspect_dataset import (
+    draw_samples,
+    format_report,
+    inspect_dataset,
+    main,
+    median_frequency_weights,
+    report_to_json,
+)
+from training.visualize import draw_overlay
+
+
+STREET_SCENES = Path(__file__).resolve().parents[2] / "shared" / "street-scenes"
+NAMES = ["sky", "road", "tree"]
+IDS = [[0, 1, 2, 255], [0, 0, 1, 2]]
+
+
+def write_image(folder: Path, name: str, size=(4, 2), split="training", suffix=".png", **options) -> Path:
+    """Noise of its own for every name, so that no two files are equal."""
+    path = folder / "images" / split / f"{name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(list(f"{split}/{name}".encode()))
+    pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def write_mask(folder: Path, name: str, ids=IDS, split="training", dtype=np.uint8) -> Path:
+    path = folder / "annotations" / split / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(ids, dtype=dtype)).save(path)
+    return path
+
+
+def write_pair(folder: Path, name: str, ids=IDS, split="training", suffix=".png") -> tuple[Path, Path]:
+    height, width = np.shape(ids)
+    return (
+        write_image(folder, name, (width, height), split, suffix),
+        write_mask(folder, name, ids, split),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two pairs for training and one for validation, with nothing wrong."""
+    folder = tmp_path / "data"
+    for split, name in (("training", "a"), ("training", "b"), ("validation", "c")):
+        write_pair(folder, name, split=split)
+    (folder / "classes.txt").write_text("\n".join(NAMES))
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, dict[str, dict]]:
+    """The exit code, and what the written report found: rule -> finding."""
+    output_dir = folder.parent / "output"
+    code = main([str(folder), "--output_dir", str(output_dir), "--num_workers", "0", *arguments])
+    report = json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
+    assert report["accepted"] == (code == 0)
+    return code, {finding["rule"]: finding for finding in report["findings"]}
+
+
+def grey_png(ids, bits: int) -> bytes:
+    """A greyscale PNG with several ids in a byte, which Pillow reads and never writes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = [np.packbits((np.array(row)[:, None] >> np.arange(bits)[::-1]) & 1).tobytes() for row in ids]
+    header = struct.pack(">IIBBBBB", len(ids[0]), len(ids), bits, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+# -------------------------------------------------------------------------------------------------- nothing is wrong
+
+
+def test_good_data_set_is_accepted_without_findings(folder, capsys):
+    assert run(folder) == (0, {})
+    text = capsys.readouterr().out
+    assert "Training accepts this data set." in text
+    assert Image.open(folder.parent / "output" / "contact_sheet.png").width > 3 * 320
+    # 9 of 21 labelled pixels of three masks, 3 unlabelled ones of 24.
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert lines["sky"] == ["0", "9", "42.857", "%", "2", "42.857", "%", "1", "42.857", "%", "3"]
+    assert lines["unlabelled"] == ["12.50", "%"] * 3
+
+
+def test_report_counts_per_split_and_in_all(folder):
+    write_pair(folder, "d", [[0, 0, 1], [255, 1, 1]], suffix=".jpg")
+    report = report_to_json(inspect_dataset(folder))
+    training, everything = report["splits"]["training"], report["all"]
+    assert (training["images"], training["masks"], training["pairs"], everything["pairs"]) == (3, 3, 3, 4)
+    assert training["image_formats"] == {"PNG": 2, "JPEG": 1} and training["mask_modes"] == {"L": 3}
+    assert training["image_sizes"] == [
+        {"width": 4, "height": 2, "images": 2},
+        {"width": 3, "height": 2, "images": 1},
+    ]
+    assert (training["pixels"], training["unlabelled_pixels"]) == (22, 3)
+    assert [(row["name"], row["pixels"], row["masks"]) for row in training["classes"]] == [
+        ("sky", 8, 3),
+        ("road", 7, 3),
+        ("tree", 4, 2),
+    ]
+    assert [row["pixels"] for row in everything["classes"]] == [11, 9, 6]
+
+
+def test_masks_are_ids_in_every_mode(folder):
+    ids = np.array(IDS)
+    palette_mask = Image.fromarray(np.uint8(ids))
+    palette_mask.putpalette([value for index in range(256) for value in (255 - index, 7, 200)])
+    palette_mask.save(folder / "annotations/training/a.png")
+    write_mask(folder, "b", IDS, dtype=np.uint16)
+    assert {Image.open(path).mode for path in folder.glob("annotations/*/*")} == {"P", "I;16", "L"}
+    code, findings = run(folder)
+    assert code == 0 and list(findings) == ["palette_masks"]
+    assert findings["palette_masks"]["found"] == ["annotations/training/a.png"]
+    counts = inspect_dataset(folder).splits["training"].pixels
+    assert counts == {0: 6, 1: 4, 2: 4, 255: 2}
+
+
+def test_small_palette_masks_are_not_spread(folder):
+    ids = [[0, 1, 2, 2], [0, 0, 1, 1]]
+    mask = Image.fromarray(np.uint8(ids))
+    mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    mask.save(folder / "annotations/training/a.png", bits=2)
+    assert (folder / "annotations/training/a.png").read_bytes()[24] == 2  # bits per pixel
+    code, findings = run(folder)
+    assert code == 0 and list(findings) == ["palette_masks"]
+    assert inspect_dataset(folder).splits["training"].pixels == {0: 3 + 3, 1: 3 + 2, 2: 2 + 2, 255: 1}
+
+
+def test_a_mask_of_the_first_class_alone_is_no_mistake(folder):
+    write_mask(folder, "a", [[0, 0, 255, 255], [0, 0, 0, 0]])
+    assert run(folder) == (0, {})
+
+
+def test_workers_find_the_same(folder):
+    for index in range(40):  # more than one chunk for each
+        write_pair(folder, f"more{index:02}", [[0, 1, 2]] if index else [[0, 1, 9]])
+    alone, together = inspect_dataset(folder), inspect_dataset(folder, num_workers=2)
+    assert report_to_json(alone) == report_to_json(together) and alone.drawable == together.drawable
+    assert list(alone.findings) == ["wrong_ids"]
+
+
+def test_photograph_turned_by_exif_needs_an_upright_mask(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_image(folder, "a", (4, 2), exif=exif)
+    write_mask(folder, "a", np.array(IDS).T)
+    code, findings = run(folder)
+    assert code == 0 and list(findings) == ["turned_images"]
+    assert findings["turned_images"]["found"] == ["images/training/a.png: orientation 6"]
+
+    write_mask(folder, "a", IDS)
+    code, findings = run(folder)
+    (found,) = findings["other_size"]["found"]
+    assert code == 1 and found.startswith("annotations/training/a.png: 4 x 2, the image 2 x 4, turned by its EXIF")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_with_something_behind_it_is_whole(folder, progressive):
+    path = write_image(folder, "a", suffix=".jpg", progressive=progressive)
+    (folder / "images/training/a.png").unlink()
+    path.write_bytes(path.read_bytes() + b"camera's notes")
+    assert run(folder) == (0, {})
+
+
+def test_other_formats_under_a_known_suffix_are_read_as_what_they_are(folder):
+    path = folder / "images/training/a.png"
+    Image.open(path).save(path, format="BMP")
+    assert run(folder) == (0, {})
+    data = path.read_bytes()
+    path.write_bytes(data[:-4])
+    assert list(run(folder)[1]) == ["unreadable"]
+
+
+# ------------------------------------------------------------------------------------------- what training refuses
+
+
+def cut(path: Path, keep: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data))])
+
+
+def damage_image_without_mask(folder):
+    (folder / "annotations/training/b.png").unlink()
+
+
+def damage_mask_without_image(folder):
+    write_mask(folder, "z", split="validation")
+
+
+def damage_cut_jpeg(folder):
+    (folder / "images/training/a.png").unlink()
+    cut(write_image(folder, "a", (64, 48), suffix=".jpg"), 0.9)
+    write_mask(folder, "a", np.arange(64 * 48).reshape(48, 64) % 3)
+
+
+def damage_cut_progressive_jpeg(folder):
+    (folder / "images/training/a.png").unlink()
+    cut(write_image(folder, "a", (64, 48), suffix=".jpeg", progressive=True), 0.9)
+    write_mask(folder, "a", np.arange(64 * 48).reshape(48, 64) % 3)
+
+
+def damage_cut_png(folder):
+    cut(write_image(folder, "a", (64, 48)), 0.9)
+    write_mask(folder, "a", np.arange(64 * 48).reshape(48, 64) % 3)
+
+
+def damage_flipped_png(folder):
+    path = folder / "images/training/a.png"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 10] ^= 255
+    path.write_bytes(data)
+
+
+def damage_empty_image(folder):
+    (folder / "images/training/a.png").write_bytes(b"")
+
+
+def damage_cut_mask(folder):
+    cut(folder / "annotations/training/a.png", 0.7)
+
+
+def damage_other_size(folder):
+    write_mask(folder, "a", np.array(IDS).T)
+
+
+def damage_colour_mask(folder):
+    Image.new("RGB", (4, 2)).save(folder / "annotations/training/a.png")
+
+
+def damage_bilevel_mask(folder):
+    Image.fromarray(np.array(IDS) == 1).save(folder / "annotations/training/a.png")
+
+
+def damage_bit_depth(folder):
+    (folder / "annotations/training/a.png").write_bytes(grey_png([[0, 1, 2, 2], [0, 0, 1, 1]], bits=4))
+
+
+def damage_wrong_id(folder):
+    write_mask(folder, "a", [[0, 1, 2, 7], [7, 0, 254, 255]])
+
+
+def damage_wrong_16_bit_id(folder):
+    write_mask(folder, "a", [[0, 1, 2, 300], [0, 0, 0, 255]], dtype=np.uint16)
+
+
+def damage_same_name(folder):
+    write_image(folder, "a", suffix=".jpg")
+
+
+def damage_missing_folder(folder):
+    for path in folder.glob("*/validation/*"):
+        path.unlink()
+    (folder / "annotations/validation").rmdir()
+
+
+def damage_class_names(folder):
+    (folder / "classes.txt").write_text("sky\nroad\nsky\n")
+
+
+def damage_binary(folder):
+    (folder / "classes.txt").write_text("wall\ncrack\n")
+    for split, name in (("training", "a"), ("training", "b"), ("validation", "c")):
+        write_mask(folder, name, [[0, 255, 0, 0], [0, 0, 255, 0]], split)
+
+
+def damage_unlabelled(folder):
+    write_mask(folder, "c", np.full((2, 4), 255), "validation")
+
+
+@pytest.mark.parametrize(
+    "damage, rule, found",
+    [
+        (damage_image_without_mask, "image_without_mask", ["images/training/b.png"]),
+        (damage_mask_without_image, "mask_without_image", ["annotations/validation/z.png"]),
+        (damage_cut_jpeg, "unreadable", ["images/training/a.jpg: image file is truncated"]),
+        (damage_cut_progressive_jpeg, "unreadable", ["images/training/a.jpeg: image file is truncated"]),
+        (damage_cut_png, "unreadable", ["images/training/a.png: image file is truncated"]),
+        (damage_flipped_png, "unreadable", ["images/training/a.png: "]),
+        (damage_empty_image, "unreadable", ["images/training/a.png: cannot identify image file"]),
+        (damage_cut_mask, "unreadable", ["annotations/training/a.png: "]),
+        (damage_other_size, "other_size", ["annotations/training/a.png: 2 x 4, the image 4 x 2"]),
+        (damage_colour_mask, "mask_mode", ["annotations/training/a.png: mode RGB"]),
+        (damage_bilevel_mask, "mask_mode", ["annotations/training/a.png: mode 1"]),
+        (damage_bit_depth, "mask_bit_depth", ["annotations/training/a.png: 4 bits"]),
+        (
+            damage_wrong_id,
+            "wrong_ids",
+            [
+                "id 7: 2 pixels in 1 masks: annotations/training/a.png",
+                "id 254: 1 pixels in 1 masks: annotations/training/a.png",
+            ],
+        ),
+        (damage_wrong_16_bit_id, "wrong_ids", ["id 300: 1 pixels in 1 masks: annotations/training/a.png"]),
+        (damage_same_name, "same_name", ["images/training/a.jpg and a.png"]),
+        (
+            damage_missing_folder,
+            "missing_folder",
+            ["images/validation holds no .jpg", "annotations/validation holds no .png"],
+        ),
+        (damage_class_names, "class_names", ["{folder}/classes.txt names 'sky' twice"]),
+        (damage_binary, "binary_masks", ["3 masks"]),
+        (damage_unlabelled, "nothing_labelled", ["validation: 1 masks"]),
+    ],
+)
+def test_what_training_refuses_is_found_and_named(folder, capsys, damage, rule, found):
+    damage(folder)
+    code, findings = run(folder)
+    assert code == 1 and findings[rule]["level"] == "error"
+    assert len(findings[rule]["found"]) == len(found)
+    for item, start in zip(findings[rule]["found"], found, strict=True):
+        assert item.startswith(start.format(folder=folder))
+    errors = [finding for finding in findings.values() if finding["level"] == "error"]
+    assert [finding["rule"] for finding in errors] == [rule] or damage in (damage_unlabelled, damage_binary)
+    text = capsys.readouterr().out
+    assert all(finding["title"] in text and f"-> {finding['fix']}" in text for finding in errors)
+    assert "Training refuses this data set" in text and found[0].format(folder=folder) in text
+
+
+def test_all_is_found_in_one_run_and_errors_come_last(folder, capsys):
+    for damage in (damage_image_without_mask, damage_mask_without_image, damage_other_size, damage_class_names):
+        damage(folder)
+    write_pair(folder, "d", [[0, 1, 2, 255]])
+    (folder / "images/training/d.png").write_bytes(b"nothing")
+    (folder / "images/training/e.bmp").write_bytes(b"nothing")
+    code, findings = run(folder)
+    assert code == 1
+    assert [rule for rule, finding in findings.items() if finding["level"] == "error"] == [
+        "class_names",
+        "image_without_mask",
+        "mask_without_image",
+        "unreadable",
+        "other_size",
+    ]
+    text = capsys.readouterr().out
+    assert 0 < text.index("WARNING") < text.index("ERROR") and text.rindex("WARNING") < text.index("ERROR")
+
+
+def test_missing_class_names_do_not_hide_the_ids(folder):
+    (folder / "classes.txt").unlink()
+    code, findings = run(folder)
+    assert code == 1 and list(findings) == ["class_names"]
+    assert "classes.txt does not exist" in findings["class_names"]["found"][0]
+    assert "ids up to 2" in findings["class_names"]["fix"]
+    assert inspect_dataset(folder).class_names == ["id 0", "id 1", "id 2"]
+
+
+def test_terminal_shows_five_of_many_and_the_file_has_all(folder, capsys):
+    for index in range(9):
+        write_image(folder, f"more{index}")
+    code, findings = run(folder)
+    assert code == 1 and len(findings["image_without_mask"]["found"]) == 9
+    text = capsys.readouterr().out
+    assert "Images without a mask (9)" in text and "and 4 more" in text
+    assert "more4.png" in text and "more5.png" not in text
+
+
+# -------------------------------------------------------------------------------------------- labels that count from 1
+
+
+def test_ids_from_1_to_k_get_the_hint_and_are_accepted_reduced(folder):
+    for split, name in (("training", "a"), ("training", "b"), ("validation", "c")):
+        write_mask(folder, name, [[1, 2, 3, 255], [1, 1, 2, 3]], split)
+    code, findings = run(folder)
+    assert (
+        code == 1 and "1 to 3, so 0 means unlabelled here: pass --reduce_labels true" in findings["wrong_ids"]["fix"]
+    )
+    assert run(folder, "--reduce_labels", "true") == (0, {})
+    classes = report_to_json(inspect_dataset(folder, reduce_labels=True))["splits"]["training"]["classes"]
+    assert [row["pixels"] for row in classes] == [6, 4, 4]
+
+
+def test_ids_from_0_to_k_get_both_ways_out(folder):
+    write_mask(folder, "a", [[0, 0, 0, 0], [0, 1, 2, 3]])
+    code, findings = run(folder)
+    fix = findings["wrong_ids"]["fix"]
+    # 5 + 3 + 3 of 24 pixels are 0.
+    assert code == 1 and "0 (45.8% of all pixels)" in fix and "--reduce_labels true" in fix and "classes.txt" in fix
+    report = inspect_dataset(folder, reduce_labels=True)
+    assert report.accepted and report.unlabelled(report.total.pixels) == 11 + 2
+
+
+def test_other_wrong_ids_get_no_such_hint(folder):
+    damage_wrong_id(folder)
+    assert "--reduce_labels" not in run(folder)[1]["wrong_ids"]["fix"]
+
+
+def test_reduced_ids_above_k_are_refused_as_stored(folder):
+    write_mask(folder, "a", [[0, 1, 2, 3], [4, 4, 4, 255]])
+    code, findings = run(folder, "--reduce_labels", "true")
+    assert code == 1 and findings["wrong_ids"]["found"][0].startswith("id 4: 3 pixels")
+
+
+def test_reducing_masks_that_count_from_0_is_suspected(folder):
+    code, findings = run(folder, "--reduce_labels", "true")
+    assert code == 0 and findings["reduced_by_mistake"]["level"] == "warning"
+    assert findings["classes_never_seen"]["found"] == ["training, 1 of 3: tree", "validation, 1 of 3: tree"]
+
+
+def test_reducing_binary_masks_leaves_nothing(folder):
+    damage_binary(folder)
+    code, findings = run(folder, "--reduce_labels", "true")
+    assert code == 1 and findings["nothing_labelled"]["found"] == ["training: 2 masks", "validation: 1 masks"]
+
+
+def test_ade20k_has_150_classes_and_reduces_them(tmp_path):
+    folder = tmp_path / "ADEChallengeData2016"
+    for split, name in (("training", "ADE_train_1"), ("validation", "ADE_val_1")):
+        write_pair(folder, name, np.arange(151).repeat(2).reshape(2, 151), split, suffix=".jpg")
+    assert run(folder, "--dataset", "ade20k") == (0, {})
+    report = inspect_dataset(folder, "ade20k")
+    assert len(report.class_names) == 150 and report.class_names[7] == "bed"
+    assert (report.per_class(report.splits["training"].pixels) == 2).all()
+    write_mask(folder, "ADE_train_1", np.arange(302).reshape(2, 151), dtype=np.uint16)
+    code, findings = run(folder, "--dataset", "ade20k")
+    assert code == 1 and "full ADE20K" in findings["wrong_ids"]["fix"]
+    assert len(findings["wrong_ids"]["found"]) == 301 - 150 - 1  # 151 to 301 without 255
+
+
+# ----------------------------------------------------------------------------------- what training accepts, with doubt
+
+
+def doubt_left_out(folder):
+    (folder / "images/training/x.bmp").write_bytes(b"nothing")
+    (folder / "images/training/.hidden").write_bytes(b"nothing")
+    (folder / "annotations/training/city").mkdir()
+
+
+def doubt_two_splits(folder):
+    (folder / "images/validation/c.png").write_bytes((folder / "images/training/b.png").read_bytes())
+
+
+def doubt_twice(folder):
+    (folder / "images/training/a.png").write_bytes((folder / "images/training/b.png").read_bytes())
+
+
+def doubt_unlabelled_mask(folder):
+    write_mask(folder, "a", np.full((2, 4), 255))
+
+
+def doubt_never_seen(folder):
+    (folder / "classes.txt").write_text("\n".join([*NAMES, "car", "bus"]))
+    write_mask(folder, "a", [[0, 1, 2, 3], [0, 0, 0, 255]])
+
+
+def doubt_not_in_training(folder):
+    (folder / "classes.txt").write_text("\n".join([*NAMES, "car"]))
+    write_mask(folder, "c", [[0, 1, 2, 3], [0, 0, 0, 255]], "validation")
+
+
+def doubt_deep_image(folder):
+    Image.fromarray(np.full((2, 4), 1000, dtype=np.uint16)).save(folder / "images/training/a.png")
+
+
+def doubt_some_binary(folder):
+    (folder / "classes.txt").write_text("wall\ncrack\n")
+    write_mask(folder, "a", [[0, 255, 0, 0], [0, 0, 255, 0]])
+    write_mask(folder, "b", [[0, 1, 0, 0], [0, 0, 1, 0]])
+    write_mask(folder, "c", [[0, 1, 0, 0], [0, 0, 1, 0]], "validation")
+
+
+@pytest.mark.parametrize(
+    "doubt, rule, found",
+    [
+        (doubt_left_out, "files_left_out", ["images/training: 1 files *.bmp", "annotations/training: 1 folders"]),
+        (doubt_two_splits, "same_picture_in_two_splits", ["images/training/b.png = images/validation/c.png"]),
+        (doubt_twice, "same_picture_twice", ["images/training/a.png = images/training/b.png"]),
+        (doubt_unlabelled_mask, "unlabelled_masks", ["annotations/training/a.png"]),
+        (doubt_never_seen, "classes_never_seen", ["training, 1 of 5: bus", "validation, 2 of 5: car, bus"]),
+        (doubt_not_in_training, "classes_not_in_training", ["validation: car"]),
+        (doubt_deep_image, "deep_images", ["images/training/a.png: mode I;16"]),
+        (doubt_some_binary, "some_binary_masks", ["annotations/training/a.png"]),
+    ],
+)
+def test_doubts_are_warnings(folder, doubt, rule, found):
+    doubt(folder)
+    code, findings = run(folder)
+    assert code == 0 and findings[rule]["level"] == "warning" and findings[rule]["found"] == found
+    assert len(findings) == 1 or doubt is doubt_not_in_training  # there, training never sees it either
+
+
+# ------------------------------------------------------------------------------------------------- samples and weights
+
+
+def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeypatch):
+    for index in range(7):
+        write_pair(tmp_path, f"{index}", np.full((30, 40), 1 + index % 2))
+    write_pair(tmp_path, "last", np.full((30, 40), 2), split="validation")
+    write_pair(tmp_path, "broken", np.full((30, 40), 2), split="validation")
+    damaged = tmp_path / "images/validation/broken.png"
+    cut(damaged, 0.5)
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    sheets = []
+    monkeypatch.setattr(
+        training.inspect_dataset,
+        "contact_sheet",
+        lambda pictures, captions, **options: sheets.append((pictures, captions)),
+    )
+    report = inspect_dataset(tmp_path, reduce_labels=True)
+    draw_samples(report, 3)
+    draw_samples(report, 100)
+    (pictures, captions), (_, everything) = sheets
+    assert (
+        captions[0] == "training/0"
+        and captions[2] == "validation/last"
+        and captions[1] in ("training/3", "training/4")
+    )
+    assert everything == [*(f"training/{index}" for index in range(7)), "validation/last"]
+    image = Image.open(tmp_path / "images/training/0.png")
+    expected = draw_overlay(image, np.zeros((30, 40), dtype=int), {0: "sky", 1: "road"}, legend=False)
+    assert np.array_equal(np.asarray(pictures[0]), np.asarray(expected))  # the stored 1 is the class 0
+
+
+def test_samples_of_turned_and_large_photographs_are_drawn_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first column is the visual top
+    path = write_image(tmp_path, "a", exif=exif)
+    Image.fromarray(np.uint8(np.arange(1000) >= 500)[None].repeat(500, axis=0) * 255).save(path, exif=exif)
+    write_mask(tmp_path, "a", np.zeros((1000, 500)))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    sheet = draw_samples(inspect_dataset(tmp_path, splits=["training"]), 4)
+    tile = np.asarray(sheet.convert("L")).astype(int)[8 : 8 + 640, 8 : 8 + 320]
+    assert tile[:310].max() + 50 < tile[330:630].min()
+
+
+def test_no_samples_no_sheet(folder):
+    assert run(folder, "--num_samples", "0") == (0, {})
+    assert not (folder.parent / "output" / "contact_sheet.png").exists()
+
+
+def test_class_weights_by_hand(tmp_path):
+    folder, weights = tmp_path / "data", tmp_path / "weights.txt"
+    write_pair(folder, "a", [[0, 0, 0, 0, 0, 0, 1, 1, 255, 255]])
+    write_pair(folder, "b", [[0, 0, 2, 2, 2, 2, 2, 2, 2, 2]])
+    write_pair(folder, "c", [[3] * 10], split="validation")
+    (folder / "classes.txt").write_text("sky\nroad\ntree\nbus\n")
+    assert run(folder, "--write_class_weights", str(weights))[0] == 0
+    # Frequencies in training: 8 / 20, 2 / 10, 8 / 10, none. Their median is 0.4.
+    assert [float(line) for line in weights.read_text().splitlines()] == [1.0, 2.0, 0.5, 1.0]
+
+
+def test_class_weights_of_a_refused_data_set_are_not_written(folder, capsys):
+    damage_wrong_id(folder)
+    assert run(folder, "--write_class_weights", str(folder / "weights.txt"))[0] == 1
+    assert not (folder / "weights.txt").exists() and "Not written" in capsys.readouterr().out
+
+
+def test_weights_without_any_pixel_are_one():
+    assert median_frequency_weights(np.zeros(3), np.zeros(3)).tolist() == [1, 1, 1]
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+
+
+def test_command_line_refuses_nonsense(folder, capsys):
+    with pytest.raises(ValueError, match="is no folder"):
+        main([str(folder / "nowhere"), "--output_dir", str(folder.parent / "output")])
+    for arguments, message in (
+        (["--num_workers", "-1"], "at least 0"),
+        (["--write_class_weights", "w.txt", "--splits", "validation"], "not among"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(folder), *arguments])
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_street_scenes():
+    if not STREET_SCENES.is_dir():
+        pytest.skip("the street scenes are not beside this checkout")
+    report = inspect_dataset(STREET_SCENES)
+    assert report.accepted and not report.findings
+    counted = {split: {**counts.files} for split, counts in report.splits.items()}
+    assert counted == {
+        "training": {"images": 120, "masks": 120, "pairs": 120},
+        "validation": {"images": 32, "masks": 32, "pairs": 32},
+    }
+    assert len(report.class_names) == 11
+    masks = [np.asarray(Image.open(path)) for path in sorted(STREET_SCENES.glob("annotations/validation/*.png"))]
+    validation = report.splits["validation"]
+    for index in range(11):
+        assert report.per_class(validation.pixels)[index] == sum((mask == index).sum() for mask in masks)
+        assert report.per_class(validation.masks)[index] == sum((mask == index).any() for mask in masks)
+    assert report.unlabelled(validation.pixels) == sum((mask == 255).sum() for mask in masks)
+    assert "480 x 360" in format_report(report)

@@ -1,0 +1,797 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Look at a data set of images and masks before training on it: does training accept it, and is it what it should be?
+
+    python -m training.inspect_dataset my_data
+    python -m training.inspect_dataset ADEChallengeData2016 --dataset ade20k
+
+A folder is laid out as
+
+    my_data/
+        classes.txt                     one name per line; line 0 names id 0 (ADE20K brings no such file)
+        images/training/a.jpg           images/validation/...      (.jpg, .jpeg or .png)
+        annotations/training/a.png      annotations/validation/... (a class id per pixel, 255 = unlabelled)
+
+Training stops at the first file that it cannot use. This reads every file, names all that is wrong and how to put it
+right, and exits with 0 if training accepts the data set, with 1 if not. It is stricter in what training cannot tell:
+masks that are all 0 and 255, splits without a label, and grey values of 2 or 4 bits are errors too. It prints the
+report, and writes it to `report.json`, beside a `contact_sheet.png` of samples under their masks.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import statistics
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from tqdm import tqdm
+
+from .class_names import CLASSES_FILE, read_class_names
+from .visualize import contact_sheet, draw_overlay
+
+
+IGNORE_INDEX = 255
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
+DEEP_IMAGE_MODES = ("I", "I;16", "I;16B", "F")
+EXIF_ORIENTATION = 0x0112
+ADE20K_CLASSES = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
+NUM_SIZES_SHOWN = 5
+NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
+NUM_FILES_PER_ID = 3
+TILE_WIDTH = 320
+
+# What can be found, by level: a title, and what to do. A note is worth knowing; with a warning training runs, but
+# perhaps not as meant; an error is what training refuses, or would learn nonsense from.
+RULES = {
+    "note": {
+        "palette_masks": ("Masks are palette images", "Their indices are read as ids, their colours are not."),
+        "turned_images": (
+            "Images that their EXIF orientation turns or mirrors",
+            "Training turns them upright: their masks have to be upright too. See the contact sheet.",
+        ),
+    },
+    "warning": {
+        "files_left_out": (
+            "Files and folders that training does not read",
+            "Images are .jpg, .jpeg or .png, masks are .png, and both lie directly in the split's folder.",
+        ),
+        "deep_images": (
+            "Images of more than 8 bits",
+            "Training cuts values above 255 off: scale them to 8 bits before.",
+        ),
+        "same_picture_in_two_splits": (
+            "The same picture in two splits (equal files; copies that were saved anew are not found)",
+            "Remove it from one of them, or scores come out too high.",
+        ),
+        "same_picture_twice": ("The same picture twice in one split (equal files)", "Remove one, or it counts twice."),
+        "unlabelled_masks": ("Masks without a labelled pixel", "Label them, or remove them with their images."),
+        "classes_never_seen": (
+            "Classes that never occur",
+            "If that surprises you, compare the order of names with the ids.",
+        ),
+        "classes_not_in_training": (
+            "Classes that training never sees, but another split does",
+            "Move images between the splits: nobody can learn these classes.",
+        ),
+        "reduced_by_mistake": (
+            "Labels are reduced, but the masks seem to count from 0",
+            "The greatest id is one less than expected. If 0 is a class here, leave --reduce_labels true out.",
+        ),
+        "some_binary_masks": (
+            "Masks of only 0 and 255, in a data set of two classes",
+            "255 is unlabelled. If it means the second class there, save it as 1.",
+        ),
+    },
+    "error": {
+        "class_names": ("The names of the classes cannot be read", "Write one per line, in the order of ids."),
+        "missing_folder": (
+            "A folder is missing or empty",
+            "A split keeps .jpg, .jpeg or .png images in images/SPLIT and .png masks in annotations/SPLIT.",
+        ),
+        "same_name": (
+            "Files that share a name but for the suffix",
+            "Images and masks are paired by name: rename or remove one.",
+        ),
+        "image_without_mask": ("Images without a mask", "Add annotations/SPLIT/NAME.png, or remove the image."),
+        "mask_without_image": ("Masks without an image", "Add images/SPLIT/NAME.jpg (or .png), or remove the mask."),
+        "unreadable": ("Files that cannot be read", "Fetch them again, or remove them with their partners."),
+        "other_size": (
+            "Masks that differ in size from their image (width x height)",
+            "Export them again; or resize them to the nearest pixel, so that no new id appears.",
+        ),
+        "mask_mode": (
+            "Masks that are no images of ids",
+            "A mask stores one id per pixel: turn colours into ids, and save it as an 8-bit greyscale or palette PNG.",
+        ),
+        "mask_bit_depth": (
+            "Greyscale masks of less than 8 bits",
+            "Readers spread their values over 0 to 255, so that ids change: save them with 8 bits, and keep tools "
+            "that shrink PNG files away from them.",
+        ),
+        "binary_masks": (
+            "All masks hold only 0 and 255",
+            "255 is unlabelled, so one class is left. Save the other class as 1: "
+            "Image.fromarray(np.asarray(mask) // 255).save(path).",
+        ),
+        "wrong_ids": ("Ids without a class name", f"Add the missing names, or set these pixels to {IGNORE_INDEX}."),
+        "nothing_labelled": (
+            "Splits without a labelled pixel",
+            "Compare the ids in the masks with the names of the classes, and with --reduce_labels.",
+        ),
+    },
+}
+
+
+# --------------------------------------------------------------------------------------------------- one pair of files
+
+
+@dataclass
+class ImageFacts:
+    """What the header and the end of an image file tell. `size` is (width, height) after turning it upright."""
+
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    digest: bytes = b""
+    problem: str | None = None
+
+
+@dataclass
+class MaskFacts:
+    """What a mask holds: `pixels` maps ids as stored to numbers of pixels, and is empty if it is no image of ids."""
+
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    bit_depth: int = 8
+    pixels: dict[int, int] = field(default_factory=dict)
+    problem: str | None = None
+
+
+class Pair(NamedTuple):
+    """Files of one name in one split; either may be missing."""
+
+    split: str
+    image: Path | None
+    mask: Path | None
+
+
+def inspect_pair(pair: Pair) -> tuple[Pair, ImageFacts | None, MaskFacts | None]:
+    """Read the files of one pair. Runs in the workers."""
+    image = None if pair.image is None else inspect_image(pair.image)
+    return pair, image, None if pair.mask is None else inspect_mask(pair.mask)
+
+
+def inspect_image(path: Path) -> ImageFacts:
+    """Read an image's header, and check that the file is whole, without decoding it if it is."""
+    facts = ImageFacts()
+    # Pillow raises errors of many kinds, and training would meet every one of them.
+    try:
+        data = path.read_bytes()
+        facts.digest = hashlib.blake2b(data, digest_size=16).digest()
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            facts.format, facts.mode, facts.size = image.format, image.mode, image.size
+            facts.orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            if facts.orientation >= 5:
+                facts.size = facts.size[::-1]
+        if not _is_whole(data, facts.format):
+            with PIL.Image.open(io.BytesIO(data)) as image:
+                image.load()
+    except Exception as error:
+        facts.problem = str(error) or repr(error)
+    return facts
+
+
+def _is_whole(data: bytes, image_format: str) -> bool:
+    """
+    Tell cheaply that a file is not cut off: a JPEG ends with its end marker, and the chunks of a PNG have the right
+    checksums. `False` means that only decoding can tell: cameras append things, for example.
+    """
+    if image_format == "JPEG":
+        return data.endswith(b"\xff\xd9")
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            image.verify()
+    except Exception:
+        return False
+    return image_format == "PNG"
+
+
+def inspect_mask(path: Path) -> MaskFacts:
+    """Decode a mask and count the pixels of every id."""
+    facts = MaskFacts()
+    try:
+        data = path.read_bytes()
+        with PIL.Image.open(io.BytesIO(data)) as mask:
+            facts.mode, facts.size = mask.mode, mask.size
+            # Pillow multiplies grey values of 2 and 4 bits by 85 and 17. Byte 24 of a PNG is its depth.
+            if mask.format == "PNG" and mask.mode == "L":
+                facts.bit_depth = data[24]
+            if mask.mode in MASK_MODES and facts.bit_depth == 8:
+                counts = np.bincount(np.asarray(mask).ravel())
+                facts.pixels = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+            else:
+                mask.load()
+    except Exception as error:
+        facts.problem = str(error) or repr(error)
+    return facts
+
+
+# ------------------------------------------------------------------------------------------------------------- reports
+
+
+@dataclass
+class Statistics:
+    """Counts over the pairs of a split, or over all. The keys of the last three are ids as stored in the masks."""
+
+    files: Counter = field(default_factory=Counter)  # "images", "masks", "pairs" -> files
+    image_formats: Counter = field(default_factory=Counter)
+    image_modes: Counter = field(default_factory=Counter)
+    image_sizes: Counter = field(default_factory=Counter)  # (width, height) -> files
+    mask_modes: Counter = field(default_factory=Counter)
+    masks: Counter = field(default_factory=Counter)  # id -> masks that hold it
+    pixels: Counter = field(default_factory=Counter)  # id -> pixels
+    pixels_around: Counter = field(default_factory=Counter)  # id -> pixels of all masks that hold it
+
+    def add(self, pair: Pair, image: ImageFacts | None, mask: MaskFacts | None) -> None:
+        self.files.update(images=pair.image is not None, masks=pair.mask is not None)
+        self.files.update(pairs=pair.image is not None and pair.mask is not None)
+        if image is not None and image.format:
+            self.image_formats[image.format] += 1
+            self.image_modes[image.mode] += 1
+            self.image_sizes[image.size] += 1
+        if mask is not None and mask.mode:
+            self.mask_modes[mask.mode] += 1
+            self.masks.update(mask.pixels.keys())
+            self.pixels.update(mask.pixels)
+            self.pixels_around.update(dict.fromkeys(mask.pixels, sum(mask.pixels.values())))
+
+    @classmethod
+    def total(cls, parts: Iterable["Statistics"]) -> "Statistics":
+        parts = list(parts)
+        return cls(*(sum((getattr(part, f.name) for part in parts), Counter()) for f in fields(cls)))
+
+
+@dataclass
+class DatasetReport:
+    """
+    All that was found in a data set.
+
+    Attributes:
+        dataset_dir (`Path`): the folder.
+        class_names (`list[str]`): K names; made up ("id 0", ...) if they cannot be read.
+        palette (`list` of RGB triples, *optional*): their colours, if the data set has its own.
+        reduce_labels (`bool`): whether 0 in a mask is unlabelled, and n names the class n - 1.
+        splits (`dict[str, Statistics]`): what was counted, per split.
+        findings (`dict[str, list[str]]`): keys of `RULES`, each with what it was found in.
+        fixes (`dict[str, str]`): better advice than that of `RULES`, where the ids give it away.
+        drawable (`list[Pair]`): pairs whose mask fits the image.
+    """
+
+    dataset_dir: Path
+    class_names: list[str]
+    palette: list[list[int]] | None
+    reduce_labels: bool
+    splits: dict[str, Statistics]
+    findings: dict[str, list[str]] = field(default_factory=dict)
+    fixes: dict[str, str] = field(default_factory=dict)
+    drawable: list[Pair] = field(default_factory=list)
+
+    def add(self, rule: str, item: str) -> None:
+        self.findings.setdefault(rule, []).append(item)
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.dataset_dir).as_posix()
+
+    def explain(self, level: str, rule: str) -> tuple[str, str]:
+        """The title of a finding, and what to do."""
+        title, fix = RULES[level][rule]
+        return title, self.fixes.get(rule, fix)
+
+    @property
+    def total(self) -> Statistics:
+        return Statistics.total(self.splits.values())
+
+    @property
+    def columns(self) -> dict[str, Statistics]:
+        """The splits, and all of them together where there are several."""
+        return {**self.splits, "all": self.total} if len(self.splits) > 1 else self.splits
+
+    def findings_of(self, level: str) -> list[str]:
+        """The findings of one level, in the order of `RULES`."""
+        return [rule for rule in RULES[level] if rule in self.findings]
+
+    @property
+    def accepted(self) -> bool:
+        return not self.findings_of("error")
+
+    def class_of(self, label: int) -> int | None:
+        """The class that a stored id means; `None` is unlabelled, and from K on there is no such class."""
+        if label == IGNORE_INDEX or (self.reduce_labels and label == 0):
+            return None
+        return label - 1 if self.reduce_labels else label
+
+    def per_class(self, counts: Counter) -> np.ndarray:
+        """Sort counts of stored ids by class: an array of K."""
+        result = np.zeros(len(self.class_names), dtype=np.int64)
+        for label, count in counts.items():
+            index = self.class_of(label)
+            if index is not None and index < len(result):
+                result[index] = count
+        return result
+
+    def unlabelled(self, counts: Counter) -> int:
+        """Sum counts of stored ids that mean "unlabelled"."""
+        return sum(count for label, count in counts.items() if self.class_of(label) is None)
+
+    def wrong_ids(self, counts: Counter) -> list[int]:
+        """Stored ids that are neither a class nor unlabelled."""
+        return sorted(label for label in counts if (self.class_of(label) or 0) >= len(self.class_names))
+
+
+# -------------------------------------------------------------------------------------------------------- the data set
+
+
+def inspect_dataset(
+    dataset_dir: str | Path,
+    dataset: str = "folder",
+    reduce_labels: bool | None = None,
+    splits: Sequence[str] = ("training", "validation"),
+    num_workers: int = 0,
+) -> DatasetReport:
+    """
+    Read every file of a data set and report what is there and what is wrong.
+
+    Args:
+        dataset_dir (`str` or `Path`): the folder; see the top of this file for its layout.
+        dataset (`str`, *optional*, defaults to `"folder"`): "ade20k" takes the 150 names of ADE20K instead of those in
+            classes.txt.
+        reduce_labels (`bool`, *optional*): 0 in a mask is unlabelled and n names the class n - 1. By default so for
+            ADE20K only.
+        splits (`Sequence[str]`, *optional*): names of the sub-folders.
+        num_workers (`int`, *optional*, defaults to 0): processes that read files; 0 reads in this one.
+
+    Raises:
+        `ValueError`: if there is no such folder. All else that is wrong is in the report.
+    """
+    dataset_dir = Path(dataset_dir)
+    if not dataset_dir.is_dir():
+        raise ValueError(f"{dataset_dir} is no folder: name the one that holds images/ and annotations/.")
+    reduce_labels = dataset == "ade20k" if reduce_labels is None else reduce_labels
+    report = DatasetReport(dataset_dir, [], None, reduce_labels, {split: Statistics() for split in splits})
+    if dataset == "ade20k":
+        known = json.loads(ADE20K_CLASSES.read_text(encoding="utf-8"))
+        report.class_names, report.palette = [name.strip() for name in known["classes"]], known["palette"]
+        report.fixes["wrong_ids"] = (
+            "The 150 classes come with ADEChallengeData2016, whose masks hold 0 to 150; the full ADE20K has others."
+        )
+    else:
+        try:
+            report.class_names = read_class_names(dataset_dir)
+        except ValueError as error:
+            report.add("class_names", str(error))
+
+    pairs = [pair for split in report.splits for pair in _find_pairs(report, split)]
+    pictures: dict[bytes, list[Pair]] = defaultdict(list)
+    holders: dict[int, list[str]] = defaultdict(list)
+    binary_masks: list[str] = []
+    results = tqdm(_inspect_pairs(pairs, num_workers), "Reading", len(pairs), unit=" pairs", disable=None)
+    for pair, image, mask in results:
+        report.splits[pair.split].add(pair, image, mask)
+        _check_pair(report, pair, image, mask)
+        if image is not None and image.digest:
+            pictures[image.digest].append(pair)
+        if mask is not None:
+            for label in mask.pixels:
+                if len(holders[label]) < NUM_FILES_PER_ID:
+                    holders[label].append(report.name(pair.mask))
+            if mask.pixels.keys() == {0, IGNORE_INDEX}:
+                binary_masks.append(report.name(pair.mask))
+
+    if not report.class_names:
+        highest = max(holders.keys() - {IGNORE_INDEX}, default=0)
+        report.class_names = [f"id {label}" for label in range(highest + 1)]
+        report.fixes["class_names"] = f"Write one per line, in the order of ids. The masks hold ids up to {highest}."
+    _check_pictures(report, pictures)
+    _check_ids(report, holders, binary_masks)
+    _check_classes(report)
+    return report
+
+
+def median_frequency_weights(pixels: np.ndarray, pixels_around: np.ndarray) -> np.ndarray:
+    """
+    Weigh classes by the median frequency over their own.
+
+    The frequency of a class is its share of the pixels of those images that it occurs in. A class that never occurs
+    has none: its weight is 1, which changes nothing where it does not occur and ignores nothing where it does.
+
+    Args:
+        pixels (array of K integers): pixels of each class.
+        pixels_around (array of K integers): pixels of all images that hold the class, unlabelled ones too.
+
+    Returns:
+        an array of K positive weights: 1 for the median class, more for rare ones.
+
+    Source: Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale
+    Convolutional Architecture" (ICCV 2015), on semantic labels.
+    """
+    present = pixels > 0
+    frequency = pixels[present] / pixels_around[present]
+    weights = np.ones(len(pixels))
+    if present.any():
+        weights[present] = np.median(frequency) / frequency
+    return weights
+
+
+def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
+    """Draw a contact sheet of samples under their masks, spread evenly over the pairs whose mask fits the image."""
+    last = len(report.drawable) - 1
+    indices = np.unique(np.linspace(0, last, min(num_samples, last + 1)).round().astype(int))
+    id2label = dict(enumerate(report.class_names))
+    pictures, captions = [], []
+    for pair in (report.drawable[index] for index in indices):
+        with PIL.Image.open(pair.image) as file:
+            image = PIL.ImageOps.exif_transpose(file).convert("RGB")
+        with PIL.Image.open(pair.mask) as file:
+            ids = np.asarray(file).astype(np.int32)
+        # Drawn at the size that is shown; every n-th pixel of a mask is its nearest-neighbour reduction.
+        step = max(1, image.width // TILE_WIDTH)
+        ids = ids[::step, ::step]
+        image = image.resize(ids.shape[::-1], PIL.Image.Resampling.BOX)
+        if report.reduce_labels:
+            ids = np.where((ids == 0) | (ids == IGNORE_INDEX), IGNORE_INDEX, ids - 1)
+        pictures.append(draw_overlay(image, ids, id2label, report.palette, legend=False))
+        captions.append(f"{pair.split}/{pair.image.stem}")
+    return contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+
+
+def _find_pairs(report: DatasetReport, split: str) -> list[Pair]:
+    images = _files_by_stem(report, report.dataset_dir / "images" / split, IMAGE_SUFFIXES)
+    masks = _files_by_stem(report, report.dataset_dir / "annotations" / split, MASK_SUFFIXES)
+    return [Pair(split, images.get(stem), masks.get(stem)) for stem in sorted(images.keys() | masks.keys())]
+
+
+def _files_by_stem(report: DatasetReport, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    left_out: Counter = Counter()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() not in suffixes:
+            if not path.name.startswith("."):
+                left_out["folders" if path.is_dir() else f"files *{path.suffix}"] += 1
+        elif path.stem in files:
+            report.add("same_name", f"{report.name(files[path.stem])} and {path.name}")
+        else:
+            files[path.stem] = path
+    for kind, count in left_out.items():
+        report.add("files_left_out", f"{report.name(folder)}: {count:,} {kind}")
+    if not files:
+        report.add("missing_folder", f"{report.name(folder)} holds no {' or '.join(suffixes)} file")
+    return files
+
+
+def _inspect_pairs(pairs: list[Pair], num_workers: int) -> Iterator[tuple[Pair, ImageFacts | None, MaskFacts | None]]:
+    """Inspect all pairs, in order."""
+    if num_workers == 0:
+        yield from map(inspect_pair, pairs)
+        return
+    # A forked process may wait for ever for a lock that a thread of its parent held.
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
+        yield from executor.map(inspect_pair, pairs, chunksize=16)
+
+
+def _check_pair(report: DatasetReport, pair: Pair, image: ImageFacts | None, mask: MaskFacts | None) -> None:
+    if mask is None:
+        report.add("image_without_mask", report.name(pair.image))
+    if image is None:
+        report.add("mask_without_image", report.name(pair.mask))
+    for path, facts in ((pair.image, image), (pair.mask, mask)):
+        if facts is not None and facts.problem is not None:
+            report.add("unreadable", f"{report.name(path)}: {facts.problem}")
+
+    if image is not None and image.problem is None:
+        if image.mode in DEEP_IMAGE_MODES:
+            report.add("deep_images", f"{report.name(pair.image)}: mode {image.mode}")
+        if image.orientation > 1:
+            report.add("turned_images", f"{report.name(pair.image)}: orientation {image.orientation}")
+    if mask is None or mask.problem is not None:
+        return
+    if mask.mode not in MASK_MODES:
+        report.add("mask_mode", f"{report.name(pair.mask)}: mode {mask.mode}")
+    elif mask.bit_depth < 8:
+        report.add("mask_bit_depth", f"{report.name(pair.mask)}: {mask.bit_depth} bits")
+    elif mask.mode == "P":
+        report.add("palette_masks", report.name(pair.mask))
+    if mask.pixels and all(report.class_of(label) is None for label in mask.pixels):
+        report.add("unlabelled_masks", report.name(pair.mask))
+
+    if image is None or image.problem is not None:
+        return
+    if mask.size != image.size:
+        turned = f", turned by its EXIF orientation {image.orientation}" if image.orientation >= 5 else ""
+        report.add(
+            "other_size",
+            f"{report.name(pair.mask)}: {_format_size(mask.size)}, the image {_format_size(image.size)}{turned}",
+        )
+    elif mask.pixels:
+        report.drawable.append(pair)
+
+
+def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) -> None:
+    for same in pictures.values():
+        if len(same) > 1:
+            rule = "same_picture_in_two_splits" if len({pair.split for pair in same}) > 1 else "same_picture_twice"
+            report.add(rule, " = ".join(report.name(pair.image) for pair in same))
+
+
+def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_masks: list[str]) -> None:
+    total, num_labels = report.total, len(report.class_names)
+    for label in report.wrong_ids(total.pixels):
+        files, count = ", ".join(holders[label]), total.masks[label]
+        more = f" and {count - len(holders[label]):,} more" if count > len(holders[label]) else ""
+        report.add("wrong_ids", f"id {label}: {total.pixels[label]:,} pixels in {count:,} masks: {files}{more}")
+
+    labels = total.pixels.keys() - {IGNORE_INDEX}
+    highest = max(labels, default=-1)
+    if highest == num_labels and not report.reduce_labels:
+        if 0 in labels:
+            share = total.pixels[0] / total.pixels.total()
+            report.fixes["wrong_ids"] = (
+                f"Ids run from 0 to {highest}, one more than there are names. If 0 ({share:.1%} of all pixels) means "
+                f'"other" or unlabelled, pass --reduce_labels true; if it is a class, put its name on top of '
+                f"{CLASSES_FILE}."
+            )
+        else:
+            report.fixes["wrong_ids"] = (
+                f"Ids run from 1 to {highest}, so 0 means unlabelled here: pass --reduce_labels true."
+            )
+    if highest == num_labels - 1 and 0 in labels and report.reduce_labels:
+        report.add("reduced_by_mistake", f"ids run from 0 to {highest}, with {num_labels} names")
+
+    if binary_masks and total.pixels.keys() == {0, IGNORE_INDEX}:
+        report.add("binary_masks", f"{total.files['masks']:,} masks")
+    elif num_labels == 2:
+        for name in binary_masks:
+            report.add("some_binary_masks", name)
+    for split, counts in report.splits.items():
+        if counts.pixels and counts.pixels.total() == report.unlabelled(counts.pixels):
+            report.add("nothing_labelled", f"{split}: {counts.files['masks']:,} masks")
+
+
+def _check_classes(report: DatasetReport) -> None:
+    seen = {split: report.per_class(counts.pixels) > 0 for split, counts in report.splits.items() if counts.pixels}
+    for split, present in seen.items():
+        if not present.all():
+            names = [report.class_names[index] for index in np.flatnonzero(~present)]
+            report.add("classes_never_seen", f"{split}, {len(names)} of {len(present)}: {', '.join(names)}")
+        if split != "training" and "training" in seen:
+            for index in np.flatnonzero(present & ~seen["training"]):
+                report.add("classes_not_in_training", f"{split}: {report.class_names[index]}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def _format_size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def format_report(report: DatasetReport) -> str:
+    """Write the report as text: counts, classes, findings from notes to errors, and whether training accepts it."""
+    meaning = "0 = unlabelled, n = class n - 1" if report.reduce_labels else "n = class n"
+    sections = [
+        f"{report.dataset_dir}: {len(report.class_names)} classes; masks: {meaning}, {IGNORE_INDEX} = unlabelled",
+        _format_files(report),
+        _format_classes(report),
+    ]
+    for level in RULES:
+        sections += [_format_finding(report, level, rule) for rule in report.findings_of(level)]
+    reasons = report.findings_of("error")
+    sections.append(
+        "Training accepts this data set."
+        if report.accepted
+        else "Training refuses this data set: " + "; ".join(RULES["error"][rule][0].lower() for rule in reasons) + "."
+    )
+    return "\n\n".join(sections)
+
+
+def _format_files(report: DatasetReport) -> str:
+    columns = report.columns
+    total = list(columns.values())[-1]
+    rows = [["", *columns]]
+
+    def add(title: str, cells: Iterable[str]) -> None:
+        rows.append([title, *cells])
+
+    for kind in ("images", "masks", "pairs"):
+        add(kind, (f"{counts.files[kind]:,}" for counts in columns.values()))
+    for title, name in (("images,", "image_formats"), ("images, mode", "image_modes"), ("masks, mode", "mask_modes")):
+        for key, _ in getattr(total, name).most_common():
+            add(f"{title} {key}", (f"{getattr(counts, name)[key]:,}" for counts in columns.values()))
+    for title, axis in (("width", 0), ("height", 1)):
+        lengths = [sorted(size[axis] for size in counts.image_sizes.elements()) for counts in columns.values()]
+        for which, function in (("min", min), ("median", statistics.median_low), ("max", max)):
+            add(f"{title}, {which}", (f"{function(values):,}" if values else "-" for values in lengths))
+    sizes = total.image_sizes.most_common(NUM_SIZES_SHOWN)
+    for size, _ in sizes:
+        add(f"images of {_format_size(size)}", (f"{counts.image_sizes[size]:,}" for counts in columns.values()))
+    if len(total.image_sizes) > len(sizes):
+        others = [
+            counts.image_sizes.total() - sum(counts.image_sizes[size] for size, _ in sizes)
+            for counts in columns.values()
+        ]
+        add("images of other sizes", (f"{count:,}" for count in others))
+    add("pixels of masks", (f"{counts.pixels.total():,}" for counts in columns.values()))
+    add(
+        "unlabelled",
+        (_percent(report.unlabelled(counts.pixels), counts.pixels.total(), 2) for counts in columns.values()),
+    )
+    return _format_table(rows)
+
+
+def _format_classes(report: DatasetReport) -> str:
+    columns = report.columns
+    rows = [["class", "id", "pixels", *(f"{name} {what}" for name in columns for what in ("share", "masks"))]]
+    pixels = {name: report.per_class(counts.pixels) for name, counts in columns.items()}
+    masks = {name: report.per_class(counts.masks) for name, counts in columns.items()}
+    *_, last = columns
+    for index, class_name in enumerate(report.class_names):
+        row = [class_name, str(index), f"{pixels[last][index]:,}"]
+        for name in columns:
+            row += [_percent(pixels[name][index], pixels[name].sum(), 3), f"{masks[name][index]:,}"]
+        rows.append(row)
+    text = "Pixels per class: share of the labelled ones, and masks that hold it\n\n" + _format_table(rows)
+
+    present = np.flatnonzero(pixels[last])
+    if len(present) > 1:
+        most, least = (present[function(pixels[last][present])] for function in (np.argmax, np.argmin))
+        ratio = pixels[last][most] / pixels[last][least]
+        names = f"'{report.class_names[most]}' has {ratio:,.1f} times as many pixels as '{report.class_names[least]}'."
+        text += f"\n\n{names}"
+    return text
+
+
+def _percent(part: int, whole: int, digits: int) -> str:
+    return f"{100 * part / whole:.{digits}f} %" if part else "-"
+
+
+def _format_table(rows: list[list[str]]) -> str:
+    """Align columns: the first at the left, the others at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def _format_finding(report: DatasetReport, level: str, rule: str) -> str:
+    (title, fix), items = report.explain(level, rule), report.findings[rule]
+    lines = [f"{level.upper()}: {title} ({len(items):,})"]
+    lines += [f"    {_cut(item)}" for item in items[:NUM_ITEMS_SHOWN]]
+    if len(items) > NUM_ITEMS_SHOWN:
+        lines.append(f"    and {len(items) - NUM_ITEMS_SHOWN:,} more")
+    return "\n".join([*lines, f"  -> {fix}"])
+
+
+def _cut(item: str) -> str:
+    return item if len(item) <= 200 else f"{item[:197]}..."
+
+
+def report_to_json(report: DatasetReport) -> dict:
+    """The report as JSON: all counts and findings, none of them cut."""
+
+    def of_split(counts: Statistics) -> dict:
+        pixels, masks = report.per_class(counts.pixels), report.per_class(counts.masks)
+        sizes = sorted(counts.image_sizes.items(), key=lambda item: (-item[1], item[0]))
+        return {
+            **{kind: counts.files[kind] for kind in ("images", "masks", "pairs")},
+            "image_formats": dict(counts.image_formats),
+            "image_modes": dict(counts.image_modes),
+            "mask_modes": dict(counts.mask_modes),
+            "image_sizes": [{"width": size[0], "height": size[1], "images": count} for size, count in sizes],
+            "pixels": counts.pixels.total(),
+            "unlabelled_pixels": report.unlabelled(counts.pixels),
+            "classes": [
+                {"id": index, "name": name, "pixels": int(pixels[index]), "masks": int(masks[index])}
+                for index, name in enumerate(report.class_names)
+            ],
+        }
+
+    return {
+        "dataset_dir": str(report.dataset_dir),
+        "reduce_labels": report.reduce_labels,
+        "accepted": report.accepted,
+        "splits": {name: of_split(counts) for name, counts in report.splits.items()},
+        "all": of_split(report.total),
+        "findings": [
+            {"level": level, "rule": rule, "title": title, "fix": fix, "found": report.findings[rule]}
+            for level in reversed(RULES)
+            for rule in report.findings_of(level)
+            for title, fix in [report.explain(level, rule)]
+        ],
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset_dir", help="the folder that holds images/ and annotations/")
+    parser.add_argument("--dataset", choices=("folder", "ade20k"), default="folder", help="what names the classes")
+    parser.add_argument(
+        "--reduce_labels",
+        choices=("true", "false"),
+        help="whether 0 in a mask is unlabelled and n names the class n - 1; by default for ADE20K only",
+    )
+    parser.add_argument("--splits", nargs="+", default=["training", "validation"], help="names of the sub-folders")
+    parser.add_argument(
+        "--num_workers", type=int, default=os.cpu_count() or 1, help="processes that read files; 0 for none besides"
+    )
+    parser.add_argument("--output_dir", default="inspection", help="for report.json and contact_sheet.png")
+    parser.add_argument("--num_samples", type=int, default=24, help="pictures on the contact sheet; 0 for no sheet")
+    parser.add_argument(
+        "--write_class_weights",
+        metavar="FILE",
+        help="write one weight per class of the training split, in order of ids: median frequency balancing",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Inspect, print, write. Returns the exit code: 0 without errors, 1 with."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.num_workers < 0 or args.num_samples < 0:
+        parser.error(f"numbers are at least 0, got {args.num_workers} workers and {args.num_samples} samples")
+    if args.write_class_weights is not None and "training" not in args.splits:
+        parser.error(f"--write_class_weights weighs the split training, which is not among {args.splits}")
+
+    reduce_labels = None if args.reduce_labels is None else args.reduce_labels == "true"
+    report = inspect_dataset(args.dataset_dir, args.dataset, reduce_labels, args.splits, args.num_workers)
+    print(format_report(report))
+
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report_to_json(report), indent=2, ensure_ascii=False)
+    (output_dir / "report.json").write_text(text + "\n", encoding="utf-8")
+    written = [str(output_dir / "report.json")]
+    if args.num_samples and report.drawable:
+        draw_samples(report, args.num_samples).save(output_dir / "contact_sheet.png")
+        written.append(str(output_dir / "contact_sheet.png"))
+    if args.write_class_weights is not None and report.accepted:
+        counts = report.splits["training"]
+        weights = median_frequency_weights(report.per_class(counts.pixels), report.per_class(counts.pixels_around))
+        Path(args.write_class_weights).write_text("".join(f"{weight:.6g}\n" for weight in weights), encoding="utf-8")
+        written.append(args.write_class_weights)
+    print("Written: " + ", ".join(written))
+    if args.write_class_weights is not None and not report.accepted:
+        print(f"Not written: {args.write_class_weights}, since weights of a data set with errors would be wrong.")
+    return 0 if report.accepted else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
