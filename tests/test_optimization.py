@@ -1,0 +1,98 @@
+"""Parameter groups and schedule, against those of the published code."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_denseclip.conversion_denseclip import convert_denseclip_state_dict
+from tests.test_model_configs import FOLDER, build_on_meta
+from training.optimization import build_parameter_groups, format_parameter_table, freeze_text_encoder, published_poly
+
+
+FIXTURES = Path(__file__).parent / "fixtures"
+GROUPS = json.loads((FIXTURES / "parameter_groups.json").read_text())
+RATES = json.loads((FIXTURES / "learning_rates.json").read_text())
+# Published configuration -> our architecture.
+ROWS = {
+    "denseclip_fpn_res50_512x512_80k": "denseclip_fpn_rn50",
+    "denseclip_fpn_vit-b_640x640_80k": "denseclip_fpn_vit_b16",
+    "fpn_clipres50_512x512_80k": "clip_fpn_rn50",
+}
+
+
+@pytest.mark.parametrize("published", ROWS)
+def test_every_parameter_has_the_published_rate_and_decay(published):
+    model = build_on_meta(FOLDER / f"{ROWS[published]}.json")
+    # The conversion of weights knows which name is which; here it carries (multiplier, decay), three times since it
+    # splits query, key and value apart.
+    carried = {name: torch.tensor(values, dtype=torch.float64).repeat(3) for name, values in GROUPS[published].items()}
+    expected = {name: tuple(values[:2].tolist()) for name, values in convert_denseclip_state_dict(carried).items()}
+
+    freeze_text_encoder(model)
+    groups = build_parameter_groups(model, 1.0, 1e-4, image_encoder_lr_multiplier=0.1)
+    of_parameter = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    ours = {name: of_parameter.get(id(parameter), (0.0, 1e-4)) for name, parameter in model.named_parameters()}
+    assert ours.keys() == expected.keys()
+    for name, (multiplier, decay) in ours.items():
+        # The published code holds float32 of neither; its conversion here does.
+        assert (multiplier, decay) == pytest.approx(expected[name], rel=1e-6), name
+    # The published text tower has the multiplier 0, and drifts; ours is frozen.
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, (multiplier, _) in expected.items() if multiplier == 0}
+
+
+def optimizer_with(rates):
+    return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates])
+
+
+def test_rates_are_the_published_ones_at_every_recorded_iteration():
+    optimizer = optimizer_with(RATES["base_lrs"])
+    schedule = published_poly(
+        optimizer,
+        RATES["max_iters"],
+        RATES["warmup_iters"],
+        RATES["power"],
+        RATES["min_lr"],
+        RATES["warmup_ratio"],
+    )
+    for iteration, expected in zip(RATES["iterations"], RATES["lrs"], strict=True):
+        rates = [base * factor(iteration) for base, factor in zip(RATES["base_lrs"], schedule.lr_lambdas, strict=True)]
+        assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_stepping_the_schedule_walks_along_it():
+    optimizer = optimizer_with([1e-4, 1e-5])
+    schedule = published_poly(optimizer, num_training_steps=10, warmup_steps=4)
+    seen = []
+    for _ in range(11):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert seen[0] == pytest.approx([1e-10, 1e-11])  # the warm-up starts at 1e-6 x
+    assert [max(range(11), key=lambda t: seen[t][group]) for group in (0, 1)] == [4, 4]
+    assert seen[10] == pytest.approx([1e-6, 1e-6])  # one minimum for all groups
+
+
+def test_no_warm_up_starts_at_the_base_rate():
+    optimizer = optimizer_with([1e-3])
+    published_poly(optimizer, num_training_steps=5, warmup_steps=0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
+def test_group_without_a_rate_is_refused():
+    with pytest.raises(ValueError, match="Freeze parameters"):
+        published_poly(optimizer_with([0.0]), num_training_steps=5, warmup_steps=0)
+
+
+def test_table_counts_every_parameter():
+    model = build_on_meta(FOLDER / "denseclip_fpn_rn50.json")
+    freeze_text_encoder(model)
+    table = format_parameter_table(model, build_parameter_groups(model, 1e-4, 1e-4, 0.1))
+    rows = {line.split()[0]: line.split() for line in table.splitlines()[1:]}
+    assert rows["image_encoder"][1:] == ["174", rows["image_encoder"][2], "1.0e-05", "1.0e-04"]
+    assert rows["no_decay"][1:] == ["18", "4,608", "1.0e-04", "0.0e+00"]
+    assert rows["text_encoder"][-2:] == ["frozen", "-"]
+    sizes = [int(row[2].replace(",", "")) for name, row in rows.items() if name != "total"]
+    assert sum(sizes) == sum(p.numel() for p in model.parameters()) == int(rows["total"][2].replace(",", ""))

@@ -1,0 +1,227 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The arguments of training and evaluation, from a recipe and the command line."""
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import is_tensorboard_available
+
+from .recipes import Recipe, load_recipe
+
+
+# Words that say where and on what a recipe runs, and change nothing of what comes out.
+NEUTRAL_ARGUMENTS = (
+    *("data_dir", "output_dir", "tokenizer", "preprocessing_num_workers", "dataloader_num_workers", "use_cpu"),
+    *("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "report_to", "run_name"),
+    *("resume_from_checkpoint", "save_steps", "save_total_limit", "logging_steps", "num_sample_images"),
+    *("disable_tqdm", "per_device_eval_batch_size", "dataloader_pin_memory", "ddp_find_unused_parameters"),
+)
+
+
+@dataclass
+class DataArguments:
+    """Where pictures and masks come from, and how large they are made. Every verb that reads data shares these."""
+
+    dataset: Literal["folder", "ade20k"] = field(
+        default="folder",
+        metadata={"help": "'folder' for your own classes.txt, images/ and annotations/; 'ade20k' for ADE20K."},
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "The folder. For ADE20K that of ADEChallengeData2016; without one it is downloaded."},
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A data set of the Hub, or anything `datasets.load_dataset` takes, instead."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    image_column: str = field(default="image", metadata={"help": "Its column of pictures."})
+    label_column: str = field(default="annotation", metadata={"help": "Its column of masks."})
+    train_split: str = field(default="train", metadata={"help": "Its split to train on."})
+    validation_split: str = field(default="validation", metadata={"help": "Its split to evaluate on."})
+    class_names_file: str | None = field(
+        default=None, metadata={"help": "Names of its classes, one per line, where its features do not name them."}
+    )
+    reduce_labels: bool | None = field(
+        default=None,
+        metadata={"help": "Whether id 0 means unlabelled and ids 1..K are the classes. ADE20K: yes; otherwise no."},
+    )
+    preprocessing_num_workers: int = field(
+        default=2, metadata={"help": "Processes that check all masks, once per data set."}
+    )
+    short_side: int = field(
+        default=512, metadata={"help": "Length in pixels to which the short side is resized, keeping the ratio."}
+    )
+    long_side: int = field(default=2048, metadata={"help": "Upper bound of the long side in pixels."})
+    crop_size: list[int] = field(
+        default_factory=lambda: [512], metadata={"help": "Training crop in pixels: one side, or height and width."}
+    )
+    scale_range: list[float] = field(
+        default_factory=lambda: [0.5, 2.0], metadata={"help": "Range of the random scale in training."}
+    )
+    max_class_share: float = field(
+        default=0.75, metadata={"help": "A crop is drawn again, up to 10 times, if one class has this share of it."}
+    )
+
+    def __post_init__(self):
+        if len(self.crop_size) not in (1, 2):
+            raise ValueError(f"--crop_size takes one side or height and width, got {self.crop_size}.")
+        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"--scale_range takes two positive numbers, low and high, got {self.scale_range}.")
+        if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
+            raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    config: str | None = field(
+        default=None, metadata={"help": "JSON file with fields of DenseCLIPConfig; the rest keeps its defaults."}
+    )
+    clip: str | None = field(
+        default=None, metadata={"help": "CLIP checkpoint to start from; 'none', as without one, for random weights."}
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "CLIP tokenizer, a folder or a Hub id; by default that beside --clip, or else OpenAI's."},
+    )
+
+    def __post_init__(self):
+        if self.clip == "none":
+            self.clip = None
+
+
+@dataclass
+class DenseCLIPTrainingArguments(TrainingArguments):
+    """[`TrainingArguments`], and what is DenseCLIP's own."""
+
+    recipe_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Images per step that the learning rate was chosen for; any other is warned about."},
+    )
+    image_encoder_lr_multiplier: float = field(
+        default=1.0,
+        metadata={"help": "Factor on the learning rate of the image encoder; 0.1 keeps CLIP's weights close."},
+    )
+    freeze_text_encoder: bool = field(
+        default=False, metadata={"help": "Do not train the text encoder and its projection; the contexts still train."}
+    )
+    lr_schedule: Literal["transformers", "published_poly"] = field(
+        default="transformers",
+        metadata={
+            "help": "'published_poly' is the paper's: every group falls to the same --min_learning_rate, and warms up"
+            " from --warmup_start_ratio over --warmup_steps. 'transformers' follows --lr_scheduler_type."
+        },
+    )
+    lr_power: float = field(default=0.9, metadata={"help": "Exponent of published_poly."})
+    min_learning_rate: float = field(default=1e-6, metadata={"help": "Where published_poly ends, in every group."})
+    warmup_start_ratio: float = field(default=1e-6, metadata={"help": "Factor of published_poly at the first step."})
+    batch_norm: Literal["sync", "local", "frozen"] = field(
+        default="sync",
+        metadata={
+            "help": "'sync' takes statistics over all processes, 'local' over each device's images, 'frozen' keeps"
+            " those of the pretrained ResNet; pyramid and head, which are new, take theirs as 'sync' does."
+        },
+    )
+    class_weights: str | None = field(
+        default=None, metadata={"help": "File with one weight per line, in order of ids, for the cross-entropy."}
+    )
+    ohem_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Online hard example mining: of the labelled pixels count only those whose own class has at most"
+            " this probability, in (0, 1]."
+        },
+    )
+    ohem_min_kept: int = field(default=100_000, metadata={"help": "Pixels of a batch that it keeps at least."})
+    dice_weight: float = field(default=0.0, metadata={"help": "Weight of a Dice loss beside the cross-entropy."})
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Decay per step, such as 0.999, of an average of the weights that is evaluated and saved in place"
+            " of the last ones."
+        },
+    )
+    num_sample_images: int = field(
+        default=4, metadata={"help": "Validation images drawn at each evaluation, with prediction and score map."}
+    )
+    # The transforms read columns of which the model's forward knows nothing.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Has to stay False here."})
+    report_to: None | str | list[str] = field(
+        default=None,
+        metadata={"help": "Where logs go, such as 'wandb' or 'none'. Defaults to TensorBoard where it is installed."},
+    )
+
+    def __post_init__(self):
+        if self.report_to is None:
+            self.report_to = "tensorboard" if is_tensorboard_available() else "none"
+        super().__post_init__()
+        if self.ohem_threshold is not None and not 0 < self.ohem_threshold <= 1:
+            raise ValueError(f"--ohem_threshold is a probability in (0, 1]; got {self.ohem_threshold}.")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema_decay lies in [0, 1), such as 0.999; got {self.ema_decay}.")
+        if self.ema_decay is not None and self.load_best_model_at_end:
+            raise ValueError(
+                "--load_best_model_at_end would load the raw weights of the checkpoint whose *averaged* weights were"
+                " best. Use one of --ema_decay and --load_best_model_at_end."
+            )
+
+
+def parse_train_arguments(
+    words: list[str],
+) -> tuple[DataArguments, ModelArguments, DenseCLIPTrainingArguments, Recipe | None]:
+    """
+    Read `[RECIPE.yaml] [--recipe_hardware NAME] [--argument value ...]`. Words override the recipe.
+
+    Without a recipe, --clip makes two defaults the published ones: encoder rate x 0.1, text encoder frozen.
+
+    Returns:
+        The arguments, and the recipe if the run follows it. `None` if words change more than place and machine.
+
+    Raises:
+        ValueError: for a recipe with unknown keys, or contradicting values.
+        SystemExit: for words that are no arguments, as argparse has it.
+    """
+    recipe, hardware, words = _split_recipe(words)
+    has_recipe = recipe is not None
+    if has_recipe:
+        overridden = {word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+        words = [*recipe.words(hardware), *words]
+        recipe = None if overridden - {*NEUTRAL_ARGUMENTS} else recipe
+    parser = HfArgumentParser(
+        (DataArguments, ModelArguments, DenseCLIPTrainingArguments),
+        prog="python -m training.train",
+        usage="python -m training.train [RECIPE.yaml] [--recipe_hardware 8gpu|1gpu] [--argument value ...]",
+        description="Fine-tune DenseCLIP. The rows of the paper are in configuration/recipes/; each recipe's first"
+        " lines say on which hardware it runs how.",
+    )
+    if not has_recipe and parser.parse_known_args(words)[0].clip not in (None, "none"):
+        parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=True)
+    return (*parser.parse_args_into_dataclasses(words), recipe)
+
+
+def _split_recipe(words: list[str]) -> tuple[Recipe | None, str | None, list[str]]:
+    """Take the recipe and the name of its hardware off the words."""
+    recipe = None
+    if words and words[0].endswith((".yaml", ".yml")):
+        recipe, words = load_recipe(words[0]), words[1:]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe_hardware")
+    found, words = parser.parse_known_args(words)
+    if found.recipe_hardware is not None and recipe is None:
+        raise ValueError("--recipe_hardware chooses among the machines of a recipe: name RECIPE.yaml first.")
+    return recipe, found.recipe_hardware, words

@@ -1,0 +1,79 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""An exponential moving average of the weights, to evaluate and to save in place of the last ones."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+AVERAGED_WEIGHTS_NAME = "averaged_weights.safetensors"
+
+
+class AveragedWeights:
+    """
+    Averages the weights of a model: after each step, average = decay * average + (1 - decay) * weights. Buffers (the
+    statistics of batch norm, averages themselves) are taken as they are.
+
+    Args:
+        model (`nn.Module`): what is averaged, itself and not a wrapper around it.
+        decay (`float`): in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = model
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def update(self) -> None:
+        self.average.update_parameters(self.model)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged weights inside, and its own again behind."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for own, averaged in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
+            own.data, averaged.data = averaged.data, own.data
+
+    def save(self, folder: str) -> None:
+        """Write the average beside a checkpoint. Frozen weights are in the checkpoint already."""
+        state = {name: tensor.contiguous() for name, tensor in self._state().items()}
+        save_file(state, os.path.join(folder, AVERAGED_WEIGHTS_NAME))
+
+    def load(self, folder: str) -> None:
+        """
+        Raises:
+            ValueError: for a checkpoint of a run without averaging.
+        """
+        path = os.path.join(folder, AVERAGED_WEIGHTS_NAME)
+        if not os.path.isfile(path):
+            raise ValueError(f"{folder} comes from a run without --ema_decay, so it cannot be gone on from with it.")
+        state = load_file(path)
+        with torch.no_grad():
+            for name, tensor in self._state().items():
+                tensor.copy_(state[name])
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        state = {n: p.detach() for n, p in self.average.module.named_parameters() if p.requires_grad}
+        return {"num_updates": self.average.n_averaged, **state}

@@ -1,0 +1,73 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Batch norm over several processes, and batch norm that keeps its statistics."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+
+
+class CPUSyncBatchNorm(nn.BatchNorm2d):
+    """
+    Batch norm with the statistics of all processes' images, where `nn.SyncBatchNorm` does not run: it needs a GPU.
+
+    With it several processes on CPUs compute what one computes on all of their images together, gradients included;
+    all processes must bring equal numbers of values.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(hidden_states)
+        dims = (0, 2, 3)
+        num_processes = dist.get_world_size()
+        mean = all_reduce(hidden_states.mean(dims)) / num_processes
+        centered = hidden_states - mean[:, None, None]
+        variance = all_reduce(centered.square().mean(dims)) / num_processes
+        with torch.no_grad():
+            count = num_processes * hidden_states.numel() / hidden_states.shape[1]
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centered * scale[:, None, None] + self.bias[:, None, None]
+
+
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let all batch norms of `model` take their statistics over all processes. Weights keep their names."""
+    if device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = CPUSyncBatchNorm  # the same parameters, buffers and settings
+    return model
+
+
+def pretrained_batch_norms(model: DenseCLIPForSemanticSegmentation) -> list[nn.Module]:
+    """
+    The batch norms whose statistics come from pretraining: those of a ResNet. Pyramid and head are new.
+
+    Raises:
+        ValueError: for a model without any.
+    """
+    backbone = getattr(model.image_encoder, "backbone", None)
+    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if backbone else []
+    if not norms:
+        raise ValueError(
+            "--batch_norm frozen keeps the statistics of a pretrained ResNet; this model's image encoder has no batch"
+            " norm. Leave it at 'sync'."
+        )
+    return norms

@@ -1,0 +1,139 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The loss of training: the published cross-entropies, and the options beside them."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from modeling_denseclip import DenseCLIPSemanticSegmenterOutput
+from modeling_denseclip.configuration_denseclip import DenseCLIPConfig
+from modeling_denseclip.modeling_denseclip import resize_logits
+
+
+class SegmentationLoss:
+    """
+    The parts of the loss, by name: `decode` of the logits, `score_map` of the score map (with language), and `dice`.
+
+    Without options the sum of the parts is what the model computes itself when it is given labels.
+
+    Args:
+        config ([`DenseCLIPConfig`]): its `ignore_index`, `temperature` and `auxiliary_loss_weight` apply.
+        class_weights (`torch.Tensor` of shape `(num_labels,)`, *optional*): factors on each class's pixels in both
+            cross-entropies.
+        ohem_threshold (`float`, *optional*): online hard example mining in the cross-entropy of the logits: only
+            pixels count that give their own class at most this probability, but at least the `ohem_min_kept` hardest.
+            The mean is then over the pixels that count.
+        ohem_min_kept (`int`, *optional*, defaults to 100,000): pixels of the batch.
+        dice_weight (`float`, *optional*, defaults to 0.0): weight of a Dice loss of the logits, averaged over the
+            classes that the batch's labels hold.
+
+    Source: cross-entropies: published `DenseCLIP.forward_train`; OHEM: "Training Region-based Object Detectors with
+    Online Hard Example Mining", in the form of mmseg's `OHEMPixelSampler`; Dice: "V-Net", equation 3.
+    """
+
+    def __init__(
+        self,
+        config: DenseCLIPConfig,
+        class_weights: torch.Tensor | None = None,
+        ohem_threshold: float | None = None,
+        ohem_min_kept: int = 100_000,
+        dice_weight: float = 0.0,
+    ):
+        if class_weights is not None and class_weights.shape != (config.num_labels,):
+            raise ValueError(
+                f"There are {class_weights.numel()} class weights for {config.num_labels} classes: each class needs"
+                " one, in the order of ids."
+            )
+        self.config = config
+        self.class_weights = class_weights
+        self.ohem_threshold, self.ohem_min_kept = ohem_threshold, ohem_min_kept
+        self.dice_weight = dice_weight
+
+    def __call__(self, outputs: DenseCLIPSemanticSegmenterOutput, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            outputs: of the model, with `logits` and, with language, `score_map`.
+            labels (`torch.Tensor` of shape `(batch_size, height, width)`): ids, or `ignore_index`. Logits of any size
+                are resized to them.
+        """
+        logits = resize_logits(outputs.logits.float(), labels.shape[-2:])
+        pixel_losses = self._cross_entropy(logits, labels)
+        # A mean over all pixels, unlabelled ones included, as published.
+        parts = {"decode": self._hard(pixel_losses, logits, labels) if self.ohem_threshold else pixel_losses.mean()}
+        if outputs.score_map is not None:
+            score_logits = resize_logits(outputs.score_map / self.config.temperature, labels.shape[-2:])
+            score_map_loss = self._cross_entropy(score_logits, labels).mean()
+            parts["score_map"] = self.config.auxiliary_loss_weight * score_map_loss
+        if self.dice_weight > 0:
+            parts["dice"] = self.dice_weight * dice_loss(logits, labels, self.config.ignore_index)
+        return parts
+
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Per pixel, 0 where unlabelled."""
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        return F.cross_entropy(logits, labels, weight=weights, ignore_index=self.config.ignore_index, reduction="none")
+
+    def _hard(self, pixel_losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        labelled = labels != self.config.ignore_index
+        # Chosen by probability, not by loss: class weights do not make a pixel harder.
+        with torch.no_grad():
+            own = labels.masked_fill(~labelled, 0)[:, None]
+            probability = logits.softmax(dim=1).gather(1, own)[:, 0].masked_fill(~labelled, torch.inf)
+            hardest = probability.flatten().kthvalue(min(self.ohem_min_kept, probability.numel())).values
+            kept = labelled & (probability <= hardest.clamp(min=self.ohem_threshold))
+        return (pixel_losses * kept).sum() / kept.sum().clamp(min=1)
+
+
+def dice_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """
+    1 - Dice = 1 - 2 |P * L| / (|P|^2 + |L|^2) for the softmax P and the one-hot labels L of each class, over all
+    labelled pixels of the batch; the mean over the classes that `labels` hold, 0 if they hold none.
+    """
+    num_labels = logits.shape[1]
+    labelled = labels != ignore_index
+    # (batch_size, num_labels, height, width) -> (labelled pixels, num_labels)
+    probabilities = logits.softmax(dim=1).movedim(1, -1)[labelled]
+    labels = labels[labelled]
+    pixels = torch.bincount(labels, minlength=num_labels)
+    overlap = probabilities.gather(1, labels[:, None])[:, 0]
+    overlap = torch.zeros(num_labels, device=logits.device).index_add(0, labels, overlap)
+    dice = 2 * overlap / (probabilities.square().sum(dim=0) + pixels).clamp(min=1e-6)
+    present = pixels > 0
+    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
+
+
+def read_class_weights(path: str | os.PathLike, num_labels: int) -> torch.Tensor:
+    """
+    Read one weight per line, in the order of ids. `python -m training.inspect_dataset --write_class_weights` writes
+    such a file.
+
+    Raises:
+        ValueError: for another number of lines than classes, or a weight that is negative or no number.
+    """
+    lines = Path(path).read_text(encoding="utf-8").split()
+    try:
+        weights = torch.tensor([float(line) for line in lines])
+    except ValueError as error:
+        raise ValueError(f"{path} holds something that is no number: {error}.") from error
+    if len(weights) != num_labels:
+        raise ValueError(
+            f"{path} holds {len(weights)} weights; there must be one for each of the {num_labels} classes."
+        )
+    for line, weight in enumerate(weights.tolist(), start=1):
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"{path} holds the weight {weight} on line {line}; weights are finite and not negative.")
+    return weights

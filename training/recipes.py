@@ -1,0 +1,156 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Recipes: one YAML file holds everything that makes up one training run.
+
+A recipe becomes words of the command line, put before those that the user types. So it is read by the same parser, its
+values are checked like typed ones, and whatever is typed overrides it.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# What a recipe says of a row of the paper. It goes into the model card and never into the training.
+PAPER_KEYS = ("table", "row", "mean_iou", "mean_iou_multi_scale", "gflops", "parameters_millions")
+DEFAULT_HARDWARE = "8gpu"
+
+
+@dataclass
+class Recipe:
+    """
+    One recipe.
+
+    Args:
+        name (`str`): the file's stem, which model JSON and card share.
+        path (`Path`): the file.
+        paper (`dict`): what the paper says of this row; see `PAPER_KEYS`. Empty for a recipe that is no row.
+        model (`dict`): fields of `ModelArguments`.
+        data (`dict`): fields of `DataArguments`.
+        training (`dict`): fields of `DenseCLIPTrainingArguments`.
+        hardware (`dict`): name of a machine -> the fields of `DenseCLIPTrainingArguments` that differ there.
+    """
+
+    name: str
+    path: Path
+    paper: dict
+    model: dict
+    data: dict
+    training: dict
+    hardware: dict[str, dict]
+
+    def words(self, hardware: str | None = None) -> list[str]:
+        """
+        The recipe as words of the command line.
+
+        Args:
+            hardware (`str`, *optional*): a name in `hardware`; defaults to the paper's, `"8gpu"`.
+
+        Raises:
+            ValueError: for a name that the recipe does not have.
+        """
+        if hardware is None:
+            hardware = DEFAULT_HARDWARE if DEFAULT_HARDWARE in self.hardware else None
+        elif hardware not in self.hardware:
+            raise ValueError(
+                f"{self.path} has no hardware {hardware!r}; it names {', '.join(self.hardware) or 'none'}."
+                " Choose one of these, or set the batch by --per_device_train_batch_size."
+            )
+        fields = {**self.model, **self.data, **self.training, **self.hardware.get(hardware, {})}
+        return [word for name, value in fields.items() for word in _words(name, value)]
+
+
+def load_recipe(path: str | os.PathLike) -> Recipe:
+    """
+    Read a recipe, and check that each of its keys is an argument of the training.
+
+    Raises:
+        ValueError: for a file that is no YAML mapping, a section or a key that does not exist (with the nearest name),
+            or a value that would be taken for another type (`1e-4`, which YAML reads as a string).
+    """
+    # Here, since these import all of Transformers' Trainer, and a card needs only the file.
+    from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
+
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; a recipe is a mapping of sections.")
+    training_keys = _field_names(DenseCLIPTrainingArguments)
+    known = {
+        "paper": PAPER_KEYS,
+        "model": _field_names(ModelArguments),
+        "data": _field_names(DataArguments),
+        "training": training_keys,
+    }
+    _refuse_unknown(path, "section", content, [*known, "hardware"])
+    sections = {name: content.get(name) or {} for name in [*known, "hardware"]}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"{path}: the section {name!r} must be a mapping; got {section!r}.")
+    for name, keys in known.items():
+        _refuse_unknown(path, f"key in {name!r}", sections[name], keys)
+        _refuse_numbers_in_words(path, name, sections[name])
+    for machine, fields in sections["hardware"].items():
+        _refuse_unknown(path, f"key in 'hardware: {machine}'", fields, training_keys)
+    return Recipe(name=path.stem, path=path, **sections)
+
+
+def _field_names(arguments: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(arguments) if field.init]
+
+
+def _refuse_unknown(path: Path, what: str, found: Iterable[str], known: Iterable[str]) -> None:
+    for name in found:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"it may be one of {', '.join(sorted(known))}."
+            raise ValueError(f"{path} has an unknown {what}: {name!r}; {advice}")
+
+
+def _refuse_numbers_in_words(path: Path, section: str, fields: dict) -> None:
+    for name, value in fields.items():
+        if isinstance(value, str) and _is_number(value):
+            raise ValueError(
+                f"{path}: YAML reads {section}.{name} = {value} as a string, not as a number. Write it with a point,"
+                " such as 1.0e-4."
+            )
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _words(name: str, value) -> list[str]:
+    if value is None:
+        return []  # the default
+    if isinstance(value, (list, tuple)):
+        return [f"--{name}", *map(str, value)]
+    if isinstance(value, dict):
+        return [f"--{name}", json.dumps(value)]
+    return [f"--{name}", str(value)]
