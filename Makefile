@@ -5,7 +5,7 @@ LOWEST_VENV := .venv-lowest
 BIN := $(VENV)/bin
 # One process per core, each with one thread (tests/conftest.py).
 PYTEST_ARGS ?= -n auto
-CODE := modeling_denseclip training tests
+CODE := modeling_denseclip training tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest style quality clean
@@ -50,7 +50,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 # "name>=version" of setup.cfg becomes "name==version"; of torch, the build of constraints.txt has to do.
 $(LOWEST_VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(call make_venv,$(LOWEST_VENV))
-	sed -n 's/^    \([a-z_-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg | grep -v '^torch==' > $(LOWEST_VENV)/constraints.txt
+	sed -n 's/^    \([a-z0-9_-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg | grep -v '^torch==' > $(LOWEST_VENV)/constraints.txt
 	grep '^torch==' constraints.txt >> $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip install --quiet -c $(LOWEST_VENV)/constraints.txt torch
 	$(LOWEST_VENV)/bin/python -m pip install --quiet -c $(LOWEST_VENV)/constraints.txt -e ".[test]"

@@ -10,7 +10,7 @@ from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
 from .image_processing_denseclip import DenseCLIPImageProcessor
 from .modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
-from .multi_scale_denseclip import multi_scale_inference
+from .multi_scale_denseclip import average_probabilities, multi_scale_inference
 
 
 AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)
@@ -29,6 +29,7 @@ __all__ = [
     "DenseCLIPResNetBackbone",
     "DenseCLIPResNetConfig",
     "DenseCLIPSemanticSegmenterOutput",
+    "average_probabilities",
     "multi_scale_inference",
     "tokenize_class_names",
 ]

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Multi-scale and flip testing on top of a segmentation model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -54,29 +54,56 @@ def multi_scale_inference(
 
     Raises:
         ValueError: for a model in training mode, or no scale.
+    """
+    if len(scales) == 0 or min(scales) <= 0:
+        raise ValueError(f"`scales` must be one or more positive factors; got {list(scales)}.")
+    height, width = pixel_values.shape[-2:]
+    sizes = [(int(height * scale + 0.5), int(width * scale + 0.5)) for scale in scales]
+    copies = (F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False) for size in sizes)
+    return average_probabilities(model, copies, target_size or (height, width), flip, **kwargs)
+
+
+@torch.no_grad()
+def average_probabilities(
+    model: PreTrainedModel, copies: Iterable[torch.Tensor], target_size: tuple[int, int], flip: bool = True, **kwargs
+) -> torch.Tensor:
+    """
+    Class probabilities, averaged over copies of the same image that differ in size.
+
+    Args:
+        model ([`DenseCLIPForSemanticSegmentation`]):
+            The model, in evaluation mode.
+        copies (`Iterable[torch.Tensor]`):
+            Normalised images of shape `(batch_size, num_channels, height, width)`, each of its own height and width.
+            The paper's are resized from the original photograph, not from one another.
+        target_size (`tuple[int, int]`):
+            Height and width of the result in pixels.
+        flip (`bool`, *optional*, defaults to `True`):
+            Whether each copy is seen mirrored as well.
+        kwargs:
+            Passed to the model (`inference_mode`, `window_size`, `window_stride`).
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_labels, *target_size)`: probabilities, which sum to 1 over classes.
+
+    Raises:
+        ValueError: for a model in training mode.
 
     Source: paper section 4.1, "MS"; mmseg `EncoderDecoder.aug_test`, which averages softmax outputs, not logits.
     """
     if model.training:
         raise ValueError("The model is in training mode, where dropout is on; call `model.eval()` first.")
-    if len(scales) == 0 or min(scales) <= 0:
-        raise ValueError(f"`scales` must be one or more positive factors; got {list(scales)}.")
-    height, width = pixel_values.shape[-2:]
-    target_size = (height, width) if target_size is None else tuple(target_size)
-
-    total = None
-    for scale in scales:
-        size = (int(height * scale + 0.5), int(width * scale + 0.5))
-        scaled = F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False)
+    total, count = 0, 0
+    for copy in copies:
         for mirrored in (False, True) if flip else (False,):
-            logits = model(scaled.flip(-1) if mirrored else scaled, **kwargs).logits.float()
+            logits = model(copy.flip(-1) if mirrored else copy, **kwargs).logits.float()
             # In two steps, over the size of the input, as the published code does.
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            logits = F.interpolate(logits, size=copy.shape[-2:], mode="bilinear", align_corners=False)
             logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
             probabilities = logits.softmax(dim=1)
-            probabilities = probabilities.flip(-1) if mirrored else probabilities
-            total = probabilities if total is None else total + probabilities
-    return total / (len(scales) * (2 if flip else 1))
+            total = total + (probabilities.flip(-1) if mirrored else probabilities)
+            count += 1
+    return total / count
 
 
-__all__ = ["multi_scale_inference"]
+__all__ = ["average_probabilities", "multi_scale_inference"]

@@ -34,6 +34,7 @@ from tests.fixtures import openai_clip_fixtures
 from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 from training import convert
 from training.demo import build_tokenizer
+from training.push import prepare_upload
 
 
 TOLERANCE = 1e-4
@@ -754,20 +755,19 @@ def test_the_source_is_not_the_output(clip_folder, tmp_path):
 
 
 @pytest.mark.parametrize("use_language", [True, False])
-def test_push_to_hub_uploads_model_processor_and_tokenizer(clip_cases, tmp_path, monkeypatch, use_language):
+def test_push_to_hub_sends_the_written_folder(clip_cases, tmp_path, monkeypatch, use_language):
     pushed = []
-    for kind in (DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor, PreTrainedTokenizerBase):
-        monkeypatch.setattr(
-            kind, "push_to_hub", lambda self, repository, _kind=kind: pushed.append((_kind, repository)), raising=True
-        )
+    monkeypatch.setattr(convert, "push_directory", lambda *arguments: pushed.append(arguments))
     command = clip_command(clip_cases["resnet-sampled"], tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(SMALL_FIELDS | {"use_language": use_language}))
     convert.main(command)
     assert pushed == []
     convert.main([*command, "--overwrite", "--push_to_hub", "someone/denseclip"])
-    kinds = {DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor}
-    assert {kind for kind, _ in pushed} == (kinds | {PreTrainedTokenizerBase} if use_language else kinds)
-    assert {repository for _, repository in pushed} == {"someone/denseclip"}
+    assert pushed == [(tmp_path / "out", "someone/denseclip")]
+    # It is complete, which is checked before it is sent.
+    names = {path.name for path in prepare_upload(tmp_path / "out").files}
+    assert {"model.safetensors", "preprocessor_config.json", "modeling_denseclip.py"} < names
+    assert ("tokenizer.json" in names) == use_language
 
 
 def test_help_says_what_each_argument_takes(capsys):

@@ -24,9 +24,9 @@ from transformers import AutoTokenizer
 import training.demo
 from training import demo_ablation as ablation
 from training.class_names import read_class_names
-from training.data import load_folder_dataset
 from training.demo import build_model, build_tokenizer
 from training.demo_scenes import CLASS_NAMES, HEIGHT, PALETTE, VILLAGE, WIDTH, paint_scene, write_scenes
+from training.segmentation_folder import SegmentationFolder
 from training.visualize import generate_palette, save_overlay
 
 
@@ -37,7 +37,9 @@ def test_scenes_are_a_valid_data_set_with_every_class(tmp_path):
     write_scenes(tmp_path, 4, 2, seed=1)
     names = read_class_names(tmp_path)
     assert names == list(CLASS_NAMES)
-    training, validation = (load_folder_dataset(tmp_path, split, names) for split in ("training", "validation"))
+    training, validation = (
+        SegmentationFolder(tmp_path, split, len(names)).load() for split in ("training", "validation")
+    )
     assert (len(training), len(validation)) == (4, 2)
     present = {value for row in training for value in np.unique(np.asarray(row["annotation"]))}
     assert present == set(range(len(names)))
@@ -191,13 +193,16 @@ def test_ablations_in_training_break_what_they_say(tmp_path, monkeypatch):
 
 
 def test_ablation_of_labels():
-    sample = (torch.arange(12.0).reshape(3, 2, 2), torch.tensor([[0, 1], [16, 255]]))
+    pixel_values = torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2)
+    labels = torch.tensor([[0, 1], [16, 255]], dtype=torch.uint8)
+    sample = {"pixel_values": pixel_values, "labels": labels, "sizes": torch.tensor([2, 2])}
     reduced = ablation.ReducedLabels(lambda *row: sample)(None, None, 0)
-    assert reduced[1].tolist() == [[255, 0], [15, 255]]
+    assert reduced["labels"].tolist() == [[255, 0], [15, 255]] and reduced["labels"].dtype == torch.uint8
     for index in (0, 1):
-        pixel_values, labels = ablation.UnflippedLabels(lambda *row: sample)(None, None, index)
-        assert torch.equal(labels, sample[1])
-        assert torch.equal(pixel_values, sample[0].flip(-1) if index else sample[0])
+        unflipped = ablation.UnflippedLabels(lambda *row: sample)(None, None, index)
+        assert unflipped.keys() == reduced.keys() == sample.keys()
+        assert torch.equal(unflipped["labels"], labels)
+        assert torch.equal(unflipped["pixel_values"], pixel_values.flip(-1) if index else pixel_values)
 
 
 def test_palette_names_the_classes():

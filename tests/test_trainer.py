@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The Trainer: parameter groups, evaluation at original size, and the command line from a folder to a checkpoint."""
+"""The Trainer: training as published, evaluation at original size, and the command line from folder to checkpoint."""
 
 import json
 import math
@@ -22,7 +22,8 @@ import PIL.Image
 import pytest
 import torch
 from torch import nn
-from transformers import AutoTokenizer
+from torch.utils.data import SequentialSampler
+from transformers import AutoTokenizer, TrainerCallback
 
 from modeling_denseclip import (
     DenseCLIPConfig,
@@ -30,15 +31,15 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     tokenize_class_names,
 )
-from training.data import AugmentationEpoch, EvaluationTransform, TrainingTransform, load_folder_dataset
-from training.demo import build_tokenizer
-from training.train import main, parse_arguments
-from training.trainer import (
-    DenseCLIPTrainer,
-    DenseCLIPTrainingArguments,
-    build_parameter_groups,
-    freeze_text_encoder,
-)
+from tests.parity import REFERENCE
+from tests.trajectory import Trajectory, load_trajectory, load_trajectory_fixture
+from training.arguments import DenseCLIPTrainingArguments, parse_train_arguments
+from training.data import load_data
+from training.demo_tokenizer import build_tokenizer
+from training.optimization import build_parameter_groups, freeze_text_encoder
+from training.train import describe_run, main
+from training.trainer import DenseCLIPTrainer
+from training.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform
 
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -104,13 +105,14 @@ def folder(tmp_path_factory):
 
 def trainer_for(model, folder, output_dir, **kwargs) -> DenseCLIPTrainer:
     processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
-    transform = TrainingTransform((64, 64), 64, 128, processor.image_mean, processor.image_std)
+    transform = TrainingTransform(processor, crop_size=(64, 64))
+    data = load_data(data_dir=folder)
     arguments = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", **kwargs}
     return DenseCLIPTrainer(
         model=model,
         args=DenseCLIPTrainingArguments(output_dir=str(output_dir), **arguments),
-        train_dataset=load_folder_dataset(folder, "training", NAMES).with_transform(transform),
-        eval_dataset=load_folder_dataset(folder, "validation", NAMES).with_transform(EvaluationTransform(processor)),
+        train_dataset=data.train.with_transform(transform),
+        eval_dataset=data.validation.with_transform(EvaluationTransform(processor)),
         processing_class=processor,
         callbacks=[AugmentationEpoch(transform)],
     )
@@ -187,7 +189,7 @@ def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path):
     trainer = trainer_for(model, folder, tmp_path, per_device_eval_batch_size=2)
     metrics = trainer.evaluate()
 
-    processor, rows = trainer.processing_class, load_folder_dataset(folder, "validation", NAMES)
+    processor, rows = trainer.processing_class, load_data(data_dir=folder).validation
     hits, labelled, predicted = np.zeros(3), np.zeros(3), np.zeros(3)
     model.eval()
     for row in rows:
@@ -274,7 +276,7 @@ def test_command_line_from_folder_to_checkpoint(folder, tokenizer, tmp_path, cap
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     output = tmp_path / "output"
     trainer = main(
-        f"--dataset_dir {folder} --output_dir {output} "
+        f"--data_dir {folder} --output_dir {output} "
         f"--config {tmp_path}/model.json --tokenizer {tmp_path}/tokenizer "
         "--short_side 64 --long_side 128 --crop_size 64 --max_steps 2 --use_cpu true --report_to none "
         "--per_device_train_batch_size 2 --disable_tqdm true".split()
@@ -300,7 +302,7 @@ def test_command_line_from_folder_to_checkpoint(folder, tokenizer, tmp_path, cap
 def test_command_line_from_clip_weights_freezes_the_text_encoder(folder, tmp_path):
     source, tokenizer = SHARED / "reference/openai-clip-resnet/RN.pt", SHARED / "clip-tokenizer"
     trainer = main(
-        f"--dataset_dir {folder} --output_dir {tmp_path} --clip {source} --tokenizer {tokenizer} "
+        f"--data_dir {folder} --output_dir {tmp_path} --clip {source} --tokenizer {tokenizer} "
         "--short_side 64 --long_side 128 --crop_size 64 --max_steps 1 --learning_rate 1e-3 --use_cpu true "
         "--lr_scheduler_type constant --report_to none --per_device_train_batch_size 2 --disable_tqdm true".split()
     )  # fmt: skip
@@ -315,10 +317,10 @@ def test_command_line_from_clip_weights_freezes_the_text_encoder(folder, tmp_pat
 
 
 def test_defaults_from_clip_are_the_published_ones(tmp_path):
-    common = ["--dataset_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    _, _, scratch = parse_arguments([*common, "--tokenizer", "t"])
-    _, _, clip = parse_arguments([*common, "--clip", "c"])
-    _, _, own = parse_arguments([*common, "--clip=c", "--image_encoder_lr_multiplier", "0.3"])
+    common = ["--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    _, _, scratch, _ = parse_train_arguments([*common, "--tokenizer", "t"])
+    _, _, clip, _ = parse_train_arguments([*common, "--clip", "c"])
+    _, _, own, _ = parse_train_arguments([*common, "--clip=c", "--image_encoder_lr_multiplier", "0.3"])
     assert (scratch.image_encoder_lr_multiplier, scratch.freeze_text_encoder) == (1.0, False)
     assert (clip.image_encoder_lr_multiplier, clip.freeze_text_encoder) == (0.1, True)
     assert (own.image_encoder_lr_multiplier, own.freeze_text_encoder) == (0.3, True)
@@ -334,4 +336,290 @@ def test_defaults_from_clip_are_the_published_ones(tmp_path):
 )
 def test_wrong_arguments_are_refused(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        parse_arguments(f"--dataset_dir d --output_dir {tmp_path} --use_cpu true {wrong}".split())
+        parse_train_arguments(f"--data_dir d --output_dir {tmp_path} --use_cpu true {wrong}".split())
+
+
+def test_clip_none_starts_from_random_weights(tmp_path):
+    words = ["--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true", "--clip", "none"]
+    _, model, training, _ = parse_train_arguments(words)
+    assert (model.clip, training.image_encoder_lr_multiplier, training.freeze_text_encoder) == (None, 1.0, False)
+
+
+# ------------------------------------------------------------------------------------------ training as published
+
+
+class InOrder(DenseCLIPTrainer):
+    """Without shuffling, and with a record of what it did."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.history = []
+
+    def _get_train_sampler(self, train_dataset=None):
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        before = dict(self._loss_parts)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        parts = {name: (total - before.get(name, 0)).item() for name, total in self._loss_parts.items()}
+        self.history.append((parts, rates))
+        return loss
+
+
+def walk(trajectory: Trajectory, output_dir: Path, **kwargs) -> InOrder:
+    """Our Trainer on the published run's batches."""
+    schedule = trajectory.schedule
+    steps, batch_size = trajectory.labels.shape[:2]
+    samples = zip(trajectory.pixel_values.flatten(0, 1), trajectory.labels.flatten(0, 1), strict=True)
+    arguments = {
+        "per_device_train_batch_size": batch_size,
+        "max_steps": steps,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "max_grad_norm": 0.0,
+        "image_encoder_lr_multiplier": 0.1,
+        "freeze_text_encoder": True,
+        "lr_schedule": "published_poly",
+        "lr_power": schedule["power"],
+        "min_learning_rate": schedule["min_lr"],
+        "warmup_steps": schedule["warmup_iters"],
+        "warmup_start_ratio": schedule["warmup_ratio"],
+        "logging_steps": 1,
+        **kwargs,
+    }
+    trainer = InOrder(
+        model=trajectory.build_model(),
+        args=DenseCLIPTrainingArguments(
+            str(output_dir), report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no", **arguments
+        ),
+        train_dataset=[{"pixel_values": image, "labels": labels} for image, labels in samples],
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("kind, beside", [("resnet", False), ("resnet", True), ("vit", True)])
+def test_ten_steps_follow_the_published_run(kind, beside, tmp_path):
+    if beside and not REFERENCE.is_dir():
+        pytest.skip("needs the published run in ../shared/reference; the ResNet's is in tests/fixtures too")
+    trajectory = load_trajectory(kind) if beside else load_trajectory_fixture()
+    trainer = walk(trajectory, tmp_path)
+    assert len(trainer.history) == 10
+    for (parts, rates), decode, score_map, published_rates in zip(
+        trainer.history, trajectory.decode, trajectory.score_map, trajectory.rates, strict=True
+    ):
+        assert parts["decode"] == pytest.approx(decode, rel=1e-3)
+        assert parts["score_map"] == pytest.approx(score_map, rel=1e-3)
+        # image encoder; the rest, with and without decay. The published text tower has the rate 0 here.
+        assert rates == pytest.approx([published_rates[1], published_rates[2], published_rates[2]], rel=1e-6)
+    ours = trainer.model.state_dict()
+    start = trajectory.build_model().state_dict()
+    arrival = trajectory.converted_arrival()
+    assert arrival.keys() <= ours.keys()
+    # A key's bias has no effect on attention. Its gradient is rounding noise, which Adam scales up to whole steps.
+    noise = 2 * sum(rates[1] for rates in trajectory.rates)
+    for name in arrival:
+        tolerance = noise if name.endswith("k_proj.bias") else 1e-4
+        assert trajectory.error_of_arrival(name, ours[name]) < tolerance, name
+    # What would pass if nothing were trained proves nothing.
+    moved = [name for name in arrival if trajectory.error_of_arrival(name, start[name]) > 1e-4]
+    assert len(moved) > 0.7 * len(arrival)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["loss_decode"] for entry in logged] == pytest.approx(trajectory.decode, rel=1e-3)
+    assert all(e["loss"] == pytest.approx(e["loss_decode"] + e["loss_score_map"], rel=1e-4) for e in logged)
+
+
+def test_accumulated_batches_equal_a_large_one(tmp_path):
+    # Batch norm apart, which sees fewer images at a time: it is frozen in the encoder and left out of the comparison.
+    trajectory = load_trajectory_fixture()
+    large = walk(with_eval_norms(trajectory), tmp_path / "a", per_device_train_batch_size=4, max_steps=3)
+    small = walk(
+        with_eval_norms(trajectory),
+        tmp_path / "b",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+        max_steps=3,
+    )
+    assert len(small.history) == 4 * len(large.history) == 12
+    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (large, small)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for name, tensor in large.model.state_dict().items():
+        torch.testing.assert_close(small.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def with_eval_norms(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with a model whose batch norms never leave evaluation mode."""
+
+    class Frozen(type(trajectory)):
+        def build_model(self):
+            model = super().build_model()
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.train = lambda mode=True, module=module: module
+                    module.training = False
+            return model
+
+    return Frozen(**vars(trajectory))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"bf16": True}, {"gradient_checkpointing": True}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_faster_and_leaner_ways_train_the_same(kind, arguments, tmp_path):
+    if kind == "vit" and not REFERENCE.is_dir():
+        pytest.skip("needs the published run in ../shared/reference")
+    trajectory = load_trajectory_fixture() if kind == "resnet" else load_trajectory("vit")
+    trainer = walk(trajectory, tmp_path, **arguments)
+    tolerance = 2e-2 if "bf16" in arguments else 1e-3
+    for (parts, _), decode in zip(trainer.history, trajectory.decode, strict=True):
+        assert parts["decode"] == pytest.approx(decode, rel=tolerance)
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+def test_frozen_norms_keep_their_statistics(model, folder, tmp_path):
+    def statistics(part):
+        return {n: b.clone() for n, b in model.named_buffers() if n.startswith(part) and "running" in n}
+
+    before = {part: statistics(part) for part in ("image_encoder.backbone", "decode_head")}
+    trainer_for(model, folder, tmp_path, max_steps=2, batch_norm="frozen").train()
+    for part, values in before.items():
+        changed = [not torch.equal(value, statistics(part)[name]) for name, value in values.items()]
+        assert changed and (all(changed) if part == "decode_head" else not any(changed)), part
+
+
+def test_frozen_norms_need_a_resnet(tokenizer, folder, tmp_path):
+    vision = {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4,
+              "num_attention_heads": 2, "image_size": 64, "patch_size": 16}  # fmt: skip
+    text_config = {**TINY["text_config"], "vocab_size": len(tokenizer)}
+    vit = build_tiny(tokenizer, {**TINY, "text_config": text_config, "vision_config": vision})
+    with pytest.raises(ValueError, match="no batch norm"):
+        trainer_for(vit, folder, tmp_path, batch_norm="frozen")
+
+
+def test_averaged_weights_are_evaluated_and_saved(model, folder, tmp_path):
+    class Record(TrainerCallback):
+        weights = []
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            self.weights.append(model.decode_head.classifier.weight.detach().clone())
+
+    trainer = trainer_for(model, folder, tmp_path, max_steps=4, learning_rate=1e-2, ema_decay=0.6)
+    trainer.add_callback(Record())
+    trainer.train()
+    expected = Record.weights[0]
+    for weights in Record.weights[1:]:
+        expected = 0.6 * expected + 0.4 * weights
+    trained = model.decode_head.classifier.weight.detach().clone()
+    assert torch.equal(trained, Record.weights[-1]) and not torch.allclose(trained, expected)
+
+    seen = []
+    handle = model.decode_head.classifier.register_forward_hook(lambda module, *_: seen.append(module.weight.clone()))
+    trainer.evaluate()
+    handle.remove()
+    assert all(torch.allclose(weights, expected) for weights in seen)
+    trainer.save_model()
+    saved = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
+    torch.testing.assert_close(saved.decode_head.classifier.weight.detach(), expected)
+    assert torch.equal(model.decode_head.classifier.weight, trained)
+
+
+def test_averaging_goes_on_only_from_an_averaged_run(model, folder, tmp_path):
+    arguments = {"save_strategy": "steps", "save_steps": 1}
+    trainer_for(model, folder, tmp_path, max_steps=1, **arguments).train()
+    with pytest.raises(ValueError, match="run without --ema_decay"):
+        trainer_for(model, folder, tmp_path, max_steps=2, ema_decay=0.9, **arguments).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-1")
+        )
+
+
+# ------------------------------------------------------------------------------------------- pictures and protocols
+
+
+def test_worst_images_come_first(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path)
+    trainer.evaluate()
+    rows = load_data(data_dir=folder).validation
+    by_hand = []
+    for index, row in enumerate(rows):
+        label = np.asarray(row["annotation"])
+        with torch.no_grad():
+            logits = model.eval()(**trainer.processing_class(row["image"], return_tensors="pt")).logits
+        logits = nn.functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
+        prediction = logits[0].argmax(0).numpy()
+        seen = label != 255
+        values = []
+        for k in range(3):
+            union = (((label == k) | (prediction == k)) & seen).sum()
+            if union:
+                values.append((((label == k) & (prediction == k)) & seen).sum() / union)
+        by_hand.append((np.mean(values), index))
+    assert [index for _, index in trainer.worst_images] == [index for _, index in sorted(by_hand)]
+    assert [value for value, _ in trainer.worst_images] == pytest.approx([value for value, _ in sorted(by_hand)])
+
+
+def test_multi_scale_evaluation_averages_probabilities_of_resized_originals(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path)
+    scales = (0.5, 1.0, 1.5)
+    rows = load_data(data_dir=folder).validation
+    metrics = trainer.evaluate(rows.with_transform(EvaluationTransform(trainer.processing_class, scales)))
+    assert "eval_loss" not in metrics
+
+    confusion = np.zeros((3, 3), dtype=int)
+    model.eval()
+    for row in rows:
+        label = np.asarray(row["annotation"])
+        total = 0
+        for scale in scales:
+            processor = DenseCLIPImageProcessor(
+                size={"shortest_edge": int(64 * scale), "longest_edge": int(128 * scale)}
+            )
+            pixel_values = processor(row["image"], return_tensors="pt").pixel_values
+            for flip in (False, True):
+                with torch.no_grad():
+                    logits = model(pixel_values.flip(-1) if flip else pixel_values).logits
+                logits = nn.functional.interpolate(logits, pixel_values.shape[-2:], mode="bilinear")
+                probabilities = nn.functional.interpolate(logits, label.shape, mode="bilinear").softmax(1)
+                total = total + (probabilities.flip(-1) if flip else probabilities)
+        prediction = total[0].argmax(0).numpy()
+        np.add.at(confusion, (label[label != 255], prediction[label != 255]), 1)
+    assert trainer.confusion.tolist() == confusion.tolist()
+
+
+def test_panels_are_drawn_at_each_evaluation_and_reach_tensorboard(folder, tokenizer, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = {**TINY, "text_config": {**TINY["text_config"], "vocab_size": len(tokenizer)}}
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    output = tmp_path / "output"
+    trainer = main(
+        f"--data_dir {folder} --output_dir {output} --config {tmp_path}/model.json --tokenizer {tmp_path}/tokenizer "
+        "--short_side 64 --long_side 128 --crop_size 64 --max_steps 4 --eval_strategy steps --eval_steps 2 "
+        "--use_cpu true --disable_tqdm true --logging_steps 2 --num_sample_images 2 --recipe_batch_size 99".split()
+    )
+    assert trainer.args.report_to == ["tensorboard"]  # nobody asked for it, it is installed
+    panels = sorted(path.name for path in (output / "samples").iterdir())
+    assert panels == ["step-000002.jpg", "step-000004.jpg"]
+    events = [event_accumulator.EventAccumulator(str(f.parent)) for f in tmp_path.rglob("events.out.tfevents*")]
+    for accumulator in events:
+        accumulator.Reload()
+    scalars = {tag for accumulator in events for tag in accumulator.Tags()["scalars"]}
+    assert {"train/loss", "train/loss_decode", "train/loss_score_map", "eval/mean_iou", "eval/iou/sky"} <= scalars
+    assert any("samples" in accumulator.Tags()["images"] for accumulator in events)
+
+
+def test_batch_that_is_not_the_recipes_is_warned_about(model, folder, tmp_path, caplog):
+    trainer = trainer_for(
+        model, folder, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=3, recipe_batch_size=32
+    )
+    with caplog.at_level("WARNING", logger="training.train"):
+        text = describe_run(trainer)
+    assert "effective batch: 6 images = 2 per device x 3 accumulated x 1 process" in text
+    assert "effective batch is 6, the recipe's learning rate was chosen for 32" in caplog.text
+    trainer.args.recipe_batch_size = 6
+    caplog.clear()
+    describe_run(trainer)
+    assert not caplog.text

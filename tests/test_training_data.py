@@ -11,28 +11,25 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The folder data set: what it refuses, and that augmentation treats image and mask alike."""
+"""The data sets: what they hold, what they refuse, and what they remember."""
 
+import json
+import os
 import re
 from pathlib import Path
 
-import cv2
+import datasets
 import numpy as np
 import PIL.Image
 import pytest
-import torch
-from torch.utils.data import DataLoader
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
+from training import data as data_module
+from training import segmentation_folder
 from training.class_names import read_class_names
-from training.data import (
-    EvaluationTransform,
-    TrainingTransform,
-    collate_for_evaluation,
-    load_folder_dataset,
-    photometric_distortion,
-    read_mask,
-    resize_keep_ratio,
-)
+from training.data import load_data
+from training.segmentation_folder import SegmentationFolder
+from training.transforms import read_mask
 
 
 STREET_SCENES = Path(__file__).parents[2] / "shared" / "street-scenes"
@@ -50,19 +47,42 @@ def as_mask(values) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.array(values, dtype=np.uint8))
 
 
-def transform_for(crop=(48, 64), short_side=48, long_side=200, **kwargs) -> TrainingTransform:
-    return TrainingTransform(crop, short_side, long_side, [0.5] * 3, [0.25] * 3, **kwargs)
+def noise(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-# ---------------------------------------------------------------------------------------------------- the folder
+def load_training(folder, num_labels=3, **kwargs) -> Dataset:
+    return SegmentationFolder(folder, "training", num_labels, **kwargs).load()
+
+
+@pytest.fixture
+def checked(monkeypatch) -> list[str]:
+    """The masks that are checked from now on."""
+    names = []
+    check_pair = segmentation_folder.check_pair
+
+    def check(image, mask, image_name, mask_name, *args):
+        names.append(mask_name)
+        check_pair(image, mask, image_name, mask_name, *args)
+
+    monkeypatch.setattr(segmentation_folder, "check_pair", check)
+    monkeypatch.setattr(data_module, "check_pair", check)
+    return names
+
+
+# -------------------------------------------------------------------------------------------------------- the folder
 
 
 def test_pairs_are_found_by_name_and_sorted(tmp_path):
     write_pair(tmp_path, "b", as_mask([[0, 1], [2, 255]]))
     write_pair(tmp_path, "a", as_mask([[1, 1], [1, 1]]), suffix=".png")
-    dataset = load_folder_dataset(tmp_path, "training", NAMES)
+    dataset = load_training(tmp_path)
     assert dataset["name"][:] == ["a", "b"] and dataset["index"][:] == [0, 1]
+    assert dataset.column_names == ["image", "annotation", "name", "index"]
     assert np.asarray(dataset[1]["annotation"]).tolist() == [[0, 1], [2, 255]]
+    # The pictures stay where they are.
+    raw = dataset.cast_column("image", Image(decode=False))[0]["image"]
+    assert raw == {"path": str(tmp_path / "images/training/a.png"), "bytes": None}
 
 
 def test_masks_are_ids_in_every_mode(tmp_path):
@@ -72,7 +92,7 @@ def test_masks_are_ids_in_every_mode(tmp_path):
     write_pair(tmp_path, "palette", palette_image)
     write_pair(tmp_path, "grey", as_mask(ids))
     write_pair(tmp_path, "sixteen", PIL.Image.fromarray(ids.astype(np.uint16)))
-    dataset = load_folder_dataset(tmp_path, "training", NAMES)
+    dataset = load_training(tmp_path)
     assert {PIL.Image.open(path).mode for path in (tmp_path / "annotations/training").iterdir()} == {"P", "L", "I;16"}
     for row in dataset:
         assert read_mask(row["annotation"]).tolist() == ids.tolist(), row["name"]
@@ -81,7 +101,7 @@ def test_masks_are_ids_in_every_mode(tmp_path):
 def test_colour_mask_is_refused(tmp_path):
     write_pair(tmp_path, "a", PIL.Image.new("RGB", (4, 3)))
     with pytest.raises(ValueError, match=r"a\.png has the mode RGB.*one id per pixel"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path)
 
 
 def test_image_without_mask_and_mask_without_image_are_refused(tmp_path):
@@ -89,34 +109,82 @@ def test_image_without_mask_and_mask_without_image_are_refused(tmp_path):
     write_pair(tmp_path, "b", as_mask([[0]]))
     (tmp_path / "annotations/training/a.png").unlink()
     with pytest.raises(ValueError, match=r"a\.jpg has no mask"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path)
     (tmp_path / "images/training/a.jpg").unlink()
     (tmp_path / "images/training/b.jpg").rename(tmp_path / "images/training/c.jpg")
     as_mask([[0]]).save(tmp_path / "annotations/training/c.png")
     with pytest.raises(ValueError, match=r"b\.png has no image"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    write_pair(tmp_path, "a", as_mask([[0]]))
+    write_pair(tmp_path, "a", as_mask([[0]]), suffix=".png")
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png share a name"):
+        load_training(tmp_path)
 
 
 def test_different_sizes_are_refused(tmp_path):
     write_pair(tmp_path, "a", as_mask([[0, 1, 2]]), size=(4, 2))
     with pytest.raises(ValueError, match=r"a\.png has 3 x 1 pixels .*a\.jpg has 4 x 2"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path)
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
 @pytest.mark.parametrize("wrong", [3, 254])
-def test_id_out_of_range_is_refused_and_named(tmp_path, wrong):
+def test_id_out_of_range_is_refused_and_named(tmp_path, wrong, num_workers):
     write_pair(tmp_path, "a", as_mask([[0, wrong, 255]]))
     with pytest.raises(ValueError, match=rf"a\.png holds the id {wrong}; with 3 classes .* \[0, 2\]"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path, num_workers=num_workers)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_ids_are_checked_as_they_are_before_the_reduction(tmp_path, dtype):
+    write_pair(tmp_path, "a", PIL.Image.fromarray(np.array([[0, 1, 3, 255]], dtype=dtype)))
+    assert read_mask(load_training(tmp_path, reduce_labels=True)[0]["annotation"]).tolist() == [[0, 1, 3, 255]]
+    with pytest.raises(ValueError, match=r"a\.png holds the id 3; .* \[0, 2\]"):
+        load_training(tmp_path)
+    with pytest.raises(ValueError, match=r"a\.png holds the id 3; .* \[1, 2\], and 0 and 255 are unlabelled"):
+        load_training(tmp_path, num_labels=2, reduce_labels=True)
+
+
+def test_id_above_255_is_refused(tmp_path):
+    write_pair(tmp_path, "a", PIL.Image.fromarray(np.array([[0, 1, 258]], dtype=np.uint16)))
+    with pytest.raises(ValueError, match=r"a\.png holds the id 258"):  # 2 in eight bits
+        load_training(tmp_path)
 
 
 def test_missing_or_empty_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path)
     for kind in ("images", "annotations"):
         (tmp_path / kind / "training").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds no"):
-        load_folder_dataset(tmp_path, "training", NAMES)
+        load_training(tmp_path)
+
+
+@pytest.mark.parametrize("kind, suffix", [("images", "jpg"), ("annotations", "png")])
+def test_file_that_was_cut_off_is_refused(tmp_path, kind, suffix):
+    write_pair(tmp_path, "a", as_mask(np.zeros((40, 60))))
+    path = tmp_path / kind / "training" / f"a.{suffix}"
+    if kind == "images":
+        noise(60, 40).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read"):
+        load_training(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read"):
+        load_training(tmp_path)
+
+
+def test_broken_png_is_refused(tmp_path):
+    mask = as_mask(np.random.default_rng(0).integers(0, 256, (400, 400)))  # 160 kB, in three pieces
+    write_pair(tmp_path, "a", mask)
+    path = tmp_path / "annotations/training/a.png"
+    start, piece, rest = path.read_bytes().partition(b"IDAT")
+    path.write_bytes(start + piece + rest.replace(b"IDAT", bytes([0, 1, 2, 3])))
+    with pytest.raises(ValueError, match=r"a\.png cannot be read \(broken PNG"):
+        load_training(tmp_path)
 
 
 def test_rotated_photograph_matches_its_upright_mask(tmp_path):
@@ -124,7 +192,7 @@ def test_rotated_photograph_matches_its_upright_mask(tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     PIL.Image.new("RGB", (6, 4)).save(tmp_path / "images/training/a.jpg", exif=exif)
-    row = load_folder_dataset(tmp_path, "training", NAMES)[0]
+    row = load_training(tmp_path)[0]
     assert row["image"].size == row["annotation"].size == (4, 6)
 
 
@@ -144,159 +212,178 @@ def test_class_names(tmp_path):
 
 @pytest.mark.skipif(not STREET_SCENES.is_dir(), reason="needs the photographs in ../shared/street-scenes")
 def test_street_scenes_load():
-    names = read_class_names(STREET_SCENES)
+    data = load_data(data_dir=STREET_SCENES, num_workers=2)
+    names = data.class_names
     assert len(names) == 11 and names[6] == "sign symbol"
-    sizes = {split: len(load_folder_dataset(STREET_SCENES, split, names)) for split in ("training", "validation")}
-    assert sizes == {"training": 120, "validation": 32}
+    assert data.name == "street-scenes" and data.palette is None and data.reduce_labels is False
+    assert (len(data.train), len(data.validation)) == (120, 32)
+    # The order is that of the names, whichever process was first.
+    assert data.train["name"][:] == sorted(path.stem for path in (STREET_SCENES / "images/training").iterdir())
+    assert data.train["index"][:] == list(range(120))
     with pytest.raises(ValueError, match=r"holds the id 10; with 10 classes"):
-        load_folder_dataset(STREET_SCENES, "validation", names[:-1])
+        SegmentationFolder(STREET_SCENES, "validation", 10).load()
 
 
-# ---------------------------------------------------------------------------------------------------- augmentation
+# -------------------------------------------------------------------------------------------------- what is remembered
 
 
-def label_picture(height=60, width=90):
-    """A mask of smooth regions with the ids 0, 40, 80, ... 200, and a picture whose grey value is the id."""
-    noise = cv2.resize(np.random.default_rng(3).random((4, 5)).astype(np.float32), (width, height))
-    mask = 40 * np.clip(6 * noise, 0, 5).astype(np.uint8)
-    return PIL.Image.fromarray(np.repeat(mask[..., None], 3, axis=-1)), PIL.Image.fromarray(mask)
+def test_folder_is_checked_once_until_it_changes(tmp_path, checked):
+    folder = tmp_path / "data"
+    for name in "ab":
+        write_pair(folder, name, as_mask([[0, 1], [2, 255]]))
+    mask = folder / "annotations/training/a.png"
+
+    def checks(**kwargs) -> int:
+        checked.clear()
+        load_training(folder, cache_dir=tmp_path / "cache", **kwargs)
+        return len(checked)
+
+    assert checks() == 2
+    assert checks() == 0
+    assert checks(num_workers=2) == 0  # another number of workers makes no other result
+    assert checks(num_labels=4) == 2 and checks() == 0
+    assert checks(reduce_labels=True) == 2
+    # Another content of the same size, at another time.
+    status = mask.stat()
+    as_mask([[0, 1], [1, 255]]).save(mask)
+    os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+    assert checks() == 2 and checks() == 0
+    write_pair(folder, "c", as_mask([[0]]))
+    assert checks() == 3
+    for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+        (folder / kind / "training" / f"c.{suffix}").rename(folder / kind / "training" / f"d.{suffix}")
+    assert checks() == 3
+    assert load_training(folder, cache_dir=tmp_path / "cache")["name"][:] == ["a", "b", "d"]
 
 
-def test_image_and_mask_move_together(monkeypatch):
-    monkeypatch.setattr("training.data.photometric_distortion", lambda image, generator: image)
-    image, mask = label_picture()
-    transform = transform_for()
-    agreements = []
-    for index in range(40):
-        pixel_values, labels = transform.augment(image, mask, index)
-        assert pixel_values.shape == (3, 48, 64) and labels.shape == (48, 64) and labels.dtype == torch.int64
-        ids = (pixel_values[0] * 0.25 + 0.5) * 255
-        assert set(labels.unique().tolist()) <= {0, 40, 80, 120, 160, 200, 255}  # nearest: no id that was not there
-        assert (pixel_values[:, labels == 255] == 0).all()  # the padding
-        agreements.append(((40 * (ids / 40).round() == labels) | (labels == 255)).float().mean().item())
-    # Bilinear pictures differ from nearest masks on the boundaries only.
-    assert min(agreements) > 0.9
+def test_a_failed_check_is_not_remembered(tmp_path, checked):
+    write_pair(tmp_path, "a", as_mask([[0, 9]]))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="holds the id 9"):
+            load_training(tmp_path)
+    assert len(checked) == 2
+    as_mask([[0, 2]]).save(tmp_path / "annotations/training/a.png")
+    assert len(load_training(tmp_path)) == 1
 
 
-def test_scale_stays_in_its_range_and_padding_fills_what_is_missing():
-    image, mask = label_picture(50, 80)
-    transform = transform_for(crop=(100, 160), short_side=50)
-    heights = [int((transform.augment(image, mask, i)[1] != 255).any(dim=1).sum()) for i in range(60)]
-    assert 25 <= min(heights) < 35 and 90 < max(heights) <= 100
-    full = transform_for(crop=(50, 80), short_side=50, scale_range=(1.0, 1.0)).augment(image, mask, 0)[1].numpy()
-    assert np.array_equal(full, np.asarray(mask)) or np.array_equal(full, np.asarray(mask)[:, ::-1])
+# ---------------------------------------------------------------------------------------------------------- load_data
 
 
-def test_crops_of_one_class_are_drawn_again():
-    mask = np.zeros((40, 400), dtype=np.uint8)
-    mask[:, 360:] = 1  # a class in the last tenth
-    image = PIL.Image.new("RGB", (400, 40))
-    transform = transform_for(crop=(40, 40), short_side=40, long_side=400, scale_range=(1.0, 1.0))
-    labels = [transform.augment(image, PIL.Image.fromarray(mask), index)[1] for index in range(100)]
-    good = sum(0.25 < (label == 0).float().mean() < 0.75 for label in labels)
-    # Of the 361 places 19 are good, so one try succeeds 5 times in 100 and ten do 42 times.
-    assert 30 <= good <= 55
+def test_splits_are_loaded_as_asked(tmp_path):
+    write_pair(tmp_path, "a", as_mask([[0, 1]]))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    data = load_data(data_dir=tmp_path, splits=("training",))  # there is no validation set
+    assert len(data.train) == 1 and data.validation is None and data.class_names == ["sky", "road"]
+    other = tmp_path / "other.txt"
+    other.write_text("water\nland\nice\n")
+    assert load_data(data_dir=tmp_path, splits=("training",), class_names_file=other).class_names[2] == "ice"
+    with pytest.raises(ValueError, match=r"images/validation does not exist"):
+        load_data(data_dir=tmp_path)
 
 
-def test_unlabelled_pixels_do_not_count_as_a_class():
-    mask = np.full((40, 40), 255, dtype=np.uint8)
-    mask[:4] = 0
-    mask[4:8] = 1
-    transform = transform_for(crop=(40, 20), short_side=40, scale_range=(1.0, 1.0))
-    tries = []
-
-    class Generator:
-        def integers(self, high):
-            tries.append(high)
-            return 0
-
-    transform.random_crop(np.zeros((40, 40, 3), np.uint8), mask, Generator())
-    assert len(tries) == 2  # 80 % is unlabelled, the rest is half and half: the first crop is good
+def test_unknown_data_sets_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no data set 'cityscapes'"):
+        load_data("cityscapes", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="needs data_dir"):
+        load_data()
 
 
-def test_normalisation_is_the_processors(monkeypatch):
-    monkeypatch.setattr("training.data.photometric_distortion", lambda image, generator: image)
-    image = PIL.Image.new("RGB", (64, 64), (255, 0, 51))
-    mask = as_mask(np.zeros((64, 64)))
-    transform = TrainingTransform((64, 64), 64, 64, [0.1, 0.2, 0.3], [0.5, 0.25, 0.1], scale_range=(1, 1))
-    pixel_values, _ = transform.augment(image, mask, 0)
-    torch.testing.assert_close(pixel_values.mean(dim=(1, 2)), torch.tensor([0.9 / 0.5, -0.2 / 0.25, -0.1 / 0.1]))
+# --------------------------------------------------------------------------------------- anything that datasets loads
 
 
-def test_photometric_distortion_changes_each_property_half_of_the_time():
-    grey = np.full((4, 4, 3), 100, dtype=np.uint8)
-    red = np.full((4, 4, 3), (180, 60, 60), dtype=np.uint8)
-    grey_values, hues = [], []
-    for seed in range(400):
-        grey_values.append(photometric_distortion(grey, np.random.default_rng(seed))[0, 0])
-        hue = int(cv2.cvtColor(photometric_distortion(red, np.random.default_rng(seed)), cv2.COLOR_RGB2HSV)[0, 0, 0])
-        hues.append((hue + 90) % 180 - 90)
-    grey_values = np.array(grey_values)
-    # Grey has neither hue nor saturation: what remains is brightness (+-32) and contrast (x 0.5 .. 1.5).
-    assert (np.ptp(grey_values, axis=1) <= 1).all()
-    assert (abs(grey_values[:, 0].astype(int) - 100) <= 1).mean() == pytest.approx(1 / 4, abs=0.08)
-    assert 33 <= grey_values.min() < 55 and 170 < grey_values.max() <= 198
-    assert min(hues) >= -20 and max(hues) <= 20 and max(hues) > 10 and min(hues) < -10
-    assert np.mean([abs(hue) <= 1 for hue in hues]) == pytest.approx(0.55, abs=0.12)
-
-
-def test_resize_rounds_half_up_and_respects_the_long_side():
-    image, mask = np.zeros((375, 500, 3), np.uint8), np.zeros((375, 500), np.int64)
-    assert resize_keep_ratio(image, mask, 512, 2048)[1].shape == (512, 683)
-    assert resize_keep_ratio(image, mask, 512, 600)[0].shape == (450, 600, 3)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes")
-    generator = np.random.default_rng(0)
-    for index in range(6):
-        write_pair(folder, f"{index}", as_mask(generator.integers(0, 3, (30 + index, 40))))
+def write_parquet(folder: Path, masks, split="train", label_feature=None) -> Path:
+    """A repository in the form that the Hub keeps: pictures inside of Parquet files."""
+    columns = {"photo": [], "segments": [], "name": []}
+    for index, mask in enumerate(masks):
+        columns["photo"].append(noise(*mask.size, seed=index))
+        columns["segments"].append(mask)
+        columns["name"].append("not ours")
+    features = {"photo": Image(), "segments": Image(), "name": Value("string")}
+    if label_feature is not None:
+        columns["present"] = [[0] if isinstance(label_feature, datasets.List) else 0 for _ in masks]
+        features["present"] = label_feature
+    dataset = Dataset.from_dict(columns, features=Features(features))
+    dataset = dataset.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    dataset.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(folder):
-    transform = transform_for(crop=(24, 24), short_side=30, seed=5)
-    dataset = load_folder_dataset(folder, "training", NAMES).with_transform(transform)
-    transform.set_epoch(2)
-    alone, shared = (list(DataLoader(dataset, batch_size=2, num_workers=workers)) for workers in (0, 2))
-    for one, other in zip(alone, shared, strict=True):
-        assert torch.equal(one["pixel_values"], other["pixel_values"]) and torch.equal(one["labels"], other["labels"])
+def load_parquet(folder: Path, **kwargs):
+    columns = {"image_column": "photo", "label_column": "segments"}
+    return load_data(**{"dataset_name": str(folder), "cache_dir": folder / "cache", **columns, **kwargs})
 
 
-def test_seed_epoch_and_index_all_change_the_crop(folder):
-    def first(seed, epoch, index=0):
-        transform = transform_for(crop=(24, 24), short_side=30, seed=seed)
-        transform.set_epoch(epoch)
-        image, mask = label_picture()
-        return transform.augment(image, mask, index)[0]
-
-    reference = first(0, 0)
-    assert torch.equal(reference, first(0, 0))
-    for other in (first(1, 0), first(0, 1), first(0, 0, 1)):
-        assert not torch.equal(reference, other)
+def palette_mask(ids) -> PIL.Image.Image:
+    mask = as_mask(ids)
+    mask.putpalette([value for i in range(256) for value in (255 - i, 7, 200)])
+    return mask
 
 
-def test_epoch_reaches_workers_that_outlive_it(folder):
-    transform = transform_for(crop=(24, 24), short_side=30)
-    dataset = load_folder_dataset(folder, "training", NAMES).with_transform(transform)
-    loader = DataLoader(dataset, batch_size=6, num_workers=1, persistent_workers=True)
-    epochs = []
-    for epoch in (0, 1):
-        transform.set_epoch(epoch)
-        epochs.append(next(iter(loader))["pixel_values"])
-    assert not torch.equal(*epochs)
+def test_hub_data_set_gets_the_columns_of_all(tmp_path, checked):
+    folder = write_parquet(
+        tmp_path / "repo",
+        [palette_mask([[0, 1], [2, 255]]), as_mask([[1, 1, 1]])],
+        label_feature=datasets.List(ClassLabel(names=NAMES)),
+    )
+    write_parquet(folder, [as_mask([[2]])], "validation", label_feature=datasets.List(ClassLabel(names=NAMES)))
+    data = load_parquet(folder)
+    assert data.class_names == NAMES and data.palette is None and data.reduce_labels is False
+    assert data.train.column_names == ["image", "annotation", "name", "index"]
+    assert data.train["name"][:] == ["00000000", "00000001"] and data.train["index"][:] == [0, 1]
+    assert read_mask(data.train[0]["annotation"]).tolist() == [[0, 1], [2, 255]]
+    assert np.array_equal(data.train[0]["image"], noise(2, 2, seed=0))
+    assert len(data.validation) == 1 and len(checked) == 3
+    assert len(load_parquet(folder).train) == 2 and len(checked) == 3  # remembered
 
 
-def test_evaluation_keeps_the_mask_at_its_original_size(folder):
-    class Halve:
-        def __call__(self, image, return_tensors):
-            return {"pixel_values": torch.zeros(1, 3, image.height // 2, image.width // 2)}
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_wrong_ids_of_a_hub_data_set_are_named_by_row(tmp_path, num_workers):
+    folder = write_parquet(tmp_path / "repo", [as_mask([[0, 1]]), as_mask([[0, 3]]), as_mask([[0, 1]])])
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES))
+    kwargs = {"class_names_file": names, "splits": ("training",), "num_workers": num_workers}
+    with pytest.raises(ValueError, match=r"The mask of row 1 in the split 'train' of .* holds the id 3"):
+        load_parquet(folder, **kwargs)
+    assert len(load_parquet(folder, reduce_labels=True, **kwargs).train) == 3
 
-    rows = load_folder_dataset(folder, "training", NAMES)
-    dataset = rows.with_transform(EvaluationTransform(Halve()))
-    batch = collate_for_evaluation([dataset[0], dataset[3]])
-    assert [tuple(image.shape) for image in batch["pixel_values"]] == [(3, 15, 20), (3, 16, 20)]
-    assert [tuple(label.shape) for label in batch["labels"]] == [(30, 40), (33, 40)]
-    assert np.array_equal(batch["labels"][1], np.asarray(rows[3]["annotation"]))
-    assert list(batch)[0] == "num_images" and len(batch["num_images"]) == 2
+
+def test_class_names_come_from_one_column_or_a_file(tmp_path):
+    masks = [as_mask([[0, 1]])]
+    plain = write_parquet(tmp_path / "plain", masks)
+    with pytest.raises(ValueError, match="does not say what the ids of its masks mean.*class_names_file"):
+        load_parquet(plain, splits=("training",))
+    single = write_parquet(tmp_path / "single", masks, label_feature=ClassLabel(names=NAMES))
+    assert load_parquet(single, splits=("training",)).class_names == NAMES
+
+
+def test_wrong_columns_and_splits_of_a_hub_data_set_are_named(tmp_path):
+    folder = write_parquet(tmp_path / "repo", [as_mask([[0, 1]])], label_feature=ClassLabel(names=NAMES))
+    with pytest.raises(ValueError, match=r"no column 'annotation' of images.*'segments'.*label_column"):
+        load_parquet(folder, splits=("training",), label_column="annotation")
+    with pytest.raises(ValueError, match=r"no column 'name' of images.*image_column"):
+        load_parquet(folder, splits=("training",), image_column="name")
+    with pytest.raises(ValueError, match=r"The split 'validation' of .*train.*validation_split"):
+        load_parquet(folder)
+
+
+def test_image_folder_with_metadata(tmp_path):
+    folder = tmp_path / "repo" / "train"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    picture = noise(4, 3)
+    picture.save(folder / "images" / "a.png")
+    palette_mask(np.full((3, 4), 2)).save(folder / "masks" / "a.png")
+    row = {"image_file_name": "images/a.png", "mask_file_name": "masks/a.png"}
+    (folder / "metadata.jsonl").write_text(json.dumps(row))
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES))
+    data = load_data(
+        dataset_name=str(tmp_path / "repo"),
+        label_column="mask",
+        class_names_file=names,
+        splits=("training",),
+        cache_dir=tmp_path / "cache",
+    )
+    assert read_mask(data.train[0]["annotation"]).tolist() == [[2] * 4] * 3
+    assert np.array_equal(data.train[0]["image"], picture)

@@ -45,6 +45,7 @@ from modeling_denseclip.conversion_denseclip import (
 )
 
 from .class_names import read_class_names
+from .push import push_directory
 
 
 # The published upper bound of an image's long side, whatever its short side.
@@ -142,16 +143,6 @@ def summarize(weights: SourceWeights, model: DenseCLIPForSemanticSegmentation) -
     return "\n".join(lines)
 
 
-def push_to_hub(
-    model: DenseCLIPForSemanticSegmentation, image_processor: DenseCLIPImageProcessor, repository: str
-) -> None:
-    """Upload weights, code, tokenizer and image processor to one repository of the Hub."""
-    model.push_to_hub(repository)
-    image_processor.push_to_hub(repository)
-    if model.tokenizer is not None:
-        model.tokenizer.push_to_hub(repository)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.convert",
@@ -192,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> DenseCLIPForSemanticSegmentation:
     """
     Raises:
         ValueError: for a source, class names or an output that do not serve; nothing is written then.
-        OSError: for files that are not there.
+        OSError: for files that are not there, or a Hub that does not take the upload; the output is written then.
     """
     args = build_parser().parse_args(argv)
     output = Path(args.output)
@@ -213,8 +204,7 @@ def main(argv: Sequence[str] | None = None) -> DenseCLIPForSemanticSegmentation:
     print(summarize(weights, model))
     print(f"Written to: {output}")
     if args.push_to_hub is not None:
-        push_to_hub(model, image_processor, args.push_to_hub)
-        print(f"Pushed to:  {args.push_to_hub}")
+        print(f"Pushed to:  {push_directory(output, args.push_to_hub)}")
     return model
 
 

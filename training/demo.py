@@ -25,7 +25,6 @@ little: then the model does not use that part. `--ablation` also trains with a p
 import argparse
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,46 +39,21 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 
+from .arguments import DenseCLIPTrainingArguments
 from .class_names import read_class_names
-from .data import AugmentationEpoch, EvaluationTransform, TrainingTransform, load_folder_dataset
+from .data import load_data
 from .demo_ablation import DEMANDED, break_after_training, break_in_training
 from .demo_scenes import HEIGHT, PALETTE, WIDTH, write_scenes
+from .demo_tokenizer import build_tokenizer
 from .metrics import format_scores
-from .trainer import DenseCLIPTrainer, DenseCLIPTrainingArguments
+from .trainer import DenseCLIPTrainer
+from .transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
 from .visualize import save_overlay
 
 
 NUM_TRAINING, NUM_VALIDATION = 320, 32
 MINIMUM_MEAN_IOU = 0.75
 MAXIMUM_BROKEN_MEAN_IOU = 0.65  # with any one of the demanded parts broken after training
-
-
-def build_tokenizer(class_names: Sequence[str]) -> CLIPTokenizer:
-    """
-    Learn a byte-pair vocabulary from the class names alone, in which every word becomes one token.
-
-    Its form is that of CLIP's: letters, letters that end a word, merges, and the two special tokens last.
-    """
-    letters = sorted({letter for name in class_names for letter in name if letter != " "})
-    words = [[*word[:-1], f"{word[-1]}</w>"] for name in class_names for word in name.split()]
-    merges = []
-    while pairs := Counter(pair for word in words for pair in zip(word, word[1:], strict=False)):
-        best = max(sorted(pairs), key=pairs.get)
-        merges.append(best)
-        words = [_merge(word, best) for word in words]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges)]
-    vocabulary = {token: index for index, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocabulary, merges)
-
-
-def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
-    merged = []
-    for symbol in word:
-        if merged and (merged[-1], symbol) == pair:
-            merged[-1] += symbol
-        else:
-            merged.append(symbol)
-    return merged
 
 
 def build_model(class_names: Sequence[str], tokenizer: CLIPTokenizer, **overrides) -> DenseCLIPForSemanticSegmentation:
@@ -126,17 +100,9 @@ def build_trainer(
     seed: int,
 ) -> DenseCLIPTrainer:
     """A Trainer on the scenes. They are not scaled or cropped: what is far away has to stay in the picture."""
-    class_names = read_class_names(dataset_dir)
+    data = load_data(data_dir=dataset_dir)
     image_processor = DenseCLIPImageProcessor(size={"shortest_edge": HEIGHT, "longest_edge": WIDTH})
-    train_transform = TrainingTransform(
-        crop_size=(HEIGHT, WIDTH),
-        short_side=HEIGHT,
-        long_side=WIDTH,
-        image_mean=image_processor.image_mean,
-        image_std=image_processor.image_std,
-        scale_range=(1.0, 1.0),
-        seed=seed,
-    )
+    train_transform = TrainingTransform(image_processor, (HEIGHT, WIDTH), scale_range=(1.0, 1.0), seed=seed)
     training_arguments = DenseCLIPTrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=num_train_epochs,
@@ -154,10 +120,8 @@ def build_trainer(
     return DenseCLIPTrainer(
         model=model,
         args=training_arguments,
-        train_dataset=load_folder_dataset(dataset_dir, "training", class_names).with_transform(train_transform),
-        eval_dataset=load_folder_dataset(dataset_dir, "validation", class_names).with_transform(
-            EvaluationTransform(image_processor)
-        ),
+        train_dataset=with_transform(data.train, train_transform),
+        eval_dataset=data.validation.with_transform(EvaluationTransform(image_processor)),
         processing_class=image_processor,
         callbacks=[AugmentationEpoch(train_transform)],
     )

@@ -34,8 +34,8 @@ from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 
-from .data import IGNORE_INDEX
 from .trainer import DenseCLIPTrainer
+from .transforms import IGNORE_INDEX
 
 
 Model = DenseCLIPForSemanticSegmentation
@@ -94,20 +94,22 @@ class ReducedLabels:
     def __init__(self, augment: Callable):
         self.augment = augment
 
-    def __call__(self, *row) -> tuple[torch.Tensor, torch.Tensor]:
-        pixel_values, labels = self.augment(*row)
-        return pixel_values, torch.where((labels == 0) | (labels == IGNORE_INDEX), IGNORE_INDEX, labels - 1)
+    def __call__(self, *row) -> dict[str, torch.Tensor]:
+        sample = self.augment(*row)
+        labels = sample["labels"]
+        unlabelled = (labels == 0) | (labels == IGNORE_INDEX)
+        return {**sample, "labels": torch.where(unlabelled, IGNORE_INDEX, labels - 1)}
 
 
 class UnflippedLabels:
-    """Half of the pictures are mirrored without their masks."""
+    """Half of the pictures are mirrored without their masks. They are as large as the crop: no padding moves along."""
 
     def __init__(self, augment: Callable):
         self.augment = augment
 
-    def __call__(self, image, mask, index) -> tuple[torch.Tensor, torch.Tensor]:
-        pixel_values, labels = self.augment(image, mask, index)
-        return (pixel_values.flip(-1) if index % 2 else pixel_values), labels
+    def __call__(self, image, mask, index) -> dict[str, torch.Tensor]:
+        sample = self.augment(image, mask, index)
+        return {**sample, "pixel_values": sample["pixel_values"].flip(-1)} if index % 2 else sample
 
 
 @contextmanager

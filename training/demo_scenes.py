@@ -121,7 +121,7 @@ def paint_scene(generator: np.random.Generator, night: bool | None = None) -> tu
 
 
 def write_scenes(dataset_dir: str | Path, num_training: int, num_validation: int, seed: int = 0) -> None:
-    """Write a data set of scenes as a folder of images and masks (see [`training.data.load_folder_dataset`])."""
+    """Write a data set of scenes as a folder of images and masks (see [`training.segmentation_folder`])."""
     dataset_dir = Path(dataset_dir)
     for split, number, count in (("training", 0, num_training), ("validation", 1, num_validation)):
         for kind in ("images", "annotations"):

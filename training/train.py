@@ -11,18 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+r"""
+Fine-tune DenseCLIP: a row of the paper by its recipe, or your own pictures.
+
+    accelerate launch -m training.train configuration/recipes/ade20k/denseclip_fpn_rn50.yaml \
+        --data_dir ADEChallengeData2016
+    python -m training.train --data_dir my_data --clip openai/clip-vit-base-patch16 --output_dir mine
+
+The folder's layout is described in [`training.segmentation_folder`]. All of Hugging Face's training arguments are
+accepted and override the recipe; `--help` lists them.
 """
-Fine-tune DenseCLIP on a folder of images and masks.
 
-    python -m training.train --dataset_dir DATASET --config MODEL.json --tokenizer TOKENIZER --output_dir OUTPUT
+import sys
+from pathlib import Path
 
-The folder's layout is described in [`training.data.load_folder_dataset`]. All of Hugging Face's training arguments
-are accepted; `--help` lists them.
-"""
-
-from dataclasses import dataclass, field
-
-from transformers import HfArgumentParser, set_seed
+from transformers import set_seed
+from transformers.utils import logging
 
 from modeling_denseclip import (
     DenseCLIPConfig,
@@ -32,118 +36,134 @@ from modeling_denseclip import (
 )
 from modeling_denseclip.conversion_denseclip import load_tokenizer
 
-from .class_names import read_class_names
+from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments, parse_train_arguments
+from .checkpoints import checkpoint_to_resume
 from .convert import read_config_fields
-from .data import (
-    AugmentationEpoch,
-    EvaluationTransform,
-    TrainingTransform,
-    load_folder_dataset,
-)
-from .metrics import format_scores
-from .trainer import DenseCLIPTrainer, DenseCLIPTrainingArguments
+from .data import SegmentationData, load_data
+from .evaluation import report_evaluation
+from .metrics.report import format_scores
+from .optimization import format_parameter_table
+from .panels import SamplePanels
+from .recipes import REPOSITORY
+from .trainer import DenseCLIPTrainer
+from .transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
 
 
-@dataclass
-class DataArguments:
-    dataset_dir: str = field(metadata={"help": "Folder with classes.txt, images/ and annotations/."})
-    short_side: int = field(
-        default=512, metadata={"help": "Length in pixels to which the short side is resized, keeping the ratio."}
-    )
-    long_side: int = field(default=2048, metadata={"help": "Upper bound of the long side in pixels."})
-    crop_size: list[int] = field(
-        default_factory=lambda: [512], metadata={"help": "Training crop in pixels: one side, or height and width."}
-    )
-    scale_range: list[float] = field(
-        default_factory=lambda: [0.5, 2.0], metadata={"help": "Range of the random scale in training."}
-    )
-
-    def __post_init__(self):
-        if len(self.crop_size) not in (1, 2):
-            raise ValueError(f"--crop_size takes one side or height and width, got {self.crop_size}.")
-        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise ValueError(f"--scale_range takes two positive numbers, low and high, got {self.scale_range}.")
+logger = logging.get_logger(__name__)
 
 
-@dataclass
-class ModelArguments:
-    config: str | None = field(
-        default=None, metadata={"help": "JSON file with fields of DenseCLIPConfig; the rest keeps its defaults."}
-    )
-    clip: str | None = field(
-        default=None, metadata={"help": "CLIP checkpoint to start from; without one the weights are random."}
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "CLIP tokenizer, a folder or a Hub id; by default that beside --clip, or else OpenAI's."},
-    )
+def main(words: list[str] | None = None) -> DenseCLIPTrainer:
+    data_args, model_args, training_args, recipe = parse_train_arguments(sys.argv[1:] if words is None else words)
+    checkpoint = checkpoint_to_resume(training_args.output_dir, training_args.resume_from_checkpoint)
+    set_seed(training_args.seed)
+
+    with training_args.main_process_first(desc="checking the data"):
+        data = load_data(**data_options(data_args))
+    model = build_model(model_args, data)
+    trainer = build_trainer(model, data, data_args, training_args)
+    if trainer.is_world_process_zero():
+        print(describe_run(trainer))
+
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+
+    metrics = trainer.evaluate()
+    trainer.save_metrics("eval", metrics)
+    if trainer.is_world_process_zero():
+        report = report_evaluation(trainer, data, training_args.output_dir)
+        print(format_scores(trainer.scores, data.class_names))
+        print(f"{data.name}, validation: {report['protocol']['description']}")
+    if training_args.push_to_hub:
+        trainer.push_to_hub(recipe=recipe, base_model=model_args.clip)
+    return trainer
 
 
-def build_model(arguments: ModelArguments, class_names: list[str]) -> DenseCLIPForSemanticSegmentation:
-    """Build the model for these classes: from CLIP's weights, or from random ones."""
-    fields = read_config_fields(arguments.config) if arguments.config else {}
+def data_options(arguments: DataArguments) -> dict:
+    """The arguments of [`load_data`] among `arguments`; the others say how large images are made."""
+    names = (
+        "dataset", "data_dir", "dataset_name", "dataset_config_name", "image_column", "label_column", "train_split",
+        "validation_split", "class_names_file", "reduce_labels",
+    )  # fmt: skip
+    options = {name: getattr(arguments, name) for name in names}
+    return {**options, "num_workers": arguments.preprocessing_num_workers}
+
+
+def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
+    """Build the model for the data's classes: from CLIP's weights, or from random ones."""
+    fields = {}
+    if arguments.config is not None:
+        path = Path(arguments.config)
+        fields = read_config_fields(path if path.exists() else REPOSITORY / path)
+    fields["palette"] = data.palette
     if arguments.clip is not None:
         return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
-            arguments.clip, class_names=class_names, tokenizer=arguments.tokenizer, **fields
+            arguments.clip, class_names=data.class_names, tokenizer=arguments.tokenizer, **fields
         )
-    fields["id2label"] = dict(enumerate(class_names))
+    fields["id2label"] = dict(enumerate(data.class_names))
     if not fields.get("use_language", True):
         return DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields))
     tokenizer = load_tokenizer(arguments.tokenizer)
-    fields["class_token_ids"] = tokenize_class_names(class_names, tokenizer)
+    fields["class_token_ids"] = tokenize_class_names(data.class_names, tokenizer)
     model = DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields))
     model.tokenizer = tokenizer  # saved with the model
     return model
 
 
-def parse_arguments(arguments: list[str] | None = None):
-    """Parse the command line. With --clip two defaults become the published ones: encoder rate x 0.1, text frozen."""
-    parser = HfArgumentParser((DataArguments, ModelArguments, DenseCLIPTrainingArguments))
-    if parser.parse_known_args(arguments)[0].clip is not None:
-        parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=True)
-    return parser.parse_args_into_dataclasses(arguments)
-
-
-def main(arguments: list[str] | None = None) -> DenseCLIPTrainer:
-    data_args, model_args, training_args = parse_arguments(arguments)
-    set_seed(training_args.seed)
-
-    class_names = read_class_names(data_args.dataset_dir)
-    train_dataset = load_folder_dataset(data_args.dataset_dir, "training", class_names)
-    eval_dataset = load_folder_dataset(data_args.dataset_dir, "validation", class_names)
-
-    model = build_model(model_args, class_names)
+def build_trainer(
+    model: DenseCLIPForSemanticSegmentation,
+    data: SegmentationData,
+    data_args: DataArguments,
+    training_args: DenseCLIPTrainingArguments,
+) -> DenseCLIPTrainer:
+    """The Trainer of this model on these data, with the published augmentation."""
     image_processor = DenseCLIPImageProcessor(
-        size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
+        size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side},
+        do_reduce_labels=data.reduce_labels,
     )
-
     train_transform = TrainingTransform(
+        image_processor,
         crop_size=(data_args.crop_size[0], data_args.crop_size[-1]),
-        short_side=data_args.short_side,
-        long_side=data_args.long_side,
-        image_mean=image_processor.image_mean,
-        image_std=image_processor.image_std,
         scale_range=tuple(data_args.scale_range),
+        max_class_share=data_args.max_class_share,
         seed=training_args.seed,
     )
     trainer = DenseCLIPTrainer(
         model=model,
         args=training_args,
-        train_dataset=train_dataset.with_transform(train_transform),
-        eval_dataset=eval_dataset.with_transform(EvaluationTransform(image_processor)),
+        train_dataset=with_transform(data.train, train_transform),
+        eval_dataset=data.validation.with_transform(EvaluationTransform(image_processor)),
         processing_class=image_processor,
         callbacks=[AugmentationEpoch(train_transform)],
     )
-    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
-
-    metrics = trainer.evaluate()
-    trainer.save_metrics("eval", metrics)
-    if trainer.is_world_process_zero():
-        print(format_scores(trainer.scores, class_names))
-
-    trainer.save_model()
+    trainer.add_callback(SamplePanels(trainer, data.validation, training_args.num_sample_images))
     return trainer
 
 
+def describe_run(trainer: DenseCLIPTrainer) -> str:
+    """What is going to learn how fast, on how many images at a time; warns where that is not the recipe's number."""
+    args = trainer.args
+    per_device, accumulation = args.train_batch_size, args.gradient_accumulation_steps
+    batch_size = per_device * accumulation * args.world_size
+    lines = [
+        format_parameter_table(trainer.model, trainer.parameter_groups()),
+        "",
+        f"effective batch: {batch_size} images = {per_device} per device x {accumulation} accumulated x"
+        f" {args.world_size} process{'' if args.world_size == 1 else 'es'}",
+        f"batch norm: {args.batch_norm}, statistics over"
+        f" {per_device * (1 if args.batch_norm == 'local' else args.world_size)} images at a time",
+    ]
+    if args.recipe_batch_size not in (None, batch_size):
+        logger.warning(
+            f"The effective batch is {batch_size}, the recipe's learning rate was chosen for {args.recipe_batch_size}"
+            " and its figures come from that. Reach it by --per_device_train_batch_size and"
+            " --gradient_accumulation_steps, or name your machine by --recipe_hardware (see the recipe's first lines)."
+        )
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

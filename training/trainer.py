@@ -11,87 +11,36 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The Hugging Face Trainer with DenseCLIP's learning rates and with evaluation by one confusion matrix."""
+"""The Hugging Face Trainer with DenseCLIP's learning rates, losses, batch norms, and evaluation at original size."""
 
+import heapq
 import math
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
+from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy
+from transformers.utils import logging
 
-from .data import collate_for_evaluation
-from .metrics import SegmentationScores, confusion_matrix, mean_iou_from_confusion
+from modeling_denseclip import average_probabilities
 
-
-# The first part of a parameter's name says which part of the model it belongs to.
-IMAGE_ENCODER = ("image_encoder",)
-TEXT_ENCODER = ("text_encoder", "text_projection")
-
-
-@dataclass
-class DenseCLIPTrainingArguments(TrainingArguments):
-    """[`TrainingArguments`], and what is DenseCLIP's own."""
-
-    image_encoder_lr_multiplier: float = field(
-        default=1.0,
-        metadata={"help": "Factor on the learning rate of the image encoder; 0.1 keeps CLIP's weights close."},
-    )
-    freeze_text_encoder: bool = field(
-        default=False, metadata={"help": "Do not train the text encoder and its projection; the contexts still train."}
-    )
-    # The transforms read columns of which the model's forward knows nothing.
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Has to stay False here."})
+from .averaging import AveragedWeights
+from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
+from .losses import SegmentationLoss, read_class_weights
+from .metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
+from .optimization import build_parameter_groups, freeze_text_encoder, published_poly
+from .push import HUB_ERRORS, explain_hub_error, push_directory
+from .transforms import collate_for_evaluation, normalize_batch
 
 
-def freeze_text_encoder(model: nn.Module) -> None:
-    """Freeze the text encoder and its projection. The learned contexts in its input are left trainable."""
-    for name, parameter in model.named_parameters():
-        if name.split(".")[0] in TEXT_ENCODER:
-            parameter.requires_grad_(False)
+logger = logging.get_logger(__name__)
 
-
-def build_parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, image_encoder_lr_multiplier: float = 1.0
-) -> list[dict]:
-    """
-    Sort the trainable parameters into the groups of the published recipe.
-
-    The image encoder has a learning rate of its own. Everything decays but the norms in the context decoder's layers
-    (not those around its projections, whose published names do not say that they are norms).
-
-    Args:
-        model (`nn.Module`): a DenseCLIP model; parameters with `requires_grad=False` are left out.
-        learning_rate (`float`): the rate of all that is not the image encoder.
-        weight_decay (`float`): the decoupled weight decay.
-        image_encoder_lr_multiplier (`float`, *optional*, defaults to 1.0): factor on the image encoder's rate.
-
-    Returns:
-        `list[dict]`: groups for a `torch.optim.Optimizer`, each trainable parameter in exactly one, in a fixed order
-        (a checkpoint of the optimizer knows its groups by their order only); empty groups are left out.
-
-    Source: `paramwise_cfg` of the published configurations.
-    """
-    groups = {
-        "image_encoder": {"lr": learning_rate * image_encoder_lr_multiplier, "weight_decay": weight_decay},
-        "decay": {"lr": learning_rate, "weight_decay": weight_decay},
-        "no_decay": {"lr": learning_rate, "weight_decay": 0.0},
-    }
-    for group in groups.values():
-        group["params"] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        part = name.split(".")[0]
-        if part in IMAGE_ENCODER:
-            groups["image_encoder"]["params"].append(parameter)
-        elif name.startswith("context_decoder.layers.") and "norm" in name:
-            groups["no_decay"]["params"].append(parameter)
-        else:
-            groups["decay"]["params"].append(parameter)
-    return [{"name": name, **group} for name, group in groups.items() if group["params"]]
+NUM_WORST_IMAGES = 20
 
 
 class DenseCLIPTrainer(Trainer):
@@ -99,31 +48,111 @@ class DenseCLIPTrainer(Trainer):
     Trains DenseCLIP with its parameter groups, and evaluates it at the original size of the masks.
 
     Evaluation keeps no logits: each image's are brought to the size of its mask, turned into classes by the image
-    processor's `post_process_semantic_segmentation`, and counted in one confusion matrix, summed over processes.
+    processor's `post_process_semantic_segmentation`, and counted in one confusion matrix, summed over processes. An
+    image that an [`EvaluationTransform`] brings in several sizes is evaluated at all of them, each mirrored as well,
+    and the probabilities are averaged.
 
-    It reports `eval_mean_iou`, `eval_mean_accuracy`, `eval_overall_accuracy`, and per class `eval_iou/<name>` and
-    `eval_accuracy/<name>`, all fractions in [0, 1]; a class for which a score is not defined has no key. `scores`
-    holds the last evaluation's [`SegmentationScores`].
+    It reports `eval_mean_iou`, `eval_mean_accuracy`, `eval_overall_accuracy`, `eval_frequency_weighted_iou`, and per
+    class `eval_iou/<name>` and `eval_accuracy/<name>`, all fractions in [0, 1]; a class for which a score is not
+    defined has no key.
 
     Pass the image processor as `processing_class`: it is saved with every checkpoint.
+
+    Attributes:
+        scores ([`SegmentationScores`], *optional*): of the last evaluation.
+        confusion (`torch.Tensor` of shape `(num_labels, num_labels)`, *optional*): of the last evaluation.
+        worst_images (`list[tuple[float, int]]`): of the last evaluation, at most 20: mean IoU over the classes that
+            the image's labels or its prediction hold, and `index` of the row; the worst first.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.args.freeze_text_encoder:
             freeze_text_encoder(self.model)
+        if self.args.world_size > 1 and self.args.batch_norm != "local":
+            synchronize_batch_norm(self.model, self.args.device)
+        self._frozen_norms = pretrained_batch_norms(self.model) if self.args.batch_norm == "frozen" else []
+
+        class_weights = None
+        if self.args.class_weights is not None:
+            class_weights = read_class_weights(self.args.class_weights, self.model.config.num_labels)
+        self.loss_function = SegmentationLoss(
+            self.model.config,
+            class_weights=class_weights,
+            ohem_threshold=self.args.ohem_threshold,
+            ohem_min_kept=self.args.ohem_min_kept,
+            dice_weight=self.args.dice_weight,
+        )
+        self._loss_parts: dict[str, torch.Tensor] = {}
+        self._num_loss_parts = 0
+
+        self.averaged_weights: AveragedWeights | None = None
+        if self.args.ema_decay is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("--ema_decay needs whole weights on every device; FSDP and DeepSpeed shard them.")
+            self.averaged_weights = AveragedWeights(self.model, self.args.ema_decay)
+            self.add_callback(_UpdateAverage(self.averaged_weights))
+
         self.scores: SegmentationScores | None = None
-        self._confusion: torch.Tensor | None = None
+        self.confusion: torch.Tensor | None = None
+        self.worst_images: list[tuple[float, int]] = []
+        self._push: Future | None = None
+
+    # ------------------------------------------------------------------------------------------------- optimisation
+
+    def parameter_groups(self) -> list[dict]:
+        """The groups of the optimizer that training will use."""
+        return build_parameter_groups(
+            self.model, self.args.learning_rate, self.args.weight_decay, self.args.image_encoder_lr_multiplier
+        )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
-            parameter_groups = build_parameter_groups(
-                model, self.args.learning_rate, self.args.weight_decay, self.args.image_encoder_lr_multiplier
-            )
-            self.optimizer = optimizer_class(parameter_groups, **optimizer_kwargs)
+            self.optimizer = optimizer_class(self.parameter_groups(), **optimizer_kwargs)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        if self.args.lr_schedule != "published_poly":
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            self.lr_scheduler = published_poly(
+                self.optimizer if optimizer is None else optimizer,
+                num_training_steps,
+                self.args.get_warmup_steps(num_training_steps),
+                self.args.lr_power,
+                self.args.min_learning_rate,
+                self.args.warmup_start_ratio,
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # Here, since each training step begins by putting all of the model into training mode.
+        for norm in self._frozen_norms:
+            norm.eval()
+        if "sizes" in inputs:  # a training batch as it came from the workers
+            inputs = normalize_batch(inputs, self.processing_class)
+        outputs = model(pixel_values=inputs["pixel_values"])
+        parts = self.loss_function(outputs, inputs["labels"])
+        if model.training:
+            for name, part in parts.items():
+                self._loss_parts[name] = self._loss_parts.get(name, 0) + part.detach()
+            self._num_loss_parts += 1
+        loss = sum(parts.values())
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # The Trainer's own training logs, which come on all processes, are the ones with a plain "loss".
+        if "loss" in logs and self._num_loss_parts:
+            for name, total in self._loss_parts.items():
+                mean = self.accelerator.reduce(total / self._num_loss_parts, reduction="mean")
+                logs[f"loss_{name}"] = mean.item()
+            self._loss_parts, self._num_loss_parts = {}, 0
+        super().log(logs, start_time)
+
+    # --------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         # Training stacks crops of one size; evaluation collects images of any.
@@ -133,42 +162,93 @@ class DenseCLIPTrainer(Trainer):
         finally:
             self.data_collator = training_collator
 
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        if self.averaged_weights is None:
+            return super().evaluate(*args, **kwargs)
+        with self.averaged_weights.applied():
+            return super().evaluate(*args, **kwargs)
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Count the classes of a batch of images of any sizes. Returns the mean loss and neither logits nor labels."""
+        """Count the classes of a batch of images of any sizes. Returns neither loss nor logits nor labels."""
         inputs = self._prepare_inputs(inputs)
-        pairs = list(zip(inputs["pixel_values"], inputs["labels"], strict=True))
-        losses = []
-        # The filling images that a process may hold at the very end only contribute to the loss.
-        for image_index, (pixel_values, labels) in enumerate(pairs):
+        images = list(zip(inputs["pixel_values"], inputs["labels"], inputs["index"], strict=True))
+        # The filling images that a process may hold at the very end are not counted, but all processes run them.
+        num_to_count = self._num_images_to_count(len(images))
+        for position, (copies, labels, index) in enumerate(images):
             with torch.no_grad(), self.compute_loss_context_manager():
-                outputs = model(pixel_values=pixel_values[None], labels=labels[None])
-            losses.append(outputs.loss.detach().mean())
-            if image_index < self._num_images_to_count(len(pairs)):
-                (segmentation,) = self.processing_class.post_process_semantic_segmentation(
-                    outputs, target_sizes=[tuple(labels.shape)]
-                )
-                self._confusion += confusion_matrix(
-                    segmentation, labels, self.model.config.num_labels, self.model.config.ignore_index
-                )
-        return torch.stack(losses).mean(), None, None
+                segmentation, loss = self.segment_for_scoring(model, copies, labels)
+            if position < num_to_count:
+                self._count(segmentation, labels, loss, index)
+        return None, None, None
+
+    def segment_for_scoring(
+        self, model: nn.Module, copies: list[torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Segment one image at the size of its labels.
+
+        Args:
+            model (`nn.Module`): in evaluation mode.
+            copies (`list[torch.Tensor]`): the image, `(3, height, width)`; in several sizes for multi-scale testing.
+            labels (`torch.Tensor` of shape `(height, width)`): ids; also what the loss is computed with.
+
+        Returns:
+            The class id of each pixel, of the shape of `labels`, and the loss of a single-scale image.
+        """
+        if len(copies) > 1:
+            probabilities = average_probabilities(model, [copy[None] for copy in copies], tuple(labels.shape))
+            return probabilities[0].argmax(dim=0), None
+        inputs = {"pixel_values": copies[0][None], "labels": labels[None]}
+        loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        (segmentation,) = self.processing_class.post_process_semantic_segmentation(
+            outputs, target_sizes=[tuple(labels.shape)]
+        )
+        return segmentation, loss.detach()
+
+    def _count(self, segmentation: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | None, index: int) -> None:
+        config = self.model.config
+        if loss is not None:
+            self._loss_sum += loss
+        confusion = confusion_matrix(segmentation, labels, config.num_labels, config.ignore_index)
+        self._metric.add_counts(confusion)
+        self._num_counted += 1
+        mean_iou = mean_iou_from_confusion(confusion.cpu()).mean_iou
+        if not math.isnan(mean_iou):
+            # A heap whose root is the best of the worst.
+            heapq.heappush(self._worst, (-mean_iou, int(index)))
+            if len(self._worst) > NUM_WORST_IMAGES:
+                heapq.heappop(self._worst)
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
         config = self.model.config
-        self._confusion = torch.zeros((config.num_labels,) * 2, dtype=torch.int64, device=self.args.device)
+        self._metric, self._num_counted, self._worst = MeanIoU(), 0, []
+        self._loss_sum = torch.zeros((), device=self.args.device)
         output = super().evaluation_loop(
             dataloader, description, True, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
         )
-        confusion = self.accelerator.reduce(self._confusion, reduction="sum").cpu()
-        if not confusion.any():
+        self._metric.sum_over_processes(self._sum_over_processes)
+        counted = int(self._sum_over_processes(torch.tensor(self._num_counted)))
+        if counted != self.num_examples(dataloader):
+            raise RuntimeError(f"{counted} images were counted of {self.num_examples(dataloader)}.")
+        self.confusion = self._metric.confusion(config.num_labels, config.ignore_index).cpu()
+        if not self.confusion.any():
             raise ValueError(
                 f"All labels are {config.ignore_index} (unlabelled): there is nothing to score in this set."
             )
-        self.scores = mean_iou_from_confusion(confusion)
+        self.scores = mean_iou_from_confusion(self.confusion)
+        worst = gather_object([(-negative, index) for negative, index in self._worst])
+        self.worst_images = sorted(worst)[:NUM_WORST_IMAGES]
+        loss = self._sum_over_processes(self._loss_sum).item() / counted
+        if loss > 0:  # multi-scale testing has none
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
         for name, value in _named_scores(self.scores, config.id2label).items():
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
+
+    def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(tensor.to(self.args.device), reduction="sum")
 
     def _num_images_to_count(self, batch_size: int) -> int:
         """
@@ -181,6 +261,106 @@ class DenseCLIPTrainer(Trainer):
             return min(batch_size, max(0, state.remainder - self.args.process_index * self.args.eval_batch_size))
         return batch_size
 
+    # ------------------------------------------------------------------------------------------- checkpoints and Hub
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        Save model, code, tokenizer and image processor. The model of the run itself (without `output_dir`) is the
+        averaged one where weights are averaged; checkpoints hold the weights that training goes on from.
+        """
+        if self.averaged_weights is None or output_dir is not None:
+            super().save_model(output_dir, _internal_call)
+        else:
+            with self.averaged_weights.applied():
+                super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.averaged_weights is not None and self.args.should_save:
+            self.averaged_weights.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.averaged_weights is not None and checkpoint is not None:
+            self.averaged_weights.load(checkpoint)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """
+        Make the repository before anything is trained for it.
+
+        Raises:
+            OSError: says what is wrong with token, name or connection; see [`push_directory`].
+        """
+        try:
+            super().init_hf_repo(token, private)
+        except HUB_ERRORS as error:
+            repo_id = self.args.hub_model_id or Path(self.args.output_dir).name
+            state = "Nothing was trained yet. Without --push_to_hub no Hub is needed."
+            raise explain_hub_error(error, repo_id, token or self.args.hub_token, state) from error
+
+    def push_to_hub(self, commit_message: str = "End of training", **card) -> str | None:
+        """
+        Save the model of the run and push it with its card, as one commit.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`): the message.
+            card: `recipe` and `base_model` of [`push_directory`].
+
+        Returns:
+            `str`: the address of the commit, on the main process.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo()
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.finish_push()
+        return push_directory(
+            self.args.output_dir,
+            self.hub_model_id,
+            token=self.args.hub_token,
+            private=self.args.hub_private_repo,
+            commit_message=commit_message,
+            **card,
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """
+        Push a whole checkpoint, code and tokenizer included, as one commit, beside the training. What goes wrong with
+        it is said and does not end the run: the next checkpoint is pushed anew.
+        """
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if self._push is not None:
+            if not self._push.done():
+                return
+            self.finish_push()
+        self._push = HfApi().run_as_future(
+            push_directory,
+            checkpoint_folder,
+            self.hub_model_id,
+            token=self.args.hub_token,
+            private=self.args.hub_private_repo,
+            commit_message=f"Training in progress, step {self.state.global_step}",
+        )
+
+    def finish_push(self) -> None:
+        """Wait for a push that runs beside the training."""
+        if self._push is not None:
+            push, self._push = self._push, None
+            try:
+                push.result()
+            except (OSError, ValueError) as error:
+                logger.warning(f"A checkpoint could not be pushed to the Hub: {error}")
+
+
+class _UpdateAverage(TrainerCallback):
+    def __init__(self, averaged_weights: AveragedWeights):
+        self.averaged_weights = averaged_weights
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.averaged_weights.update()
+
 
 def _named_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[str, float]:
     """The scores that are defined: the Trainer writes them as JSON, which has no NaN."""
@@ -188,6 +368,7 @@ def _named_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[
         "mean_iou": scores.mean_iou,
         "mean_accuracy": scores.mean_accuracy,
         "overall_accuracy": scores.overall_accuracy,
+        "frequency_weighted_iou": scores.frequency_weighted_iou,
     }
     for label, name in id2label.items():
         named[f"iou/{name}"] = float(scores.iou[label])

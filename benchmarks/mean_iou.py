@@ -1,0 +1,138 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Compares the `mean_iou` metric of this project with the public one of `evaluate`: results, time, memory.
+
+    python benchmarks/mean_iou.py [--public FOLDER_OR_NAME]
+
+Both get the same maps in batches, as stacked arrays, and compute once. They take turns in one process. "Regions" are
+maps as a model's logits make them: the largest of smooth random fields, of which some 4 % of the pixels border on
+another pair of label and prediction; "noise" is an id drawn for every pixel, which no segmentation looks like. Memory
+is the growth of the process's resident memory at its highest, sampled in a pass that is not timed.
+"""
+
+import argparse
+import statistics
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+
+OURS = Path(__file__).resolve().parents[1] / "training" / "metrics" / "mean_iou"
+HEIGHT, WIDTH, NUM_LABELS, IGNORE_INDEX = 512, 683, 150, 255
+NUM_REGION_CLASSES = 24  # in one image
+
+
+def draw_fields(generator: np.random.Generator) -> np.ndarray:
+    """Smooth random fields of shape `(num_region_classes, height, width)`: noise at low resolution, enlarged."""
+    fields = generator.normal(size=(NUM_REGION_CLASSES, 6, 8)).astype(np.float32)
+    size = (WIDTH, HEIGHT)
+    return np.stack([np.asarray(Image.fromarray(field).resize(size, Image.Resampling.BICUBIC)) for field in fields])
+
+
+def draw_regions(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A prediction that is right for most pixels, and a label with some unlabelled ones, of type uint8."""
+    fields = draw_fields(generator)
+    ids = generator.permutation(NUM_LABELS)[:NUM_REGION_CLASSES].astype(np.uint8)
+    label, prediction = ids[fields.argmax(axis=0)], ids[(fields + 0.35 * draw_fields(generator)).argmax(axis=0)]
+    label[:40, :60] = IGNORE_INDEX
+    return prediction, label
+
+
+def draw_noise(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A prediction and a label drawn pixel by pixel, of type uint8."""
+    prediction, label = generator.integers(0, NUM_LABELS, (2, HEIGHT, WIDTH), dtype=np.uint8)
+    label[:40, :60] = IGNORE_INDEX
+    return prediction, label
+
+
+def run(metric: evaluate.Metric, predictions: np.ndarray, labels: np.ndarray, batch_size: int) -> dict:
+    for start in range(0, len(labels), batch_size):
+        batch = slice(start, start + batch_size)
+        metric.add_batch(predictions=predictions[batch], references=labels[batch])
+    return metric.compute(num_labels=NUM_LABELS, ignore_index=IGNORE_INDEX)
+
+
+def measure_seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure_growth(function: Callable[[], object]) -> float:
+    """How far the resident memory of this process rises during a call, in MB."""
+    process, done, highest = psutil.Process(), threading.Event(), [0]
+    before = process.memory_info().rss
+
+    def sample():
+        while not done.wait(0.002):
+            highest[0] = max(highest[0], process.memory_info().rss)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    function()
+    done.set()
+    sampler.join()
+    return max(0, max(highest[0], process.memory_info().rss) - before) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--public", default="mean_iou", help="Folder of the public metric, or its name on the Hub.")
+    parser.add_argument("--num_maps", type=int, default=50)
+    parser.add_argument("--batch_size", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7, help="The median of so many is printed.")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # the public metric's, of types and of 0 / 0
+
+    public, ours = evaluate.load(arguments.public), evaluate.load(str(OURS))
+    num_threads = torch.get_num_threads()
+    print(f"{arguments.num_maps} maps of {HEIGHT} x {WIDTH}, {NUM_LABELS} classes, threads of torch: {num_threads}\n")
+    print("| Maps | Type | Public, ms/map | Ours, ms/map | Ratio | Public, MB | Ours, MB |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for kind, draw in (("regions", draw_regions), ("noise", draw_noise)):
+        generator = np.random.default_rng(0)
+        pairs = [draw(generator) for _ in range(arguments.num_maps)]
+        for dtype in (np.uint8, np.int64):
+            predictions, labels = (np.stack(maps).astype(dtype) for maps in zip(*pairs, strict=True))
+            run_public, run_ours = (
+                partial(run, metric, predictions, labels, arguments.batch_size) for metric in (public, ours)
+            )
+            results = run_ours()
+            for name, value in run_public().items():
+                np.testing.assert_allclose(results[name], value, rtol=1e-12, err_msg=name)
+            ours_mb, public_mb = measure_growth(run_ours), measure_growth(run_public)
+            seconds = [(measure_seconds(run_public), measure_seconds(run_ours)) for _ in range(arguments.rounds)]
+            public_ms, ours_ms = (
+                1000 * statistics.median(column) / arguments.num_maps for column in zip(*seconds, strict=True)
+            )
+            ratio = statistics.median(public_seconds / ours_seconds for public_seconds, ours_seconds in seconds)
+            print(
+                f"| {kind} | {dtype.__name__} | {public_ms:.2f} | {ours_ms:.2f} | {ratio:.0f} x | {public_mb:.0f} | "
+                f"{ours_mb:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`python -m training.evaluate`: what it writes, by which protocol, and what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from modeling_denseclip import DenseCLIPImageProcessor
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
+from training.evaluate import main
+from training.evaluation import describe_protocol
+
+
+SIZE = {"shortest_edge": 64, "longest_edge": 160}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model that gives every class to some pixels, and slides its window."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    processor = DenseCLIPImageProcessor(size=SIZE)
+    pictures = processor([draw_picture(160, 96, seed) for seed in range(4)], return_tensors="pt").pixel_values
+    model = spread_classes(
+        tiny_model("resnet", inference_mode="slide", window_size=(64, 64), window_stride=(40, 40)), pictures
+    )
+    model.tokenizer = make_tiny_tokenizer()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def write_data(folder, reduce=False, names=TINY_CLASS_NAMES):
+    (folder / "classes.txt").write_text("\n".join(names))
+    generator = np.random.default_rng(0)
+    for index, (width, height) in enumerate([(120, 80), (90, 110), (100, 64)]):
+        mask = np.kron(generator.integers(0, 5, (4, 4)), np.ones((40, 40), dtype=int))[:height, :width]
+        mask[:6] = 255
+        if reduce:
+            mask = np.where(mask == 255, 0, mask + 1)
+        for kind in ("images", "annotations"):
+            (folder / kind / "validation").mkdir(parents=True, exist_ok=True)
+        draw_picture(width, height, index).save(folder / f"images/validation/{index}.png")
+        PIL.Image.fromarray(mask.astype(np.uint8)).save(folder / f"annotations/validation/{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def run(*words):
+    return main([*map(str, words), "--use_cpu", "true", "--dataloader_num_workers", "0"])
+
+
+def test_report_is_complete_and_says_its_protocol(checkpoint, data, tmp_path, capsys):
+    report = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path)
+    assert report == json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert report["protocol"] == {
+        "name": "SS",
+        "description": "SS, sliding window 64 x 64 with stride 40, short side 64, long side at most 160",
+        "inference_mode": "slide",
+        "window_size": [64, 64],
+        "window_stride": [40, 40],
+        "short_side": 64,
+        "long_side": 160,
+        "scales": [1.0],
+        "flip": False,
+    }
+    assert report["dataset"]["num_images"] == 3
+    assert sum(entry["pixels"] for entry in report["per_class"]) == 120 * 74 + 90 * 104 + 100 * 58
+    rows = list(csv.reader((tmp_path / "per_class.csv").open()))
+    assert set(TINY_CLASS_NAMES) <= {cell for row in rows for cell in row}
+    for picture in ("confusion_matrix.png", "worst_images.jpg"):
+        PIL.Image.open(tmp_path / picture).verify()
+    assert report["protocol"]["description"] in capsys.readouterr().out
+
+
+def test_arguments_override_what_came_with_the_checkpoint(checkpoint, data, tmp_path):
+    slide = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path)
+    whole = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path, "--inference_mode", "whole")
+    small = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path, "--short_side", 48, "--long_side", 100)
+    other = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path, "--window_size", 56, "--window_stride", 28)
+    assert whole["protocol"]["inference_mode"] == "whole" and whole["protocol"]["window_size"] is None
+    assert (small["protocol"]["short_side"], small["protocol"]["long_side"]) == (48, 100)
+    assert (other["protocol"]["window_size"], other["protocol"]["window_stride"]) == ([56, 56], [28, 28])
+    assert len({result["mean_iou"] for result in (slide, whole, small, other)}) == 4
+
+
+def test_multi_scale_has_a_report_of_its_own(checkpoint, data, tmp_path):
+    run(checkpoint, "--data_dir", data, "--output_dir", tmp_path)
+    report = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path, "--multi_scale")
+    assert report["protocol"]["name"] == "MS" and report["protocol"]["flip"]
+    assert report["protocol"]["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    assert json.loads((tmp_path / "metrics.json").read_text())["protocol"]["name"] == "SS"
+    assert json.loads((tmp_path / "metrics_multi_scale.json").read_text()) == report
+
+
+def test_reduced_labels_give_the_same_scores(checkpoint, data, tmp_path):
+    (tmp_path / "data").mkdir()
+    reduced = write_data(tmp_path / "data", reduce=True)
+    expected = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path)
+    report = run(checkpoint, "--data_dir", reduced, "--reduce_labels", "true", "--output_dir", tmp_path)
+    assert report["per_class"] == expected["per_class"]
+
+
+@pytest.mark.parametrize("names", [TINY_CLASS_NAMES[::-1], TINY_CLASS_NAMES + ("tree",)])
+def test_classes_of_another_order_or_number_are_refused(checkpoint, tmp_path, names):
+    write_data(tmp_path, names=names)
+    with pytest.raises(ValueError, match="same names in the same order"):
+        run(checkpoint, "--data_dir", tmp_path, "--output_dir", tmp_path)
+
+
+def test_protocol_names_both_strides_where_they_differ():
+    model = tiny_model("resnet", inference_mode="slide", window_size=(64, 96), window_stride=(40, 50))
+    processor = DenseCLIPImageProcessor(size=SIZE)
+    assert "window 64 x 96 with stride 40 x 50" in describe_protocol(model.config, processor)["description"]

@@ -1,0 +1,360 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pushing a model to a Hub on loopback, and loading it from there in a process that has nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling_denseclip import DenseCLIPImageProcessor
+from tests.hub_server import READ_TOKEN, USER, WRITE_TOKEN, HubServer, read_card_head
+from tests.test_remote_code import PROLOGUE, ROOT, SIZE, assert_same, segment_here, settled_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, tiny_model
+from training.push import push_directory
+
+
+# Runs modules as `python -m` does, one after another, without importing torch for each.
+RUN_MODULES = """
+import contextlib, io, json, runpy, sys, time
+
+time.sleep = lambda seconds: None  # how long the client waits between its attempts is not our matter
+for line in sys.stdin:
+    sys.argv = json.loads(line)
+    output, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            runpy.run_module(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+            print(end.code)
+    print(json.dumps([code, output.getvalue()]), flush=True)
+"""
+
+LOAD_FROM_THE_HUB = """
+model = AutoModelForSemanticSegmentation.from_pretrained(directory, trust_remote_code=True)
+image_processor = AutoImageProcessor.from_pretrained(directory, trust_remote_code=True)
+segmenter = pipeline("image-segmentation", model=directory, trust_remote_code=True, device="cpu")
+without_task = pipeline(model=directory, trust_remote_code=True, device="cpu")
+check(model, image_processor, segmenter.model, segmenter.image_processor, without_task.model)
+
+def masks(segmenter):
+    return [
+        (segment["label"], torch.frombuffer(bytearray(segment["mask"].tobytes()), dtype=torch.uint8))
+        for segment in segmenter(picture)
+    ]
+
+results = segment(model, image_processor)
+results["masks"], results["without_task"] = masks(segmenter), masks(without_task)
+results["kept"] = model.set_class_names(["person", "red wall"]).kept
+torch.save(results, output_path)
+print("done")
+"""
+
+
+def make_environment(hub: HubServer, home: Path, token: str | None = None) -> dict[str, str]:
+    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
+    return {
+        **{name: os.environ[name] for name in kept if name in os.environ},
+        **hub.environment(home, token),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+@pytest.fixture(scope="module")
+def running_hub():
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(running_hub):
+    running_hub.reset()
+    return running_hub
+
+
+@pytest.fixture(scope="module")
+def client(running_hub, tmp_path_factory):
+    home = tmp_path_factory.mktemp("client")
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_MODULES],
+        cwd=ROOT,
+        env=make_environment(running_hub, home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.fixture
+def push(client, hub):
+    """`python -m training.push ...` -> exit code, and what it wrote."""
+
+    def run(*words, token: str | None = WRITE_TOKEN) -> tuple[int, str]:
+        words = ["training.push", *map(str, words), *([] if token is None else ["--token", token])]
+        client.stdin.write(json.dumps(words) + "\n")
+        client.stdin.flush()
+        code, output = json.loads(client.stdout.readline())
+        assert "Traceback" not in output
+        return code, output
+
+    return run
+
+
+def save(model, directory: Path, **kwargs) -> Path:
+    model.tokenizer = make_tiny_tokenizer() if model.config.use_language else None
+    model.save_pretrained(directory, **kwargs)
+    DenseCLIPImageProcessor(size=SIZE).save_pretrained(directory)
+    return directory
+
+
+def uploads(hub: HubServer) -> int:
+    return sum(request.method == "PUT" for request in hub.requests)
+
+
+def test_a_pushed_model_is_all_that_its_user_needs(hub, push, tmp_path):
+    processor = DenseCLIPImageProcessor(size=SIZE)
+    model = settled_model("vit", processor)
+    directory = save(model, tmp_path / "run")
+    # What a run leaves beside its model.
+    for name in (
+        "optimizer.pt",
+        "training_args.bin",
+        "trainer_state.json",
+        "checkpoint-2/model.safetensors",
+        "log.txt",
+    ):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(b"not for the Hub")
+    repo_id = f"{USER}/tiny"
+
+    code, output = push(directory, repo_id)
+    assert code == 0, output
+    assert hub.commits(repo_id) == ["initial commit", "Upload DenseCLIP"]
+    assert f"{hub.url}/{repo_id}/commit/{hub.sha(repo_id)}" in output
+    files = hub.files(repo_id)
+    assert files.keys() == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "README.md"),
+        *("tokenizer.json", "tokenizer_config.json"),
+        *(path.name for path in directory.glob("*.py")),
+    }
+    assert all(data == (directory / name).read_bytes() for name, data in files.items() if name != "README.md")
+    assert not (directory / "README.md").exists()
+    assert read_card_head(files)["pipeline_tag"] == "image-segmentation"
+
+    picture, elsewhere = draw_picture(133, 110, seed=7), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    picture.save(elsewhere / "picture.png")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-I", "-c", PROLOGUE + LOAD_FROM_THE_HUB, str(ROOT), repo_id),
+            *(str(elsewhere / "picture.png"), str(elsewhere / "results.pt")),
+        ],
+        cwd=elsewhere,
+        env=make_environment(hub, elsewhere),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stdout + result.stderr
+    results = torch.load(elsewhere / "results.pt", weights_only=True)
+    expected = segment_here(model, processor, picture)
+    assert_same(results, expected)
+    for name in ("masks", "without_task"):
+        segmentation = torch.full_like(expected["mask"], -1)
+        for label, mask in results[name]:
+            segmentation[mask.unflatten(0, picture.size[::-1]) > 0] = TINY_CLASS_NAMES.index(label)
+        assert torch.equal(segmentation, expected["mask"]), name
+    assert results["kept"] == ("person",)  # by the tokenizer that was pushed
+
+
+def test_an_upload_cut_in_the_middle_changes_nothing_and_the_next_completes_it(hub, push, tmp_path):
+    repo_id = f"{USER}/tiny"
+    first, second = tiny_model("vit", use_language=False), tiny_model("vit", use_language=False, seed=1)
+    assert push(save(first, tmp_path / "first"), repo_id)[0] == 0
+    before = hub.files(repo_id)
+    directory = save(second, tmp_path / "second", max_shard_size="100KB")
+    shards = {path.name for path in directory.glob("*.safetensors")}
+    assert len(shards) > 2
+
+    hub.cut_uploads(first=2)
+    code, output = push(directory, repo_id)
+    assert code == 1
+    assert len(hub.blobs) == 2, "the weights of before, and the one upload that was not cut"
+    assert f"The connection to {hub.url} failed" in output
+    assert f"Nothing was committed to {repo_id}" in output
+    assert str(directory) in output
+    assert hub.files(repo_id) == before
+    assert len(hub.commits(repo_id)) == 2
+
+    # As much is lost where the commit itself is cut.
+    hub.cut_uploads(None)
+    hub.refuse("/commit/", status=None)
+    code, output = push(directory, repo_id)
+    assert code == 1
+    assert f"The connection to {hub.url} failed" in output
+    assert hub.files(repo_id) == before
+
+    hub.refuse(None)
+    sent = uploads(hub)
+    code, output = push(directory, repo_id)
+    assert code == 0, output
+    assert uploads(hub) == sent, "what had arrived is not sent again"
+    files = hub.files(repo_id)
+    assert all(files[name] == (directory / name).read_bytes() for name in shards)
+    # The former weights would be loaded in place of the shards.
+    assert {name for name in files if name.endswith(".safetensors")} == shards
+    assert len(hub.commits(repo_id)) == 3
+
+
+def test_a_bad_token_is_named_and_ends_the_command(hub, push, tmp_path):
+    directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
+    result = subprocess.run(
+        [sys.executable, "-m", "training.push", str(directory), f"{USER}/tiny"],
+        cwd=ROOT,
+        env=make_environment(hub, tmp_path, token="hf_wrong"),
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: The Hub refuses the token (Invalid credentials in Authorization header)")
+    assert f"{hub.url}/settings/tokens" in line
+    assert "hf_wrong" not in line
+    assert hub.requests[0].token == "hf_wrong"
+
+    code, output = push(directory, f"{USER}/tiny", token=None)
+    assert code == 1
+    assert "No token was given" in output
+    assert "hf auth login" in output
+    code, output = push(directory, f"{USER}/tiny", token=READ_TOKEN)
+    assert code == 1
+    assert f"The token may not write to {USER}/tiny" in output
+    code, output = push(directory, "another/tiny")
+    assert code == 1
+    assert "The token may not write to another/tiny" in output
+    hub.refuse("/api/repos/create", status=418, message="Short and stout")
+    code, output = push(directory, f"{USER}/tiny")
+    assert code == 1
+    assert "status 418 (Short and stout)" in output
+    assert not hub.repositories
+
+
+def test_branch_privacy_and_a_name_without_its_owner(hub, push, tmp_path):
+    directory = save(tiny_model("resnet", use_language=False), tmp_path / "run")
+    code, output = push(directory, "tiny", "--private", "--revision", "trial", "--commit_message", "First trial")
+    assert code == 0, output
+    repo_id = f"{USER}/tiny"
+    assert hub.repositories["model", repo_id].private
+    assert hub.commits(repo_id) == ["initial commit"]
+    assert hub.commits(repo_id, "trial") == ["initial commit", "First trial"]
+    assert f'model="{repo_id}"' in hub.files(repo_id, "trial")["README.md"].decode()
+    # Once more, on both branches that exist now.
+    assert push(directory, repo_id, "--revision", "trial", "--commit_message", "Again")[0] == 0
+    assert hub.commits(repo_id, "trial")[-1] == "First trial", "nothing has changed"
+    assert push(directory, repo_id)[0] == 0
+    assert hub.files(repo_id) == hub.files(repo_id, "trial")
+
+
+def test_a_card_that_somebody_wrote_or_edited_is_pushed_as_it_is(hub, push, tmp_path):
+    repo_id = f"{USER}/tiny"
+    directory = save(tiny_model("resnet", use_language=False), tmp_path / "run")
+    (directory / "metrics.json").write_text(
+        json.dumps(
+            {
+                "protocol": {"name": "SS", "description": "SS, whole image, short side 96"},
+                "dataset": {"name": "Scenes", "split": "validation", "num_images": 3},
+                **{"mean_iou": 0.25, "mean_accuracy": 0.5, "overall_accuracy": 0.75},
+            }
+        )
+    )
+    recipe = ROOT / "configuration" / "recipes" / "ade20k" / "clip_fpn_rn50.yaml"
+    assert push(directory, repo_id, "--recipe", recipe)[0] == 0
+    generated = hub.files(repo_id)["README.md"].decode()
+    assert "| Scenes validation, 3 images | SS, whole image, short side 96 |  | 25.00 | 50.00 | 75.00 |" in generated
+    assert "configuration/recipes/ade20k/clip_fpn_rn50.yaml" in generated
+    assert "metrics.json" in hub.files(repo_id)
+
+    # A generated one, as a copy of the repository brings it along, is written anew: here without the recipe.
+    (directory / "README.md").write_text(generated)
+    assert push(directory, repo_id)[0] == 0
+    assert "clip_fpn_rn50" not in hub.files(repo_id)["README.md"].decode()
+    assert (directory / "README.md").read_text() == generated
+
+    edited = generated.replace("## Limits", "## Limits\n\n- It has never seen snow.")
+    (directory / "README.md").write_text(edited)
+    assert push(directory, repo_id)[0] == 0
+    assert hub.files(repo_id)["README.md"].decode() == edited == (directory / "README.md").read_text()
+
+
+# In this process the Hub is switched off, so a request would be a ConnectionError.
+
+
+@pytest.mark.parametrize(
+    ("removed", "said"),
+    [
+        ("preprocessor_config.json", r"preprocessor_config\.json: `image_processor\.save_pretrained`"),
+        ("model.safetensors", r"\*\.safetensors, the weights: `model\.save_pretrained`"),
+        ("tokenizer*", r"tokenizer\.json: `CLIPTokenizer\.from_pretrained"),
+        ("text_cache_denseclip.py", r"text_cache_denseclip\.py: `save_pretrained`"),  # which others import
+        ("config.json", r"no config\.json, .* or the Trainer"),
+    ],
+)
+def test_a_directory_that_lacks_something_is_refused_before_anything_is_sent(removed, said, tmp_path):
+    directory = save(tiny_model("vit"), tmp_path / "run")
+    for path in directory.glob(removed):
+        path.unlink()
+    with pytest.raises(ValueError, match=said) as raised:
+        push_directory(directory, f"{USER}/tiny", token=WRITE_TOKEN)
+    assert "nothing was sent" in str(raised.value)
+
+
+def test_a_directory_that_does_not_load_is_refused(tmp_path):
+    directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"neck_hidden_size": 24}))
+    with pytest.raises(ValueError, match="does not load"):
+        push_directory(directory, f"{USER}/tiny")
+    (directory / "config.json").write_text(json.dumps(config | {"model_type": "segformer"}))
+    with pytest.raises(ValueError, match="'segformer', not a DenseCLIP"):
+        push_directory(directory, f"{USER}/tiny")
+    (directory / "config.json").write_text(json.dumps(config))
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    bias = tensors.pop("decode_head.classifier.bias")
+    # Transformers would load it, and only report that these weights are random.
+    save_file(tensors | {"decode_head.old_bias": bias}, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"2 tensors are.* decode_head\.classifier\.bias, decode_head\.old_bias"):
+        push_directory(directory, f"{USER}/tiny")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="does not load"):
+        push_directory(directory, f"{USER}/tiny")
+
+
+def test_a_malformed_name_and_offline_mode_are_errors(tmp_path):
+    directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
+    for name in ("a/b/c", "someone/my model", "someone/tiny.git"):
+        with pytest.raises(ValueError, match=f"'{name}' is no name of a repository"):
+            push_directory(directory, name)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE"):
+        push_directory(directory, f"{USER}/tiny")

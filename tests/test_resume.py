@@ -1,0 +1,160 @@
+"""A run that is killed and gone on from ends with the weights of a run that was never stopped, to the last bit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config
+from training.checkpoints import checkpoint_to_resume
+
+
+ROOT = Path(__file__).resolve().parents[1]
+# Where the run is killed: before which forward pass (two make a step), or while which file of a checkpoint is due.
+# Steps 2, 4, 6 and the last, 7, are saved; an epoch has 3 steps.
+KILLS = {
+    "before the first checkpoint": {"forward": 3},
+    "in the middle of an accumulation": {"forward": 6},
+    "after the end of an epoch": {"forward": 7},
+    "right after a checkpoint": {"forward": 9},
+    "while a checkpoint is written": {"saving": 4},
+    "in the last step": {"forward": 14},
+}
+
+# One process imports everything, then each run is a fork of it.
+DRIVER = """
+import json, os, signal, sys
+from training import train
+from training.trainer import DenseCLIPTrainer
+
+words, output, kills = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def arm(forward=None, saving=None):
+    state = {"forward": 0}
+    training_step, save_rng_state = DenseCLIPTrainer.training_step, DenseCLIPTrainer._save_rng_state
+
+    def counted(self, *args, **kwargs):
+        state["forward"] += 1
+        if state["forward"] == forward:
+            kill()
+        return training_step(self, *args, **kwargs)
+
+    def interrupted(self, output_dir):
+        if self.state.global_step == saving:
+            kill()
+        return save_rng_state(self, output_dir)
+
+    DenseCLIPTrainer.training_step, DenseCLIPTrainer._save_rng_state = counted, interrupted
+
+def fork(name, *extra, kill_at=None):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        if kill_at is not None:
+            arm(**kill_at)
+        train.main([*words, "--output_dir", f"{output}/{name}", *extra])
+        sys.stdout.flush()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+codes = {"straight": [fork("straight")]}
+for name, kill_at in kills.items():
+    codes[name] = [fork(name, kill_at=kill_at), fork(name, "--resume_from_checkpoint", "last")]
+print("CODES", json.dumps(codes))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    generator = np.random.default_rng(0)
+    for split, count in (("training", 6), ("validation", 2)):
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(count):
+            mask = np.kron(generator.integers(0, 5, (4, 6)), np.ones((16, 16))).astype(np.uint8)
+            image = generator.integers(0, 60, (64, 96, 3)).astype(np.uint8) + 40 * mask[..., None]
+            PIL.Image.fromarray(image).save(folder / "images" / split / f"{index}.png")
+            PIL.Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
+    (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+    # Everything that draws random numbers: stochastic depth, dropout, crops.
+    config = tiny_config("vit", drop_path_rate=0.3).to_diff_dict()
+    fields = {
+        name: value
+        for name, value in config.items()
+        if name not in ("id2label", "label2id", "class_names", "class_token_ids", "transformers_version")
+    }
+    (folder / "model.json").write_text(json.dumps(fields))
+    make_tiny_tokenizer().save_pretrained(folder / "tokenizer")
+    words = (
+        f"--data_dir {folder} --config {folder}/model.json --tokenizer {folder}/tokenizer --short_side 64"
+        " --long_side 128 --crop_size 64 --max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 2"
+        " --save_strategy steps --save_steps 2 --eval_strategy steps --eval_steps 3 --learning_rate 1e-2"
+        " --ema_decay 0.7 --lr_schedule published_poly --warmup_steps 2 --use_cpu true --report_to none"
+        " --disable_tqdm true --num_sample_images 0 --logging_steps 1"
+    ).split()
+    output = folder / "runs"
+    command = [sys.executable, "-c", DRIVER, json.dumps(words), str(output), json.dumps(KILLS)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "CODES" in result.stdout, result.stdout + result.stderr
+    codes = json.loads(result.stdout.split("CODES")[1])
+    assert codes == {"straight": [0], **{name: [-9, 0] for name in KILLS}}, result.stderr
+    return output, result.stderr
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_killed_and_resumed_run_ends_like_a_straight_one(runs, name):
+    output, _ = runs
+    straight, resumed = (load_file(output / run / "model.safetensors") for run in ("straight", name))
+    assert straight.keys() == resumed.keys()
+    for tensor_name, tensor in straight.items():
+        assert torch.equal(tensor, resumed[tensor_name]), tensor_name
+    # The averaged weights are what is saved; those that were trained are in the last checkpoint.
+    last = [load_file(output / run / "checkpoint-7" / "model.safetensors") for run in ("straight", name)]
+    assert all(torch.equal(tensor, last[1][tensor_name]) for tensor_name, tensor in last[0].items())
+    assert not torch.equal(straight["prompts.contexts"], last[0]["prompts.contexts"])
+    scores = [json.loads((output / run / "metrics.json").read_text())["mean_iou"] for run in ("straight", name)]
+    assert scores[0] == scores[1]
+
+
+def test_half_written_checkpoint_is_passed_over_and_named(runs):
+    output, stderr = runs
+    assert "checkpoint-4 was not written to its end" in stderr
+    # Gone on from step 2, it was written again.
+    assert checkpoint_to_resume(output / "while a checkpoint is written", "last").endswith("checkpoint-7")
+
+
+def make_checkpoint(folder: Path, step: int, state: str | None) -> Path:
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    if state is not None:
+        (checkpoint / "trainer_state.json").write_text(state)
+    return checkpoint
+
+
+def test_last_checkpoint_is_the_newest_complete_one(tmp_path):
+    assert checkpoint_to_resume(tmp_path, "last") is None
+    make_checkpoint(tmp_path, 900, "{}")
+    newest = make_checkpoint(tmp_path, 1000, "{}")  # not by the order of letters
+    make_checkpoint(tmp_path, 1100, None)
+    make_checkpoint(tmp_path, 1200, '{"epoch": 1.')
+    assert checkpoint_to_resume(tmp_path, "last") == str(newest)
+    assert checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-900")).endswith("-900")
+    with pytest.raises(ValueError, match="checkpoint-1100 is no complete checkpoint"):
+        checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-1100"))
+
+
+def test_new_run_does_not_mix_with_an_old_one(tmp_path):
+    make_checkpoint(tmp_path, 10, "{}")
+    with pytest.raises(ValueError, match="checkpoint-10 of an earlier run.*--resume_from_checkpoint last"):
+        checkpoint_to_resume(tmp_path, None)
+    assert checkpoint_to_resume(tmp_path / "other", None) is None

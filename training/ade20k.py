@@ -1,0 +1,170 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""ADE20K, 150 classes: read from an unpacked archive, or downloaded."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import datasets
+from filelock import FileLock
+from huggingface_hub.file_download import http_get
+from transformers.utils import logging
+
+from .segmentation_folder import SegmentationFolder
+
+
+logger = logging.get_logger(__name__)
+
+URL = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
+SHA1 = "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7"
+FOLDER = "ADEChallengeData2016"
+NUM_IMAGES = {"training": 20210, "validation": 2000}
+CLASSES_FILE = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
+
+
+class ADE20K(SegmentationFolder):
+    """
+    One split of ADE20K as the scene parsing challenge of 2016 published it: 20,210 and 2,000 images, 150 classes. In
+    its masks 0 is unlabelled and the first class has the id 1.
+
+    Args:
+        split (`str`): "training" or "validation".
+        data_dir (`str` or `Path`, *optional*): an unpacked `ADEChallengeData2016`, or the folder that holds it.
+            Without one the archive (about 1 GB) is downloaded and unpacked once, see [`download_ade20k`].
+        num_workers (`int`, *optional*, defaults to 1), cache_dir (`str` or `Path`, *optional*): as
+            [`SegmentationFolder`].
+
+    Raises:
+        `ValueError`: as [`SegmentationFolder`], and if `data_dir` is not such a folder. One with other numbers of
+        images is only warned about.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        data_dir: str | Path | None = None,
+        num_workers: int = 1,
+        cache_dir: str | Path | None = None,
+    ):
+        data_dir = download_ade20k(cache_dir) if data_dir is None else _find(Path(data_dir))
+        super().__init__(
+            data_dir,
+            split,
+            num_labels=len(read_classes()[0]),
+            reduce_labels=True,
+            num_workers=num_workers,
+            cache_dir=cache_dir,
+        )
+        if len(self.pairs) != NUM_IMAGES[split]:
+            logger.warning(
+                f"{data_dir} has {len(self.pairs):,} {split} images, where ADE20K has {NUM_IMAGES[split]:,}: do not "
+                "compare results with published ones."
+            )
+
+
+def read_classes() -> tuple[list[str], tuple[tuple[int, int, int], ...]]:
+    """The 150 names, in the order of ids after the reduction of the zero label, and their colours in RGB."""
+    classes = json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
+    return classes["classes"], tuple(map(tuple, classes["palette"]))
+
+
+def download_ade20k(
+    cache_dir: str | Path | None = None,
+    url: str = URL,
+    sha1: str = SHA1,
+    num_images: dict[str, int] = NUM_IMAGES,
+) -> Path:
+    """
+    Download and unpack the archive, unless that was done before. A download that was cut off goes on where it was, and
+    what is there under its final name is complete.
+
+    Args:
+        cache_dir (`str` or `Path`, *optional*, defaults to the cache of `datasets`): where it goes, and stays.
+        url, sha1 (`str`): the archive and its SHA-1.
+        num_images (`dict[str, int]`): how many images and masks its splits have.
+
+    Returns:
+        `Path`: the folder `ADEChallengeData2016`.
+
+    Raises:
+        `ValueError`: if the archive is not the official one, or its content is not.
+    """
+    parent = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "downloads"
+    folder, archive = parent / FOLDER, parent / f"{FOLDER}.zip"
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{archive}.lock"):  # several processes may start at once
+        if not folder.is_dir():
+            if not archive.is_file():
+                _download(url, sha1, archive)
+            _unpack(archive, folder, num_images)
+            archive.unlink()
+    return folder
+
+
+def _download(url: str, sha1: str, path: Path) -> None:
+    incomplete = path.with_name(f"{path.name}.incomplete")
+    # A process that ended between the last byte and the check left a file to which no server can add.
+    if not incomplete.is_file() or _sha1(incomplete) != sha1:
+        with open(incomplete, "ab") as file:
+            http_get(url, file, resume_size=file.tell(), displayed_filename=path.name)
+    found = _sha1(incomplete)
+    if found != sha1:
+        incomplete.unlink()
+        raise ValueError(
+            f"{url} was downloaded with the SHA-1 {found}, which has to be {sha1}, and is removed again. Try once "
+            "more, or download and unpack it yourself and name the folder (data_dir)."
+        )
+    incomplete.rename(path)
+
+
+def _unpack(archive: Path, folder: Path, num_images: dict[str, int]) -> None:
+    """Unpack into a temporary folder, look at it, and only then give it its name."""
+    temporary = folder.with_name(f"{folder.name}.incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with zipfile.ZipFile(archive) as content:
+        members = content.namelist()
+        for name in datasets.utils.tqdm(members, desc=f"Unpacking {archive.name}", unit=" files"):
+            content.extract(name, temporary)  # drops "..", drives and leading slashes
+    for split, expected in num_images.items():
+        for kind in ("images", "annotations"):
+            found = len(list((temporary / folder.name / kind / split).glob("*.*")))
+            if found != expected:
+                shutil.rmtree(temporary)
+                raise ValueError(
+                    f"{archive} holds {found:,} files in {folder.name}/{kind}/{split}, and has to hold {expected:,}. "
+                    "Remove it to download it again."
+                )
+    (temporary / folder.name).rename(folder)
+    shutil.rmtree(temporary)
+
+
+def _sha1(path: Path) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _find(data_dir: Path) -> Path:
+    for folder in (data_dir, data_dir / FOLDER):
+        if (folder / "images").is_dir():
+            return folder
+    raise ValueError(
+        f"{data_dir} holds neither images/ and annotations/ nor a folder {FOLDER} that does. Name the unpacked "
+        f"{FOLDER} or the folder around it, or none to have it downloaded."
+    )

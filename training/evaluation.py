@@ -1,0 +1,104 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What an evaluation was made by, and what it leaves behind: shared by training and `training.evaluate`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+from transformers import PreTrainedConfig
+
+from modeling_denseclip import DenseCLIPImageProcessor
+
+from .data import SegmentationData
+from .metrics.report import write_report
+from .panels import draw_comparison
+from .trainer import DenseCLIPTrainer
+from .visualize import contact_sheet
+
+
+def describe_protocol(
+    config: PreTrainedConfig, image_processor: DenseCLIPImageProcessor, scales: Sequence[float] = (1.0,)
+) -> dict:
+    """
+    By what rules figures come about; every one is written with these.
+
+    Args:
+        config ([`DenseCLIPConfig`]): how windows slide.
+        image_processor ([`DenseCLIPImageProcessor`]): how large images are.
+        scales (`Sequence[float]`, *optional*): several stand for multi-scale and flip.
+
+    Returns:
+        `dict`: for JSON; `name` is "SS" or "MS", `description` a line to print.
+    """
+    size = image_processor.size
+    short_side, long_side = size["shortest_edge"], size["longest_edge"]
+    is_multi_scale = len(scales) > 1
+    slides = config.inference_mode == "slide"
+    parts = [f"MS ({', '.join(f'{scale:g}' for scale in scales)}, each with flip)" if is_multi_scale else "SS"]
+    if slides:
+        (height, width), (step_y, step_x) = config.window_size, config.window_stride
+        stride = f"{step_y}" if step_y == step_x else f"{step_y} x {step_x}"
+        parts.append(f"sliding window {height} x {width} with stride {stride}")
+    else:
+        parts.append("whole images")
+    parts.append(f"short side {short_side}, long side at most {long_side}")
+    return {
+        "name": "MS" if is_multi_scale else "SS",
+        "description": ", ".join(parts),
+        "inference_mode": config.inference_mode,
+        "window_size": list(config.window_size) if slides else None,
+        "window_stride": list(config.window_stride) if slides else None,
+        "short_side": short_side,
+        "long_side": long_side,
+        "scales": list(scales),
+        "flip": is_multi_scale,
+    }
+
+
+def report_evaluation(
+    trainer: DenseCLIPTrainer, data: SegmentationData, output_dir: str | Path, scales: Sequence[float] = (1.0,)
+) -> dict:
+    """
+    Write what the trainer's last evaluation found: `metrics.json` (for multi-scale `metrics_multi_scale.json`),
+    tables, the confusion matrix and the worst images.
+
+    Returns:
+        `dict`: the content of the JSON file.
+    """
+    output_dir = Path(output_dir)
+    suffix = "_multi_scale" if len(scales) > 1 else ""
+    report = write_report(
+        output_dir,
+        trainer.scores,
+        trainer.confusion,
+        data.class_names,
+        protocol=describe_protocol(trainer.model.config, trainer.processing_class, scales),
+        dataset={"name": data.name, "split": "validation", "num_images": len(data.validation)},
+        summary_name=f"metrics{suffix}",
+    )
+    if trainer.worst_images:
+        draw_worst_images(trainer, data.validation).save(output_dir / f"worst_images{suffix}.jpg")
+    return report
+
+
+def draw_worst_images(trainer: DenseCLIPTrainer, rows: datasets.Dataset):
+    """Photograph, truth and prediction of each of the worst images, the worst first, as one picture."""
+    samples = trainer.eval_dataset
+    pictures, captions = [], []
+    for mean_iou, index in trainer.worst_images:
+        comparison = draw_comparison(trainer, rows[index], samples[index])
+        pictures += [comparison.photograph, comparison.truth, comparison.prediction]
+        captions += [rows[index]["name"], "truth", f"prediction: mIoU {100 * mean_iou:.1f}"]
+    return contact_sheet(pictures, captions, columns=3)

@@ -1,0 +1,374 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The written report of an evaluation: table, CSV, Markdown, JSON and a picture of the confusion matrix."""
+
+import csv
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from .mean_iou.mean_iou import SegmentationScores
+
+
+BACKGROUND, TEXT_COLOR, MUTED_COLOR, UNDEFINED_COLOR = (255, 255, 255), (32, 32, 32), (120, 120, 120), (226, 226, 226)
+LOW_COLOR, HIGH_COLOR = np.array([247, 251, 255]), np.array([8, 48, 107])  # of recall 0 and 1
+MATRIX_SIDE = 1800  # pixels; the cells of many classes share it, those of few are no larger than MAX_CELL
+MIN_CELL, MAX_CELL = 2, 96
+NUM_CONFUSED_PAIRS = 20
+
+
+def format_scores(scores: SegmentationScores, class_names: Sequence[str]) -> str:
+    """
+    Write the scores as a table in per cent, one row per class, the best IoU first.
+
+    A dash stands for a score that is not defined; such classes come last.
+    """
+    names = [_one_line(name) for name in class_names]
+    width = max(map(len, [*names, "classes present"]))
+    rule = "-" * (width + 18)
+    lines = [f"{'class':<{width}}  {'IoU':>7}  {'Acc':>7}", rule]
+    for label in _sort_by_iou(scores, class_names):
+        lines.append(
+            f"{names[label]:<{width}}  {_percent(scores.iou[label]):>7}  {_percent(scores.accuracy[label]):>7}"
+        )
+    lines.append(rule)
+    lines += [f"{name:<{width}}  {_percent(value):>7}" for name, value in _summary(scores)]
+    lines.append(f"{'classes present':<{width}}  {scores.num_classes_present:>7} of {len(class_names)}")
+    return "\n".join(lines)
+
+
+def write_report(
+    output_dir: str | Path,
+    scores: SegmentationScores,
+    confusion: torch.Tensor | np.ndarray,
+    class_names: Sequence[str],
+    protocol: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    summary_name: str = "metrics",
+) -> dict[str, Any]:
+    """
+    Write what an evaluation found, and how it was done, as four files.
+
+    - `metrics.json`: everything, as it is returned. It is written last and at once: where it is, the report is whole.
+    - `per_class.csv`: one row per class, the best IoU first; fractions in [0, 1], empty where a score is not defined.
+    - `per_class.md`: the same as a Markdown table in per cent, under the data set and the protocol.
+    - `confusion_matrix.png`: see [`draw_confusion_matrix`].
+
+    Args:
+        output_dir (`str` or `Path`): the folder, made if it does not exist. Files of an older report are replaced.
+        scores (`SegmentationScores`): of `confusion`.
+        confusion (`torch.Tensor` or `np.ndarray` of shape `(num_labels, num_labels)`): row label, column prediction.
+        class_names (`Sequence[str]`): a name for each id.
+        protocol (`Mapping`): how it was measured: `name` ("SS" or "MS"), `description`, `inference_mode` ("slide" or
+            "whole"), `window_size` and `window_stride` (`[height, width]` or `None`), `short_side`, `long_side`,
+            `scales`, `flip`.
+        dataset (`Mapping`): on what: `name`, `split`, `num_images`.
+        summary_name (`str`, *optional*, defaults to `"metrics"`): the name of the JSON file, without its suffix. What
+            follows "metrics_" in another name ends the names of the other files too.
+
+    Returns:
+        `dict`: what the JSON file holds; fractions in [0, 1], and `None` where a score is not defined.
+
+    Raises:
+        `ValueError`: if scores, confusion matrix and names are not about the same number of classes, or if `protocol`
+            or `dataset` hold what JSON cannot. Nothing is written then.
+    """
+    confusion = _as_matrix(confusion, class_names)
+    summary = {
+        "protocol": dict(protocol),
+        "dataset": dict(dataset),
+        "mean_iou": _defined(scores.mean_iou),
+        "mean_accuracy": _defined(scores.mean_accuracy),
+        "overall_accuracy": _defined(scores.overall_accuracy),
+        "frequency_weighted_iou": _defined(scores.frequency_weighted_iou),
+        "num_classes": len(class_names),
+        "num_classes_present": scores.num_classes_present,
+        "per_class": [
+            {
+                "id": label,
+                "name": name,
+                "iou": _defined(scores.iou[label]),
+                "accuracy": _defined(scores.accuracy[label]),
+                "pixels": int(scores.pixels[label]),
+            }
+            for label, name in enumerate(class_names)
+        ],
+    }
+    order = _sort_by_iou(scores, class_names)
+    try:
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`protocol` and `dataset` have to hold plain, finite values of JSON: {error}.") from error
+
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    suffix = "" if summary_name == "metrics" else "_" + summary_name.removeprefix("metrics_")
+    _write_csv(output_dir / f"per_class{suffix}.csv", [summary["per_class"][label] for label in order], protocol)
+    (output_dir / f"per_class{suffix}.md").write_text(
+        _format_markdown(scores, class_names, order, protocol, dataset), encoding="utf-8"
+    )
+    draw_confusion_matrix(confusion, class_names).save(output_dir / f"confusion_matrix{suffix}.png", optimize=True)
+    _write_at_once(output_dir / f"{summary_name}.json", text)
+    return summary
+
+
+def most_confused_pairs(
+    confusion: torch.Tensor | np.ndarray, limit: int = NUM_CONFUSED_PAIRS
+) -> list[tuple[int, int, int]]:
+    """
+    Find the mistakes that cost the most pixels.
+
+    Args:
+        confusion (`torch.Tensor` or `np.ndarray` of shape `(num_labels, num_labels)`): row label, column prediction.
+        limit (`int`, *optional*, defaults to 20): at most so many.
+
+    Returns:
+        `list` of `(label, prediction, pixels)`: most pixels first; only pairs that occur.
+    """
+    mistakes = _as_array(confusion).copy()
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
+    pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
+    return [(int(row), int(column), int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]]
+
+
+def draw_confusion_matrix(confusion: torch.Tensor | np.ndarray, class_names: Sequence[str]) -> Image.Image:
+    """
+    Draw the confusion matrix, each row divided by its sum: the share of a class's pixels that was given to each class.
+
+    The diagonal is recall. Colours go with the square root of a share, so that a confusion of 1 % is visible. The row
+    of a class that has no labels is grey. Beside the matrix the pairs are named that cost the most pixels.
+
+    Args:
+        confusion (`torch.Tensor` or `np.ndarray` of shape `(num_labels, num_labels)`): row label, column prediction.
+        class_names (`Sequence[str]`): a name for each id; long ones are cut.
+
+    Returns:
+        `PIL.Image.Image`: an RGB picture. With more than 200 classes its cells are too small for names on the axes.
+    """
+    confusion = _as_matrix(confusion, class_names)
+    num_labels = len(class_names)
+    cell = min(MAX_CELL, max(MIN_CELL, MATRIX_SIDE // num_labels))
+    matrix = _draw_cells(confusion, cell)
+
+    font = ImageFont.load_default(size=min(16, max(9, cell - 2)))
+    names = [_shorten(name, font, 240) for name in class_names] if cell >= 9 else [""] * num_labels
+    name_length = math.ceil(max(map(font.getlength, names)))
+    title_font = ImageFont.load_default(size=18)
+    margin, gap, title_height = 24, 8, 40
+    left, top = margin + title_height + name_length + gap, margin + title_height + name_length + gap
+    panel = _draw_panel(confusion, class_names)
+    canvas = Image.new(
+        "RGB",
+        (left + matrix.width + 3 * margin + panel.width, max(top + matrix.height, margin + panel.height) + margin),
+        BACKGROUND,
+    )
+    canvas.paste(matrix, (left, top))
+    canvas.paste(panel, (left + matrix.width + 2 * margin, margin))
+
+    draw = ImageDraw.Draw(canvas)
+    for label, name in enumerate(names):
+        draw.text((left - gap, top + (label + 0.5) * cell), name, TEXT_COLOR, font=font, anchor="rm")
+    # Names of columns are written along a strip that is turned upright.
+    strip = Image.new("RGB", (name_length + gap, matrix.width), BACKGROUND)
+    strip_draw = ImageDraw.Draw(strip)
+    for label, name in enumerate(names):
+        strip_draw.text((gap, (label + 0.5) * cell), name, TEXT_COLOR, font=font, anchor="lm")
+    canvas.paste(_turn_upright(strip), (left, top - strip.width))
+    draw.text((left, margin), "predicted as", MUTED_COLOR, font=title_font, anchor="lt")
+    title = Image.new("RGB", (math.ceil(title_font.getlength("labelled as")), title_height), BACKGROUND)
+    ImageDraw.Draw(title).text((0, 0), "labelled as", MUTED_COLOR, font=title_font, anchor="lt")
+    title = title.rotate(90, expand=True)
+    canvas.paste(title, (margin, top + max(0, matrix.height - title.height)))
+    return canvas
+
+
+def _draw_cells(confusion: np.ndarray, cell: int) -> Image.Image:
+    pixels = confusion.sum(axis=1, keepdims=True)
+    shares = confusion / np.maximum(pixels, 1)
+    colors = _color(shares)
+    colors[pixels[:, 0] == 0] = UNDEFINED_COLOR
+    matrix = Image.fromarray(colors.repeat(cell, axis=0).repeat(cell, axis=1))
+    draw = ImageDraw.Draw(matrix)
+    if cell >= 8:
+        # Lines along the cells lead the eye to the names.
+        for position in range(0, matrix.width, cell):
+            draw.line([(position, 0), (position, matrix.height)], UNDEFINED_COLOR)
+            draw.line([(0, position), (matrix.width, position)], UNDEFINED_COLOR)
+    if cell >= 40:
+        font = ImageFont.load_default(size=min(18, cell // 3))
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            share = shares[row, column]
+            draw.text(
+                ((column + 0.5) * cell, (row + 0.5) * cell),
+                f"{100 * share:.1f}",
+                BACKGROUND if share > 0.3 else TEXT_COLOR,
+                font=font,
+                anchor="mm",
+            )
+    return matrix
+
+
+def _draw_panel(confusion: np.ndarray, class_names: Sequence[str]) -> Image.Image:
+    """The scale of the colours, and the most confused pairs by name."""
+    title_font, font, row_height = ImageFont.load_default(size=18), ImageFont.load_default(size=15), 24
+    rows = []
+    for label, prediction, pixels in most_confused_pairs(confusion):
+        names = [_shorten(class_names[index], font, 200) for index in (label, prediction)]
+        share = 100 * pixels / confusion[label].sum()
+        rows.append((names[0], names[1], f"{share:.1f} % of its pixels", f"{pixels:,}"))
+    columns = [max((math.ceil(font.getlength(row[index])) for row in rows), default=0) for index in range(4)]
+    gap, scale_width = 28, 360
+    starts = [sum(columns[:index]) + index * gap for index in range(4)]
+    width = max(scale_width + 60, starts[3] + columns[3])
+    panel = Image.new("RGB", (width, 150 + row_height * max(1, len(rows))), BACKGROUND)
+    draw = ImageDraw.Draw(panel)
+
+    draw.text((0, 0), "share of the labelled pixels of a class, in %", MUTED_COLOR, font=title_font, anchor="lt")
+    # The scale runs evenly in colour, which is the square root of the share.
+    scale = _color(np.linspace(0, 1, scale_width)[None] ** 2).repeat(18, axis=0)
+    panel.paste(Image.fromarray(scale), (0, 30))
+    for share in (0, 1, 5, 10, 25, 50, 100):
+        position = round(math.sqrt(share / 100) * (scale_width - 1))
+        draw.line([(position, 48), (position, 53)], MUTED_COLOR)
+        draw.text((position, 56), str(share), MUTED_COLOR, font=font, anchor="mt" if share else "lt")
+
+    title = f"the {len(rows)} most frequent confusions, in pixels" if rows else "no pixel is confused"
+    draw.text((0, 108), title, MUTED_COLOR, font=title_font, anchor="lt")
+    for index, row in enumerate(rows):
+        middle = 150 + index * row_height
+        draw.text((starts[0], middle), row[0], TEXT_COLOR, font=font, anchor="lm")
+        # The built-in font has no arrow.
+        arrow = starts[1] - gap // 2
+        draw.line([(arrow - 8, middle), (arrow + 7, middle)], MUTED_COLOR)
+        draw.polygon([(arrow + 8, middle), (arrow + 3, middle - 3), (arrow + 3, middle + 3)], MUTED_COLOR)
+        draw.text((starts[1], middle), row[1], TEXT_COLOR, font=font, anchor="lm")
+        draw.text((starts[2], middle), row[2], MUTED_COLOR, font=font, anchor="lm")
+        draw.text((starts[3] + columns[3], middle), row[3], MUTED_COLOR, font=font, anchor="rm")
+    return panel
+
+
+def _color(shares: np.ndarray) -> np.ndarray:
+    """RGB of type uint8 for shares in [0, 1] of any shape, in a last axis of 3."""
+    strength = np.sqrt(shares)[..., None]
+    return ((1 - strength) * LOW_COLOR + strength * HIGH_COLOR).round().astype(np.uint8)
+
+
+def _turn_upright(strip: Image.Image) -> Image.Image:
+    """Lines that run to the right below each other become lines that run upwards beside each other, in their order."""
+    return strip.transpose(Image.Transpose.ROTATE_90)
+
+
+def _shorten(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    name = _one_line(name)
+    if font.getlength(name) <= width:
+        return name
+    while name and font.getlength(name + "...") > width:
+        name = name[:-1]
+    return name + "..."
+
+
+def _format_markdown(
+    scores: SegmentationScores, class_names: Sequence[str], order: list[int], protocol: Mapping, dataset: Mapping
+) -> str:
+    lines = [
+        f"{_escape(dataset['name'])}, {_escape(dataset['split'])}, {dataset['num_images']:,} images. "
+        f"Protocol: {_escape(protocol['description'])}.",
+        "",
+        "| Class | IoU | Acc | Pixels |",
+        "|---|---:|---:|---:|",
+    ]
+    for label in order:
+        lines.append(
+            f"| {_escape(class_names[label])} | {_percent(scores.iou[label])} | {_percent(scores.accuracy[label])} | "
+            f"{int(scores.pixels[label]):,} |"
+        )
+    means = ", ".join(f"{name} {_percent(value)}" for name, value in _summary(scores))
+    lines += ["", f"{means} (in per cent); {scores.num_classes_present} of {len(class_names)} classes present."]
+    return "\n".join(lines) + "\n"
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]], protocol: Mapping[str, Any]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "protocol"])
+        writer.writeheader()
+        # csv writes None as an empty field.
+        writer.writerows({**row, "protocol": protocol["name"]} for row in rows)
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _as_matrix(confusion: torch.Tensor | np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    confusion = _as_array(confusion)
+    if confusion.shape != (len(class_names), len(class_names)):
+        raise ValueError(
+            f"Got a confusion matrix of shape {confusion.shape} and {len(class_names)} class names; it needs one row "
+            "and one column for each name."
+        )
+    return confusion
+
+
+def _as_array(confusion: torch.Tensor | np.ndarray) -> np.ndarray:
+    return confusion.cpu().numpy() if isinstance(confusion, torch.Tensor) else confusion
+
+
+def _sort_by_iou(scores: SegmentationScores, class_names: Sequence[str]) -> list[int]:
+    """Ids of the classes, the best IoU first and those without one last; ids decide between equals."""
+    if len(scores.iou) != len(class_names):
+        raise ValueError(f"Got scores of {len(scores.iou)} classes and {len(class_names)} class names.")
+    return np.argsort(-scores.iou, kind="stable").tolist()  # NaN is sorted to the end
+
+
+def _summary(scores: SegmentationScores) -> list[tuple[str, float]]:
+    return [
+        ("mIoU", scores.mean_iou),
+        ("mAcc", scores.mean_accuracy),
+        ("aAcc", scores.overall_accuracy),
+        ("fwIoU", scores.frequency_weighted_iou),
+    ]
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _escape(text: str) -> str:
+    """Text as it is in Markdown, in a cell of a table too."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", _one_line(text))

@@ -1,0 +1,249 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A folder of images and masks as a data set that is checked once."""
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import datasets
+import numpy as np
+from datasets.exceptions import DatasetGenerationError
+
+from .transforms import IGNORE_INDEX, EncodedImage, open_image, read_mask
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+EXIF_ORIENTATION = 0x0112
+UNREADABLE = (OSError, SyntaxError)  # Pillow raises the latter for a broken PNG
+
+
+@dataclass
+class SegmentationFolderConfig(datasets.BuilderConfig):
+    """What the cached result depends on."""
+
+    num_labels: int = 0
+    reduce_labels: bool = False
+    files: str = ""  # a digest of all names, sizes and times of change
+
+
+class SegmentationFolder(datasets.GeneratorBasedBuilder):
+    """
+    One split of a folder of images and masks:
+
+        data_dir/
+            images/training/a.jpg           images/validation/...      (.jpg, .jpeg or .png)
+            annotations/training/a.png      annotations/validation/... (a class id per pixel, 255 = unlabelled)
+
+    Every pair is checked while the data set is made, and `datasets` keeps the result: as long as no file is added,
+    removed or changed, and the number of classes stays, the next load only looks at the list of files. Images and
+    masks stay where they are.
+
+    Args:
+        data_dir (`str` or `Path`): the folder.
+        split (`str`): the name of the sub-folder, "training" or "validation".
+        num_labels (`int`): K, the number of classes.
+        reduce_labels (`bool`, *optional*, defaults to `False`): whether 0 is unlabelled in the files and a class has
+            its id plus one, as in ADE20K. The check allows for it; the ids stay as they are.
+        num_workers (`int`, *optional*, defaults to 1): number of processes that check.
+        cache_dir (`str` or `Path`, *optional*): where the result is kept, by default with all of `datasets`.
+
+    Raises:
+        `ValueError`: names the file, what was found in it, the rule and the fix, if an image has no mask or a mask no
+        image (at once); or if a file cannot be read, sizes differ, a mask is not an image of ids, or an id is out of
+        range (in [`load`]).
+    """
+
+    VERSION = datasets.Version("1.0.0")  # to be raised when the check changes, so that it is made again
+    BUILDER_CONFIG_CLASS = SegmentationFolderConfig
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        split: str,
+        num_labels: int,
+        reduce_labels: bool = False,
+        num_workers: int = 1,
+        cache_dir: str | Path | None = None,
+    ):
+        # The paths are written into the result.
+        data_dir = Path(data_dir).absolute()
+        images = _files_by_stem(data_dir / "images" / split, IMAGE_SUFFIXES)
+        masks = _files_by_stem(data_dir / "annotations" / split, MASK_SUFFIXES)
+        for stem in sorted(images.keys() - masks.keys()):
+            expected = data_dir / "annotations" / split / f"{stem}.png"
+            raise ValueError(
+                f"The image {images[stem].path} has no mask: every image needs one, here {expected}. Add it or remove "
+                "the image."
+            )
+        for stem in sorted(masks.keys() - images.keys()):
+            expected = data_dir / "images" / split / f"{stem}.jpg"
+            raise ValueError(
+                f"The mask {masks[stem].path} has no image: every mask needs one, {expected} (or .png) does not "
+                "exist. Add it or remove the mask."
+            )
+        self.pairs = [(stem, images[stem].path, masks[stem].path) for stem in sorted(images)]
+        self.num_workers = num_workers
+        super().__init__(
+            cache_dir=None if cache_dir is None else str(cache_dir),
+            config_name=split,
+            data_dir=str(data_dir),
+            num_labels=num_labels,
+            reduce_labels=reduce_labels,
+            files=_digest([*images.values(), *masks.values()]),
+        )
+
+    def load(self) -> datasets.Dataset:
+        """
+        Check the folder if it is new or changed.
+
+        Returns:
+            `datasets.Dataset` with the columns `image` and `annotation` (decoded when read), `name` (the file's stem)
+            and `index` (its position), sorted by name.
+        """
+        try:
+            self.download_and_prepare()
+        except DatasetGenerationError as error:
+            if isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from None
+            raise
+        return self.as_dataset(split=self.config.name)
+
+    def _info(self) -> datasets.DatasetInfo:
+        # No `mode` for the masks: converting a palette image to "L" replaces its ids by the grey values of their
+        # colours.
+        features = {
+            "image": datasets.Image(),
+            "annotation": datasets.Image(),
+            "name": datasets.Value("string"),
+            "index": datasets.Value("int64"),
+        }
+        return datasets.DatasetInfo(features=datasets.Features(features))
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        split = datasets.SplitGenerator(name=self.config.name, gen_kwargs={})
+        split.split_info.num_examples = len(self.pairs)  # the length of the progress bar
+        return [split]
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        check = partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
+        if self.num_workers > 1:
+            # Processes of our own: those of `datasets` do not say which error they met.
+            with multiprocessing.Pool(self.num_workers) as pool:
+                yield from self._rows(pool.imap(check, self.pairs, chunksize=16))
+        else:
+            yield from self._rows(map(check, self.pairs))
+
+    def _rows(self, checked: Iterator[None]) -> Iterator[tuple[int, dict]]:
+        for index, ((name, image, mask), _) in enumerate(zip(self.pairs, checked, strict=True)):
+            yield index, {"image": image, "annotation": mask, "name": name, "index": index}
+
+
+def check_pair(
+    image: EncodedImage,
+    mask: EncodedImage,
+    image_name: str,
+    mask_name: str,
+    num_labels: int,
+    reduce_labels: bool,
+) -> None:
+    """
+    Check that both can be read, have the same size, and that the mask holds ids of classes and 255 only.
+
+    Args:
+        image, mask (`dict`): `{"path": ..., "bytes": ...}`, as of [`datasets.Image`].
+        image_name, mask_name (`str`): what an error calls them.
+        num_labels (`int`): K; ids lie in [0, K), or with `reduce_labels` in [1, K], where 0 is unlabelled too.
+
+    Raises:
+        `ValueError`: as [`SegmentationFolder`].
+    """
+    try:
+        picture = open_image(image)
+        # `datasets` turns an image upright when it decodes it: orientations 5 to 8 swap width and height.
+        size = picture.size[::-1] if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else picture.size
+        # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
+        picture.draft("RGB", (1, 1))
+        picture.load()
+    except UNREADABLE as error:
+        raise ValueError(f"{image_name} cannot be read ({error}). Replace it, or remove it and its mask.") from error
+    try:
+        ids = read_mask(mask, source=mask_name)
+    except UNREADABLE as error:
+        raise ValueError(f"{mask_name} cannot be read ({error}). Replace it, or remove it and its image.") from error
+    if ids.shape != size[::-1]:
+        raise ValueError(
+            f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels and its image {image_name} has "
+            f"{size[0]} x {size[1]}: they have to have the same size."
+        )
+    if ids.dtype == np.uint8:
+        present = np.flatnonzero(cv2.calcHist([ids], [0], None, [256], [0, 256]))
+    else:
+        present = np.unique(ids)
+    lowest, highest = (1, num_labels) if reduce_labels else (0, num_labels - 1)
+    unlabelled = (0, IGNORE_INDEX) if reduce_labels else (IGNORE_INDEX,)
+    wrong = present[((present < lowest) | (present > highest)) & ~np.isin(present, unlabelled)]
+    if wrong.size:
+        raise ValueError(
+            f"{mask_name} holds the id {wrong[0]}; with {num_labels} classes ids lie in [{lowest}, {highest}], and "
+            f"{' and '.join(map(str, unlabelled))} {'are' if reduce_labels else 'is'} unlabelled. Correct the mask or "
+            "name all classes; set reduce_labels if, and only if, 0 is unlabelled and the first class has the id 1."
+        )
+
+
+def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> None:
+    _, image, mask = pair
+    check_pair(
+        {"path": image, "bytes": None},
+        {"path": mask, "bytes": None},
+        f"The image {image}",
+        f"The mask {mask}",
+        num_labels,
+        reduce_labels,
+    )
+
+
+def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, os.DirEntry]:
+    if not folder.is_dir():
+        raise ValueError(
+            f"The folder {folder} does not exist; a split keeps its {' and '.join(suffixes)} files there."
+        )
+    files: dict[str, os.DirEntry] = {}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() not in suffixes:
+            continue
+        if stem in files:
+            raise ValueError(
+                f"{files[stem].path} and {entry.path} share a name: images and masks are paired by it. Rename one."
+            )
+        files[stem] = entry
+    if not files:
+        raise ValueError(f"The folder {folder} holds no {' or '.join(suffixes)} file.")
+    return files
+
+
+def _digest(files: list[os.DirEntry]) -> str:
+    """A digest that changes when a file is added, removed, renamed or written."""
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

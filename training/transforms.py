@@ -1,0 +1,406 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What happens to an image and its mask between the file and the model: in training the published augmentation, in
+evaluation the image processor.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import datasets
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from transformers import TrainerCallback
+
+from modeling_denseclip import DenseCLIPImageProcessor
+
+
+# Workers are the parallelism: threads of OpenCV's own, one per core in each of them, would only fight for cores.
+cv2.setNumThreads(0)
+
+IGNORE_INDEX = 255
+MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
+EVERY_VALUE = np.arange(256, dtype=np.uint8)
+
+# An image file as `datasets.Image(decode=False)` gives it: `{"path": ..., "bytes": ...}`, one of them `None`.
+EncodedImage = dict[str, Any]
+
+
+def with_transform(dataset: datasets.Dataset, transform: "TrainingTransform | EvaluationTransform"):
+    """
+    [`datasets.Dataset.with_transform`] on rows whose images and masks are still encoded, for training. The transforms
+    take decoded ones too, but decode them faster themselves, which saves about a tenth of the time of a sample.
+    """
+    for column in ("image", "annotation"):
+        dataset = dataset.cast_column(column, datasets.Image(decode=False))
+    return dataset.with_transform(transform)
+
+
+def open_image(image: EncodedImage) -> PIL.Image.Image:
+    """Open an encoded image without decoding it."""
+    return PIL.Image.open(image["path"] if image["bytes"] is None else BytesIO(image["bytes"]))
+
+
+def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
+    """Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8."""
+    if isinstance(image, PIL.Image.Image):
+        return np.asarray(image.convert("RGB"))
+    encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+    picture = PIL.Image.open(BytesIO(encoded))
+    if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
+        # The pixels that Pillow gives, without its detour through four bytes per pixel. It reads the rotation too.
+        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    PIL.ImageOps.exif_transpose(picture, in_place=True)
+    return np.asarray(picture.convert("RGB"))
+
+
+def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") -> np.ndarray:
+    """
+    Read a mask as the ids that it stores: an array of shape `(height, width)`, of type uint8 or, for modes of more
+    than 8 bits, int32.
+
+    Palette images give their indices. Colour images are refused, as their colours are not ids, and so are greyscale
+    PNGs of less than 8 bits, as Pillow does not give the values that they store. That can no longer be seen of an
+    image that Pillow has decoded already.
+    """
+    encoded = not isinstance(mask, PIL.Image.Image)
+    if encoded:
+        mask = open_image(mask)
+    if mask.mode not in MASK_MODES:
+        raise ValueError(
+            f"{source} has the mode {mask.mode}; a mask stores one id per pixel, in a mode of {MASK_MODES}. "
+            "Convert its colours to ids and save them as a greyscale or palette PNG."
+        )
+    if mask.format == "PNG" and mask.mode == "L" and mask.tile:
+        _, _, _, raw_mode = mask.tile[0]  # what is to be decoded: "L", "L;4" or "L;2"
+        if raw_mode != "L":
+            bits = int(raw_mode.removeprefix("L;"))
+            raise ValueError(
+                f"{source} is a greyscale PNG of {bits} bits; masks have 8 or more, as readers spread fewer over 0 "
+                f"to 255 (here times {255 // (2**bits - 1)}), so that ids change. Save the ids with 8 bits, and keep "
+                "tools that shrink PNG files away from masks."
+            )
+    if encoded:
+        # As `datasets` does with images and masks. Nothing else is turned: it cannot be known whether it already is.
+        PIL.ImageOps.exif_transpose(mask, in_place=True)
+    ids = np.asarray(mask)
+    return ids if ids.dtype == np.uint8 else ids.astype(np.int32)
+
+
+def read_labels(mask: EncodedImage | PIL.Image.Image, image_processor: DenseCLIPImageProcessor) -> np.ndarray:
+    """
+    Read a mask as labels, those that the loss and the metric see: ids as in [`read_mask`], with the zero label
+    reduced if the image processor says so. Nothing else in training or evaluation reduces it.
+    """
+    ids = read_mask(mask)
+    if not image_processor.do_reduce_labels:
+        return ids
+    if ids.dtype == np.uint8:
+        # 256 values are reduced instead of all pixels.
+        return cv2.LUT(ids, image_processor.reduce_labels(EVERY_VALUE).astype(np.uint8))
+    return image_processor.reduce_labels(ids).astype(np.int32)
+
+
+class TrainingTransform:
+    """
+    The published augmentation, on image and mask together; for [`with_transform`].
+
+    In order: keep-ratio resize, random crop, horizontal flip, photometric distortion, padding. Normalisation is left
+    to [`normalize_batch`], on the device of the model: a picture of bytes is faster to make, collate and send there
+    than one of floats.
+
+    Every sample draws from a generator of its own, seeded by `(seed, epoch, index)`. So the same seed gives the same
+    batches with any number of workers, and every epoch other crops (see [`AugmentationEpoch`]).
+
+    Args:
+        image_processor ([`DenseCLIPImageProcessor`]): gives the size at scale 1 (`shortest_edge`, `longest_edge`), and
+            whether the zero label is reduced.
+        crop_size (`tuple[int, int]`): height and width of what is returned, in pixels.
+        scale_range (`tuple[float, float]`, *optional*, defaults to `(0.5, 2.0)`): the scale is uniform in it.
+        max_class_share (`float`, *optional*, defaults to 0.75): a crop is drawn again (up to 10 times) while one class
+            has at least this share of its labelled pixels; at 1 none is.
+        seed (`int`, *optional*, defaults to 0): the seed.
+
+    Returns, for a batch of rows, tensors that stack: `pixel_values`, uint8 `(3, crop height, crop width)`; `labels`
+    `(crop height, crop width)`, uint8, or int32 if a mask of the batch has more than 8 bits; `sizes`, int64 `(2,)`,
+    height and width without the padding at the bottom and at the right, which is 0 and 255.
+
+    Source: the training pipeline of the published configurations; mmseg/datasets/pipelines/transforms.py.
+    """
+
+    MAX_REDRAWS = 10
+
+    def __init__(
+        self,
+        image_processor: DenseCLIPImageProcessor,
+        crop_size: tuple[int, int],
+        scale_range: tuple[float, float] = (0.5, 2.0),
+        max_class_share: float = 0.75,
+        seed: int = 0,
+    ):
+        self.image_processor = image_processor
+        self.crop_size = crop_size
+        self.scale_range = scale_range
+        self.max_class_share = max_class_share
+        self.seed = seed
+        # In shared memory, so that workers that outlive an epoch see it change.
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list[torch.Tensor]]:
+        samples = [self.augment(*row) for row in zip(rows["image"], rows["annotation"], rows["index"], strict=True)]
+        batch = {name: [sample[name] for sample in samples] for name in samples[0]}
+        # Masks of 8 and of 16 bits may meet in a batch, and tensors of two types do not stack in a worker.
+        labels_type = max((labels.dtype for labels in batch["labels"]), key=lambda dtype: dtype.itemsize)
+        return {**batch, "labels": [labels.to(labels_type) for labels in batch["labels"]]}
+
+    def augment(
+        self, image: EncodedImage | PIL.Image.Image, mask: EncodedImage | PIL.Image.Image, index: int
+    ) -> dict[str, torch.Tensor]:
+        """Augment one image and its mask."""
+        generator = np.random.default_rng((self.seed, int(self.epoch), index))
+        image, labels = read_image(image), read_labels(mask, self.image_processor)
+        size = scaled_size(self.image_processor.size, generator.uniform(*self.scale_range))
+        height, width = self.image_processor.get_resized_size(*labels.shape, size)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+        image, labels = self.random_crop(image, labels, generator)
+        if generator.random() < 0.5:
+            image, labels = cv2.flip(image, 1), cv2.flip(labels, 1)
+        return self.pad(photometric_distortion(image, generator), labels)
+
+    def random_crop(self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator):
+        """Crop image and labels to at most `crop_size`, at a place that [`has_dominant_class`] is content with."""
+        height, width = labels.shape
+        crop_height, crop_width = min(self.crop_size[0], height), min(self.crop_size[1], width)
+
+        def draw() -> tuple[slice, slice]:
+            top = generator.integers(height - crop_height + 1)
+            left = generator.integers(width - crop_width + 1)
+            return np.s_[top : top + crop_height, left : left + crop_width]
+
+        window = draw()
+        # Where the crop is the whole picture, there is no other one.
+        if self.max_class_share < 1 and (crop_height, crop_width) != (height, width):
+            for _ in range(self.MAX_REDRAWS):
+                if not has_dominant_class(labels[window], self.max_class_share):
+                    break
+                window = draw()
+        return image[window], labels[window]
+
+    def pad(self, image: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
+        """Put the image, channels first, and the labels onto canvases of `crop_size`."""
+        height, width = labels.shape
+        pixel_values = np.zeros((3, *self.crop_size), dtype=np.uint8)
+        pixel_values[:, :height, :width] = image.transpose(2, 0, 1)
+        padded_labels = np.full(self.crop_size, IGNORE_INDEX, dtype=labels.dtype)
+        padded_labels[:height, :width] = labels
+        return {
+            "pixel_values": torch.from_numpy(pixel_values),
+            "labels": torch.from_numpy(padded_labels),
+            "sizes": torch.tensor([height, width]),
+        }
+
+
+def normalize_batch(
+    batch: dict[str, torch.Tensor], image_processor: DenseCLIPImageProcessor
+) -> dict[str, torch.Tensor]:
+    """
+    What the model and the loss take of a collated batch of [`TrainingTransform`], on the device of the batch, which is
+    not waited for.
+
+    Args:
+        batch (`dict[str, torch.Tensor]`): `pixel_values` of shape `(batch_size, 3, height, width)` and type uint8,
+            `labels` of shape `(batch_size, height, width)`, `sizes` of shape `(batch_size, 2)`.
+        image_processor ([`DenseCLIPImageProcessor`]): gives the normalisation.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `pixel_values`, float32, on a CPU bit for bit what
+        [`DenseCLIPImageProcessor.rescale_and_normalize`] gives, and 0 (the mean colour) in the padding; and `labels`,
+        int64.
+
+    Source: `Normalize` comes before `Pad` in the training pipeline of the published configurations.
+    """
+    pixel_values = batch["pixel_values"].float()
+    if image_processor.do_rescale:
+        pixel_values *= image_processor.rescale_factor
+    if image_processor.do_normalize:
+        # Numbers travel with the calls to the device; a tensor of them would be copied there first, and waited for.
+        means, stds = (np.broadcast_to(value, 3) for value in (image_processor.image_mean, image_processor.image_std))
+        for channel, mean, std in zip(pixel_values.unbind(1), means.tolist(), stds.tolist(), strict=True):
+            channel.sub_(mean).div_(std)
+    heights, widths = batch["sizes"].unbind(1)
+    rows, columns = (torch.arange(length, device=pixel_values.device) for length in pixel_values.shape[2:])
+    below, beside = rows >= heights[:, None], columns >= widths[:, None]
+    pixel_values.masked_fill_(below[:, None, :, None] | beside[:, None, None, :], 0)
+    return {"pixel_values": pixel_values, "labels": batch["labels"].long()}
+
+
+class EvaluationTransform:
+    """
+    What the image processor makes of an image, at one or more scales, beside the labels at their *original* size; for
+    [`with_transform`].
+
+    Args:
+        image_processor ([`DenseCLIPImageProcessor`]): prepares the image, says whether the zero label is reduced.
+        scales (`Sequence[float]`, *optional*, defaults to `(1.0,)`): multiples of the image processor's size. Each is
+            made from the original image.
+
+    Returns, for a batch of rows: `pixel_values`, for each image a list of float tensors `(3, height, width)`, one per
+    scale; `labels`, int64 tensors `(original height, original width)`; `index`, as in the rows.
+
+    Source: `MultiScaleFlipAug` of mmseg 0.19 with `img_ratios`, for the sizes.
+    """
+
+    def __init__(self, image_processor: DenseCLIPImageProcessor, scales: Sequence[float] = (1.0,)):
+        self.image_processor = image_processor
+        self.sizes = [scaled_size(image_processor.size, scale) for scale in scales]
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        labels = [read_labels(mask, self.image_processor).astype(np.int64) for mask in rows["annotation"]]
+        return {
+            "pixel_values": [self.scale(read_image(image)) for image in rows["image"]],
+            "labels": [torch.from_numpy(label) for label in labels],
+            "index": rows["index"],
+        }
+
+    def scale(self, image: np.ndarray) -> list[torch.Tensor]:
+        # One at a time: images of different sizes do not stack.
+        return [
+            self.image_processor(image, size=size, input_data_format="channels_last", return_tensors="pt")[
+                "pixel_values"
+            ][0]
+            for size in self.sizes
+        ]
+
+
+class AugmentationEpoch(TrainerCallback):
+    """Tell a [`TrainingTransform`] which epoch begins, so that no two epochs see the same crops."""
+
+    def __init__(self, transform: TrainingTransform):
+        self.transform = transform
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # The epoch is a float: 1.5 after resuming in the middle of the second one.
+        self.transform.set_epoch(int(state.epoch or 0))
+
+
+def collate_for_evaluation(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """
+    Collect samples of any sizes, as lists.
+
+    `num_images` comes first, with one entry per image: from the first tensor that it finds in a batch the Trainer
+    reads the batch size.
+    """
+    return {
+        "num_images": torch.ones(len(samples)),
+        "pixel_values": [sample["pixel_values"] for sample in samples],
+        "labels": [sample["labels"] for sample in samples],
+        "index": torch.tensor([sample["index"] for sample in samples]),
+    }
+
+
+def scaled_size(size: dict[str, int], scale: float) -> dict[str, int]:
+    """
+    An image processor's size, in any of its forms, times a scale.
+
+    Source: `Resize.random_sample_ratio` and `MultiScaleFlipAug` of mmseg 0.19, which cut off fractions.
+    """
+    return {side: int(length * scale) for side, length in dict(size).items()}
+
+
+def has_dominant_class(labels: np.ndarray, max_class_share: float) -> bool:
+    """
+    Whether one class has at least `max_class_share` of the labelled pixels, or all of them, or none is labelled.
+
+    Args:
+        labels (`np.ndarray` of shape `(height, width)`): ids of at least 0.
+
+    Source: `cat_max_ratio` in `RandomCrop` of mmseg 0.19.
+    """
+    # Counting one id is ten times as fast as counting all, and the most frequent one of a few pixels mostly decides.
+    sample = labels[::16, ::16]
+    sample = sample[sample != IGNORE_INDEX]
+    if sample.size:
+        frequent = np.count_nonzero(labels == np.bincount(sample).argmax())
+        num_labelled = np.count_nonzero(labels != IGNORE_INDEX)
+        if frequent == num_labelled or frequent / num_labelled >= max_class_share:
+            return True
+        if (num_labelled - frequent) / num_labelled < max_class_share:
+            return False  # all others together have less than the share
+    counts = np.bincount(labels[labels != IGNORE_INDEX])
+    return np.count_nonzero(counts) < 2 or counts.max() / counts.sum() >= max_class_share
+
+
+def photometric_distortion(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """
+    Change brightness, contrast, saturation and hue, each with probability 0.5.
+
+    Brightness moves by up to 32 of 255, contrast and saturation are multiplied by 0.5 to 1.5, hue turns by up to 18
+    of OpenCV's 180 steps. Contrast comes either before or after the two colour changes.
+
+    Args:
+        image (`np.ndarray` of shape `(height, width, 3)` and type uint8): RGB. It is not changed.
+
+    Returns:
+        `np.ndarray`: the image, of the same shape and type; the one passed in if nothing changes.
+
+    Source: `PhotoMetricDistortion` of mmseg 0.19.
+    """
+
+    def apply() -> bool:
+        return generator.random() < 0.5
+
+    # Brightness and contrast map values to values: they are collected in a table, which is applied when it has to be.
+    table = EVERY_VALUE
+    if apply():
+        table = _scale_and_shift(table, shift=generator.uniform(-32, 32))
+    contrast_first = apply()
+    if contrast_first and apply():
+        table = _scale_and_shift(table, scale=generator.uniform(0.5, 1.5))
+    # Two changes take two round trips through HSV, whose rounding is part of what was published.
+    if apply():
+        saturation = _scale_and_shift(EVERY_VALUE, scale=generator.uniform(0.5, 1.5))
+        image, table = _change_hsv(_apply_table(image, table), 1, saturation), EVERY_VALUE
+    if apply():
+        # int16, since uint8 would wrap at 256 and hue wraps at 180.
+        hue = ((EVERY_VALUE.astype(np.int16) + generator.integers(-18, 18)) % 180).astype(np.uint8)
+        image, table = _change_hsv(_apply_table(image, table), 0, hue), EVERY_VALUE
+    if not contrast_first and apply():
+        table = _scale_and_shift(table, scale=generator.uniform(0.5, 1.5))
+    return _apply_table(image, table)
+
+
+def _scale_and_shift(values: np.ndarray, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    return np.clip(values.astype(np.float32) * scale + shift, 0, 255).astype(np.uint8)
+
+
+def _apply_table(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    return image if table is EVERY_VALUE else cv2.LUT(image, table)
+
+
+def _change_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    """Apply `table` to one channel of the HSV form of an RGB image."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
