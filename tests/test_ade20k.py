@@ -29,8 +29,9 @@ import PIL.Image
 import pytest
 
 from tests.test_training_data import as_mask, write_pair
-from training.ade20k import FOLDER, download_ade20k, read_classes
+from training.ade20k import FOLDER, download_ade20k
 from training.data import load_data
+from training.dataset_files import read_ade20k_classes
 from training.transforms import read_mask
 
 
@@ -48,7 +49,7 @@ def write_tiny_ade20k(parent: Path) -> Path:
 
 
 def test_classes_are_the_published_ones():
-    names, palette = read_classes()
+    names, palette = read_ade20k_classes()
     assert names == [name.strip() for name in FIXTURE["classes"]]
     assert [list(colour) for colour in palette] == FIXTURE["palette"]
     assert len(set(names)) == 150

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, tiny_config
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_tiny_architecture
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +30,7 @@ def folder(tmp_path_factory):
             mask.save(folder / "annotations" / split / f"{index}.png")
     (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
     # Dropout would draw other numbers in each process.
-    config = tiny_config("resnet", context_decoder_dropout=0.0, decode_head_dropout=0.0).to_diff_dict()
-    dropped = ("id2label", "label2id", "class_names", "class_token_ids", "transformers_version")
-    (folder / "model.json").write_text(json.dumps({k: v for k, v in config.items() if k not in dropped}))
-    make_tiny_tokenizer().save_pretrained(folder / "tokenizer")
+    save_tiny_architecture(folder, "resnet", context_decoder_dropout=0.0, decode_head_dropout=0.0)
     return folder
 
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from modeling_denseclip import DenseCLIPImageProcessor
 from tests.hub_server import READ_TOKEN, USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.test_remote_code import PROLOGUE, ROOT, SIZE, assert_same, segment_here, settled_model
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_tiny_architecture, tiny_model
 from training.push import push_directory
 
 
@@ -107,18 +107,27 @@ def client(running_hub, tmp_path_factory):
 
 
 @pytest.fixture
-def push(client, hub):
-    """`python -m training.push ...` -> exit code, and what it wrote."""
+def run(client, hub):
+    """`python -m MODULE ...` -> exit code, and what it wrote."""
 
-    def run(*words, token: str | None = WRITE_TOKEN) -> tuple[int, str]:
-        words = ["training.push", *map(str, words), *([] if token is None else ["--token", token])]
-        client.stdin.write(json.dumps(words) + "\n")
+    def run_module(*words) -> tuple[int, str]:
+        client.stdin.write(json.dumps([*map(str, words)]) + "\n")
         client.stdin.flush()
         code, output = json.loads(client.stdout.readline())
-        assert "Traceback" not in output
+        assert "Traceback" not in output, output
         return code, output
 
-    return run
+    return run_module
+
+
+@pytest.fixture
+def push(run):
+    """`python -m training.push ...` -> exit code, and what it wrote."""
+
+    def push_with(*words, token: str | None = WRITE_TOKEN) -> tuple[int, str]:
+        return run("training.push", *words, *([] if token is None else ["--token", token]))
+
+    return push_with
 
 
 def save(model, directory: Path, **kwargs) -> Path:
@@ -305,6 +314,63 @@ def test_a_card_that_somebody_wrote_or_edited_is_pushed_as_it_is(hub, push, tmp_
     (directory / "README.md").write_text(edited)
     assert push(directory, repo_id)[0] == 0
     assert hub.files(repo_id)["README.md"].decode() == edited == (directory / "README.md").read_text()
+
+
+@pytest.fixture
+def training_words(tmp_path):
+    """A folder of four pictures and a model that is trained on them for two steps."""
+    for split in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (tmp_path / "data" / kind / split).mkdir(parents=True)
+        for index in range(2):
+            picture = draw_picture(96, 64, seed=index)
+            picture.save(tmp_path / "data" / "images" / split / f"{index}.png")
+            picture.convert("L").point(lambda value: value // 60).save(
+                tmp_path / "data" / "annotations" / split / f"{index}.png"
+            )
+    (tmp_path / "data" / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+    architecture = save_tiny_architecture(tmp_path, "resnet")
+    return (
+        f"--data_dir {tmp_path}/data {architecture} --short_side 64"
+        f" --long_side 128 --crop_size 64 --max_steps 2 --output_dir {tmp_path}/run --use_cpu true --report_to none"
+        f" --disable_tqdm true --save_strategy steps --save_steps 1 --push_to_hub --hub_model_id {USER}/trained"
+    ).split()
+
+
+def test_training_pushes_whole_checkpoints_and_a_card_with_what_was_measured(hub, run, training_words, tmp_path):
+    code, output = run("training.train", *training_words, "--hub_token", WRITE_TOKEN)
+    assert code == 0, output
+    repo_id = f"{USER}/trained"
+    commits = hub.commits(repo_id)
+    # A checkpoint is passed over while the one before is still on its way.
+    assert commits[:2] == ["initial commit", "Training in progress, step 1"] and commits[-1] == "End of training"
+    files = hub.files(repo_id)
+    assert files["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert {"modeling_denseclip.py", "preprocessor_config.json", "tokenizer.json"} <= files.keys()
+    assert not [name for name in files if "/" in name or name.endswith((".bin", ".pt", ".jpg"))]
+    head = read_card_head(files)
+    (result,) = head["model-index"][0]["results"]
+    measured = json.loads(files["metrics.json"])
+    assert result["metrics"][0]["value"] == pytest.approx(measured["mean_iou"], abs=1e-4)
+    assert measured["protocol"]["description"] in result["metrics"][0]["name"]
+
+
+def test_training_does_not_start_for_a_hub_that_will_not_take_it(hub, run, training_words, tmp_path):
+    code, output = run("training.train", *training_words, "--hub_token", "hf_wrong")
+    assert code == 1
+    assert "error: The Hub refuses the token" in output
+    assert "Nothing was trained yet" in output
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_hub_that_fails_while_training_does_not_end_it(hub, run, training_words, tmp_path):
+    hub.refuse("/commit/", status=500, message="Out of order")
+    code, output = run("training.train", *training_words, "--hub_token", WRITE_TOKEN, "--hub_strategy", "every_save")
+    # The push at the end says what is wrong, when all is trained and saved.
+    assert code == 1
+    assert "Out of order" in output
+    assert (tmp_path / "run" / "model.safetensors").is_file() and (tmp_path / "run" / "metrics.json").is_file()
+    assert hub.commits(f"{USER}/trained") == ["initial commit"]
 
 
 # In this process the Hub is switched off, so a request would be a ConnectionError.

@@ -80,7 +80,7 @@ def test_words_override_the_recipe():
 
 
 def test_recipe_is_followed_unless_words_change_what_comes_out():
-    assert parse(FILES[0], "--output_dir", "o", "--data_dir=d", "--recipe_hardware", "1gpu")[3].name == FILES[0].stem
+    assert parse(FILES[0], "--output_dir", "o", "--data-dir=d", "--recipe_hardware", "1gpu")[3].name == FILES[0].stem
     assert parse(FILES[0], "--learning_rate", 2e-4)[3] is None
     assert parse(FILES[0], "--bf16", "true")[3] is None
 

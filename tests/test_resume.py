@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config
+from tests.tiny import TINY_CLASS_NAMES, save_tiny_architecture
 from training.checkpoints import checkpoint_to_resume
 
 
@@ -87,16 +87,9 @@ def runs(tmp_path_factory):
             PIL.Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
     (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
     # Everything that draws random numbers: stochastic depth, dropout, crops.
-    config = tiny_config("vit", drop_path_rate=0.3).to_diff_dict()
-    fields = {
-        name: value
-        for name, value in config.items()
-        if name not in ("id2label", "label2id", "class_names", "class_token_ids", "transformers_version")
-    }
-    (folder / "model.json").write_text(json.dumps(fields))
-    make_tiny_tokenizer().save_pretrained(folder / "tokenizer")
+    architecture = save_tiny_architecture(folder, "vit", drop_path_rate=0.3)
     words = (
-        f"--data_dir {folder} --config {folder}/model.json --tokenizer {folder}/tokenizer --short_side 64"
+        f"--data_dir {folder} {architecture} --short_side 64"
         " --long_side 128 --crop_size 64 --max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 2"
         " --save_strategy steps --save_steps 2 --eval_strategy steps --eval_steps 3 --learning_rate 1e-2"
         " --ema_decay 0.7 --lr_schedule published_poly --warmup_steps 2 --use_cpu true --report_to none"

@@ -430,6 +430,29 @@ def test_ten_steps_follow_the_published_run(kind, beside, tmp_path):
     assert all(e["loss"] == pytest.approx(e["loss_decode"] + e["loss_score_map"], rel=1e-4) for e in logged)
 
 
+def test_model_sees_normalised_pictures_and_nothing_beside_them(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path, max_steps=1, per_device_train_batch_size=6)
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True
+    )
+    trainer.train()
+    handle.remove()
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64)[:, None, None]
+        for values in (trainer.processing_class.image_mean, trainer.processing_class.image_std)
+    )
+    expected = []
+    for sample in trainer.train_dataset:  # the same crops: these are the first epoch's still
+        height, width = sample["sizes"]
+        canvas = torch.zeros(3, 64, 64, dtype=torch.float64)
+        canvas[:, :height, :width] = ((sample["pixel_values"].double() / 255 - mean) / std)[:, :height, :width]
+        expected.append(canvas)
+    assert len(seen) == 1 and seen[0].dtype == torch.float32
+    for picture in seen[0].double():  # in the order of the shuffle
+        assert min((picture - other).abs().max() for other in expected) < 1e-5
+
+
 def test_accumulated_batches_equal_a_large_one(tmp_path):
     # Batch norm apart, which sees fewer images at a time: it is frozen in the encoder and left out of the comparison.
     trajectory = load_trajectory_fixture()

@@ -1,7 +1,9 @@
 """Small models for tests: everything of DenseCLIP in well under a million parameters, without a network."""
 
+import json
 import string
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,6 +72,17 @@ def tiny_model(kind: str, use_language: bool = True, seed: int = 0, **overrides)
     """The same weights for the same seed."""
     torch.manual_seed(seed)
     return DenseCLIPForSemanticSegmentation(tiny_config(kind, use_language, **overrides))
+
+
+def save_tiny_architecture(folder: Path, kind: str, **overrides) -> str:
+    """Write what a training is started from, and return its words: `--config` and `--tokenizer`."""
+    fields = tiny_config(kind, **overrides).to_diff_dict()
+    # Classes come with the data.
+    for name in ("id2label", "label2id", "class_names", "class_token_ids", "transformers_version"):
+        fields.pop(name, None)
+    (folder / "model.json").write_text(json.dumps(fields))
+    make_tiny_tokenizer().save_pretrained(folder / "tokenizer")
+    return f"--config {folder}/model.json --tokenizer {folder}/tokenizer"
 
 
 def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:

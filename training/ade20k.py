@@ -14,7 +14,6 @@
 """ADE20K, 150 classes: read from an unpacked archive, or downloaded."""
 
 import hashlib
-import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from filelock import FileLock
 from huggingface_hub.file_download import http_get
 from transformers.utils import logging
 
+from .dataset_files import read_ade20k_classes
 from .segmentation_folder import SegmentationFolder
 
 
@@ -33,7 +33,6 @@ URL = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
 SHA1 = "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7"
 FOLDER = "ADEChallengeData2016"
 NUM_IMAGES = {"training": 20210, "validation": 2000}
-CLASSES_FILE = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
 
 
 class ADE20K(SegmentationFolder):
@@ -64,7 +63,7 @@ class ADE20K(SegmentationFolder):
         super().__init__(
             data_dir,
             split,
-            num_labels=len(read_classes()[0]),
+            num_labels=len(read_ade20k_classes()[0]),
             reduce_labels=True,
             num_workers=num_workers,
             cache_dir=cache_dir,
@@ -74,12 +73,6 @@ class ADE20K(SegmentationFolder):
                 f"{data_dir} has {len(self.pairs):,} {split} images, where ADE20K has {NUM_IMAGES[split]:,}: do not "
                 "compare results with published ones."
             )
-
-
-def read_classes() -> tuple[list[str], tuple[tuple[int, int, int], ...]]:
-    """The 150 names, in the order of ids after the reduction of the zero label, and their colours in RGB."""
-    classes = json.loads(CLASSES_FILE.read_text(encoding="utf-8"))
-    return classes["classes"], tuple(map(tuple, classes["palette"]))
 
 
 def download_ade20k(

@@ -199,7 +199,7 @@ def parse_train_arguments(
     recipe, hardware, words = _split_recipe(words)
     has_recipe = recipe is not None
     if has_recipe:
-        overridden = {word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+        overridden = names_of_arguments(words)
         words = [*recipe.words(hardware), *words]
         recipe = None if overridden - {*NEUTRAL_ARGUMENTS} else recipe
     parser = HfArgumentParser(
@@ -212,6 +212,11 @@ def parse_train_arguments(
     if not has_recipe and parser.parse_known_args(words)[0].clip not in (None, "none"):
         parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=True)
     return (*parser.parse_args_into_dataclasses(words), recipe)
+
+
+def names_of_arguments(words: list[str]) -> set[str]:
+    """The arguments that are named in the words: "--data-dir=x" names "data_dir"."""
+    return {word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def _split_recipe(words: list[str]) -> tuple[Recipe | None, str | None, list[str]]:

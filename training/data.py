@@ -20,8 +20,9 @@ from pathlib import Path
 import datasets
 from transformers.utils import logging
 
-from .ade20k import ADE20K, read_classes
+from .ade20k import ADE20K
 from .class_names import read_class_names
+from .dataset_files import read_ade20k_classes
 from .segmentation_folder import SegmentationFolder, check_pair
 
 
@@ -119,7 +120,7 @@ def load_data(
                 "'folder' with a classes.txt."
             )
         name, reduce_labels = "ADE20K", True
-        class_names, palette = read_classes()
+        class_names, palette = read_ade20k_classes()
         loaded = {split: ADE20K(split, data_dir, num_workers, cache_dir).load() for split in splits}
     elif dataset == "folder":
         if data_dir is None:

@@ -29,7 +29,7 @@ from transformers import HfArgumentParser
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
 
-from .arguments import DataArguments, DenseCLIPTrainingArguments
+from .arguments import DataArguments, DenseCLIPTrainingArguments, names_of_arguments
 from .data import SegmentationData, load_data
 from .evaluation import report_evaluation
 from .metrics.report import format_scores
@@ -108,7 +108,7 @@ def parse_arguments(words: list[str]) -> tuple[EvaluationArguments, DataArgument
         description="Score a checkpoint by the paper's protocol.",
     )
     evaluation_args, data_args = parser.parse_args_into_dataclasses(words)
-    sizes_given = any(word.split("=")[0] in ("--short_side", "--long_side") for word in words)
+    sizes_given = not names_of_arguments(words).isdisjoint({"short_side", "long_side"})
     return evaluation_args, data_args, sizes_given
 
 

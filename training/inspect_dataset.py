@@ -51,16 +51,18 @@ import PIL.ImageOps
 from tqdm import tqdm
 
 from .class_names import CLASSES_FILE, read_class_names
+from .dataset_files import (
+    EXIF_ORIENTATION,
+    IGNORE_INDEX,
+    IMAGE_SUFFIXES,
+    MASK_MODES,
+    MASK_SUFFIXES,
+    read_ade20k_classes,
+)
 from .visualize import contact_sheet, draw_overlay
 
 
-IGNORE_INDEX = 255
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MASK_SUFFIXES = (".png",)
-MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
 DEEP_IMAGE_MODES = ("I", "I;16", "I;16B", "F")
-EXIF_ORIENTATION = 0x0112
-ADE20K_CLASSES = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
 NUM_SIZES_SHOWN = 5
 NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
 NUM_FILES_PER_ID = 3
@@ -286,7 +288,7 @@ class DatasetReport:
     Attributes:
         dataset_dir (`Path`): the folder.
         class_names (`list[str]`): K names; made up ("id 0", ...) if they cannot be read.
-        palette (`list` of RGB triples, *optional*): their colours, if the data set has its own.
+        palette (`Sequence` of RGB triples, *optional*): their colours, if the data set has its own.
         reduce_labels (`bool`): whether 0 in a mask is unlabelled, and n names the class n - 1.
         splits (`dict[str, Statistics]`): what was counted, per split.
         findings (`dict[str, list[str]]`): keys of `RULES`, each with what it was found in.
@@ -296,7 +298,7 @@ class DatasetReport:
 
     dataset_dir: Path
     class_names: list[str]
-    palette: list[list[int]] | None
+    palette: Sequence[Sequence[int]] | None
     reduce_labels: bool
     splits: dict[str, Statistics]
     findings: dict[str, list[str]] = field(default_factory=dict)
@@ -386,8 +388,7 @@ def inspect_dataset(
     reduce_labels = dataset == "ade20k" if reduce_labels is None else reduce_labels
     report = DatasetReport(dataset_dir, [], None, reduce_labels, {split: Statistics() for split in splits})
     if dataset == "ade20k":
-        known = json.loads(ADE20K_CLASSES.read_text(encoding="utf-8"))
-        report.class_names, report.palette = [name.strip() for name in known["classes"]], known["palette"]
+        report.class_names, report.palette = read_ade20k_classes()
         report.fixes["wrong_ids"] = (
             "The 150 classes come with ADEChallengeData2016, whose masks hold 0 to 150; the full ADE20K has others."
         )

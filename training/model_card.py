@@ -33,6 +33,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPImageProcessor
 
+from .dataset_files import read_ade20k_classes
 from .recipes import REPOSITORY, Recipe, load_recipe
 
 
@@ -41,7 +42,6 @@ TEMPLATE = CARDS / "TEMPLATE.md"
 # What of `CARDS` is no card.
 OTHER_FILES = ("README.md", "TEMPLATE.md")
 RECIPES = REPOSITORY / "configuration" / "recipes" / "ade20k"
-ADE20K_CLASSES = REPOSITORY / "configuration" / "datasets" / "ade20k.json"
 
 TAGS = ["denseclip", "clip", "semantic-segmentation", "vision"]
 # Stands in examples where a card belongs to no repository yet.
@@ -260,9 +260,9 @@ def _relative(path: Path) -> str:
 
 def build_row_card(recipe: Recipe) -> ModelCard:
     """The card of a row of the paper on ADE20K, of which nothing has been measured."""
-    class_names = json.loads(ADE20K_CLASSES.read_text(encoding="utf-8"))["classes"]
+    class_names, _ = read_ade20k_classes()
     fields = json.loads((REPOSITORY / recipe.model["config"]).read_text(encoding="utf-8"))
-    config = DenseCLIPConfig(**fields, id2label={index: name.strip() for index, name in enumerate(class_names)})
+    config = DenseCLIPConfig(**fields, id2label=dict(enumerate(class_names)))
     size = {"shortest_edge": recipe.data["short_side"], "longest_edge": recipe.data["long_side"]}
     return build_model_card(config, DenseCLIPImageProcessor(size=size), recipe=recipe)
 

@@ -26,12 +26,10 @@ import datasets
 import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
-from .transforms import IGNORE_INDEX, EncodedImage, open_image, read_mask
+from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES
+from .transforms import EncodedImage, open_image, read_mask
 
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MASK_SUFFIXES = (".png",)
-EXIF_ORIENTATION = 0x0112
 UNREADABLE = (OSError, SyntaxError)  # Pillow raises the latter for a broken PNG
 
 

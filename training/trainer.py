@@ -266,13 +266,14 @@ class DenseCLIPTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
         Save model, code, tokenizer and image processor. The model of the run itself (without `output_dir`) is the
-        averaged one where weights are averaged; checkpoints hold the weights that training goes on from.
+        averaged one where weights are averaged; checkpoints hold the weights that training goes on from. Nothing is
+        pushed: [`push_to_hub`] does that, when there are figures for the card.
         """
         if self.averaged_weights is None or output_dir is not None:
-            super().save_model(output_dir, _internal_call)
+            super().save_model(output_dir, _internal_call=True)
         else:
             with self.averaged_weights.applied():
-                super().save_model(output_dir, _internal_call)
+                super().save_model(output_dir, _internal_call=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -311,7 +312,7 @@ class DenseCLIPTrainer(Trainer):
         """
         if self.hub_model_id is None:
             self.init_hf_repo()
-        self.save_model(_internal_call=True)
+        self.save_model()
         if not self.is_world_process_zero():
             return None
         self.finish_push()
@@ -320,6 +321,7 @@ class DenseCLIPTrainer(Trainer):
             self.hub_model_id,
             token=self.args.hub_token,
             private=self.args.hub_private_repo,
+            revision=self.args.hub_revision,
             commit_message=commit_message,
             **card,
         )
@@ -341,6 +343,7 @@ class DenseCLIPTrainer(Trainer):
             self.hub_model_id,
             token=self.args.hub_token,
             private=self.args.hub_private_repo,
+            revision=self.args.hub_revision,
             commit_message=f"Training in progress, step {self.state.global_step}",
         )
 

@@ -31,12 +31,12 @@ from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
 
+from .dataset_files import IGNORE_INDEX, MASK_MODES
+
 
 # Workers are the parallelism: threads of OpenCV's own, one per core in each of them, would only fight for cores.
 cv2.setNumThreads(0)
 
-IGNORE_INDEX = 255
-MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
 EVERY_VALUE = np.arange(256, dtype=np.uint8)
 
 # An image file as `datasets.Image(decode=False)` gives it: `{"path": ..., "bytes": ...}`, one of them `None`.
