@@ -40,6 +40,7 @@ def run(folder: Path, name: str, num_processes: int, *extra: str) -> dict:
         f" --per_device_train_batch_size {4 // num_processes} --short_side 64 --long_side 160 --crop_size 64"
         " --max_steps 4 --save_strategy no --learning_rate 1e-3 --weight_decay 0.1 --logging_steps 1"
         " --use_cpu true --report_to none --disable_tqdm true --num_sample_images 1"
+        " --ddp_find_unused_parameters false"
     ).split()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
     command = [sys.executable, *launcher, "-m", "training.train", *words, *extra]

@@ -68,7 +68,10 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     trainer.save_model()
     trainer.save_state()
 
-    metrics = trainer.evaluate()
+    # The last step may have been evaluated on the way; the best model is another one.
+    step, metrics = trainer.last_evaluation or (None, None)
+    if step != trainer.state.global_step or training_args.load_best_model_at_end:
+        metrics = trainer.evaluate()
     trainer.save_metrics("eval", metrics)
     if trainer.is_world_process_zero():
         report = report_evaluation(trainer, data, training_args.output_dir)

@@ -16,6 +16,7 @@
 import heapq
 import math
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -59,6 +60,7 @@ class DenseCLIPTrainer(Trainer):
     Pass the image processor as `processing_class`: it is saved with every checkpoint.
 
     Attributes:
+        last_evaluation (`tuple[int, dict]`, *optional*): after which step, and what it reported.
         scores ([`SegmentationScores`], *optional*): of the last evaluation.
         confusion (`torch.Tensor` of shape `(num_labels, num_labels)`, *optional*): of the last evaluation.
         worst_images (`list[tuple[float, int]]`): of the last evaluation, at most 20: mean IoU over the classes that
@@ -93,6 +95,7 @@ class DenseCLIPTrainer(Trainer):
             self.averaged_weights = AveragedWeights(self.model, self.args.ema_decay)
             self.add_callback(_UpdateAverage(self.averaged_weights))
 
+        self.last_evaluation: tuple[int, dict[str, float]] | None = None
         self.scores: SegmentationScores | None = None
         self.confusion: torch.Tensor | None = None
         self.worst_images: list[tuple[float, int]] = []
@@ -163,10 +166,10 @@ class DenseCLIPTrainer(Trainer):
             self.data_collator = training_collator
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        if self.averaged_weights is None:
-            return super().evaluate(*args, **kwargs)
-        with self.averaged_weights.applied():
-            return super().evaluate(*args, **kwargs)
+        with nullcontext() if self.averaged_weights is None else self.averaged_weights.applied():
+            metrics = super().evaluate(*args, **kwargs)
+        self.last_evaluation = (self.state.global_step, metrics)
+        return metrics
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Count the classes of a batch of images of any sizes. Returns neither loss nor logits nor labels."""
