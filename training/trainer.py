@@ -288,7 +288,7 @@ class DenseCLIPTrainer(Trainer):
         if self.averaged_weights is not None and checkpoint is not None:
             self.averaged_weights.load(checkpoint)
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+    def init_hf_repo(self, token: str | None = None, **kwargs) -> None:
         """
         Make the repository before anything is trained for it.
 
@@ -296,7 +296,7 @@ class DenseCLIPTrainer(Trainer):
             OSError: says what is wrong with token, name or connection; see [`push_directory`].
         """
         try:
-            super().init_hf_repo(token, private)
+            super().init_hf_repo(token, **kwargs)
         except HUB_ERRORS as error:
             repo_id = self.args.hub_model_id or Path(self.args.output_dir).name
             state = "Nothing was trained yet. Without --push_to_hub no Hub is needed."
