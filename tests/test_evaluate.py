@@ -117,3 +117,6 @@ def test_protocol_names_both_strides_where_they_differ():
     model = tiny_model("resnet", inference_mode="slide", window_size=(64, 96), window_stride=(40, 50))
     processor = DenseCLIPImageProcessor(size=SIZE)
     assert "window 64 x 96 with stride 40 x 50" in describe_protocol(model.config, processor)["description"]
+    processor.size = {"height": 64, "width": 96}
+    protocol = describe_protocol(model.config, processor)
+    assert protocol["short_side"] is None and protocol["description"].endswith("resized to 64 x 96")

@@ -332,6 +332,13 @@ def test_defaults_from_clip_are_the_published_ones(tmp_path):
     [
         ("--tokenizer t --crop_size 1 2 3", r"\[1, 2, 3\]"),
         ("--tokenizer t --scale_range 2 1", "low"),
+        ("--tokenizer t --label_smoothing_factor 0.1", "label_smoothing_factor"),
+        ("--tokenizer t --ema_decay 1.5", r"\[0, 1\)"),
+        ("--tokenizer t --ohem_threshold 2", r"\(0, 1\]"),
+        (
+            "--tokenizer t --ema_decay 0.9 --load_best_model_at_end --eval_strategy steps --eval_steps 500",
+            "one of --ema_decay",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path, wrong, message):
@@ -542,8 +549,9 @@ def test_averaged_weights_are_evaluated_and_saved(model, folder, tmp_path):
     seen = []
     handle = model.decode_head.classifier.register_forward_hook(lambda module, *_: seen.append(module.weight.clone()))
     trainer.evaluate()
+    trainer.evaluate({"one": trainer.eval_dataset, "two": trainer.eval_dataset})  # calls itself for each
     handle.remove()
-    assert all(torch.allclose(weights, expected) for weights in seen)
+    assert len(seen) == 15 and all(torch.allclose(weights, expected) for weights in seen)
     trainer.save_model()
     saved = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
     torch.testing.assert_close(saved.decode_head.classifier.weight.detach(), expected)

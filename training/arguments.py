@@ -172,6 +172,8 @@ class DenseCLIPTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.ohem_threshold is not None and not 0 < self.ohem_threshold <= 1:
             raise ValueError(f"--ohem_threshold is a probability in (0, 1]; got {self.ohem_threshold}.")
+        if self.label_smoothing_factor != 0:
+            raise ValueError("--label_smoothing_factor is not part of any loss here; leave it at 0.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--ema_decay lies in [0, 1), such as 0.999; got {self.ema_decay}.")
         if self.ema_decay is not None and self.load_best_model_at_end:

@@ -39,18 +39,24 @@ class AveragedWeights:
     def __init__(self, model: nn.Module, decay: float):
         self.model = model
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._is_applied = False
 
     def update(self) -> None:
         self.average.update_parameters(self.model)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside, and its own again behind."""
+        """The model has the averaged weights inside, and its own again behind. Inside of itself it changes nothing."""
+        if self._is_applied:
+            yield
+            return
         self._swap()
+        self._is_applied = True
         try:
             yield
         finally:
             self._swap()
+            self._is_applied = False
 
     def _swap(self) -> None:
         for own, averaged in zip(self.model.parameters(), self.average.module.parameters(), strict=True):

@@ -22,6 +22,7 @@ otherwise. Several GPUs: `accelerate launch -m training.evaluate ...`.
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from transformers import HfArgumentParser
@@ -44,7 +45,8 @@ class EvaluationArguments:
 
     checkpoint: str = field(metadata={"help": "The model: a folder or a Hub id."})
     output_dir: str | None = field(
-        default=None, metadata={"help": "Where tables and pictures go. Defaults to the checkpoint's folder."}
+        default=None,
+        metadata={"help": "Where tables and pictures go. Defaults to the checkpoint's folder, or one in outputs/."},
     )
     multi_scale: bool = field(default=False, metadata={"help": "Average over six scales, each with flip ('MS')."})
     inference_mode: Literal["checkpoint", "whole", "slide"] = field(
@@ -75,6 +77,8 @@ def main(words: list[str] | None = None) -> dict:
 
     scales = PAPER_SCALES if evaluation_args.multi_scale else (1.0,)
     output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
+    if not evaluation_args.output_dir and not Path(output_dir).is_dir():
+        output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here
     trainer = DenseCLIPTrainer(
         model=model,
         args=DenseCLIPTrainingArguments(

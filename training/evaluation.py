@@ -43,7 +43,7 @@ def describe_protocol(
         `dict`: for JSON; `name` is "SS" or "MS", `description` a line to print.
     """
     size = image_processor.size
-    short_side, long_side = size["shortest_edge"], size["longest_edge"]
+    short_side, long_side = size.get("shortest_edge"), size.get("longest_edge")
     is_multi_scale = len(scales) > 1
     slides = config.inference_mode == "slide"
     parts = [f"MS ({', '.join(f'{scale:g}' for scale in scales)}, each with flip)" if is_multi_scale else "SS"]
@@ -53,7 +53,10 @@ def describe_protocol(
         parts.append(f"sliding window {height} x {width} with stride {stride}")
     else:
         parts.append("whole images")
-    parts.append(f"short side {short_side}, long side at most {long_side}")
+    if short_side is None:
+        parts.append(f"resized to {size.get('height')} x {size.get('width')}")
+    else:
+        parts.append(f"short side {short_side}" + ("" if long_side is None else f", long side at most {long_side}"))
     return {
         "name": "MS" if is_multi_scale else "SS",
         "description": ", ".join(parts),
@@ -89,7 +92,8 @@ def report_evaluation(
         summary_name=f"metrics{suffix}",
     )
     if trainer.worst_images:
-        draw_worst_images(trainer, data.validation).save(output_dir / f"worst_images{suffix}.jpg")
+        with trainer.evaluated_weights():
+            draw_worst_images(trainer, data.validation).save(output_dir / f"worst_images{suffix}.jpg")
     return report
 
 

@@ -50,11 +50,11 @@ def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> Comparison:
     Draw what the trainer's model, as it stands, makes of one image.
 
     Args:
-        trainer ([`DenseCLIPTrainer`]): its model must be in evaluation mode.
+        trainer ([`DenseCLIPTrainer`]): its model is put into evaluation mode.
         row (`dict`): the image's row of the data set.
         sample (`dict`): the same row after the [`EvaluationTransform`].
     """
-    model, config = trainer.model, trainer.model.config
+    model, config = trainer.model.eval(), trainer.model.config
     copies = [copy.to(trainer.args.device) for copy in sample["pixel_values"]]
     labels = sample["labels"].to(trainer.args.device)
     segmentation, _ = trainer.segment_for_scoring(model, copies, labels)

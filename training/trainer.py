@@ -16,7 +16,7 @@
 import heapq
 import math
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -103,17 +103,17 @@ class DenseCLIPTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------------- optimisation
 
-    def parameter_groups(self) -> list[dict]:
-        """The groups of the optimizer that training will use."""
+    def parameter_groups(self, model: nn.Module | None = None) -> list[dict]:
+        """The groups of the optimizer that training will use, by default those of the Trainer's own model."""
         return build_parameter_groups(
-            self.model, self.args.learning_rate, self.args.weight_decay, self.args.image_encoder_lr_multiplier
+            model or self.model, self.args.learning_rate, self.args.weight_decay, self.args.image_encoder_lr_multiplier
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(self.parameter_groups(), **optimizer_kwargs)
+            self.optimizer = optimizer_class(self.parameter_groups(model), **optimizer_kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -165,8 +165,12 @@ class DenseCLIPTrainer(Trainer):
         finally:
             self.data_collator = training_collator
 
+    def evaluated_weights(self) -> AbstractContextManager:
+        """Inside of it the model has the weights that are evaluated and saved: the averaged ones, if there are any."""
+        return nullcontext() if self.averaged_weights is None else self.averaged_weights.applied()
+
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        with nullcontext() if self.averaged_weights is None else self.averaged_weights.applied():
+        with self.evaluated_weights():
             metrics = super().evaluate(*args, **kwargs)
         self.last_evaluation = (self.state.global_step, metrics)
         return metrics
@@ -226,7 +230,7 @@ class DenseCLIPTrainer(Trainer):
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
         config = self.model.config
-        self._metric, self._num_counted, self._worst = MeanIoU(), 0, []
+        self._metric, self._num_counted, self._worst = MeanIoU(device=self.args.device), 0, []
         self._loss_sum = torch.zeros((), device=self.args.device)
         output = super().evaluation_loop(
             dataloader, description, True, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
@@ -272,11 +276,8 @@ class DenseCLIPTrainer(Trainer):
         averaged one where weights are averaged; checkpoints hold the weights that training goes on from. Nothing is
         pushed: [`push_to_hub`] does that, when there are figures for the card.
         """
-        if self.averaged_weights is None or output_dir is not None:
+        with self.evaluated_weights() if output_dir is None else nullcontext():
             super().save_model(output_dir, _internal_call=True)
-        else:
-            with self.averaged_weights.applied():
-                super().save_model(output_dir, _internal_call=True)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
