@@ -7,7 +7,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from tests.test_model_configs import PUBLISHED_MILLIONS, build_on_meta
-from training.arguments import parse_train_arguments
+from training.command_line import parse_train_arguments
 from training.recipes import REPOSITORY, load_recipe
 
 

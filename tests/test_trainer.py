@@ -33,7 +33,8 @@ from modeling_denseclip import (
 )
 from tests.parity import REFERENCE
 from tests.trajectory import Trajectory, load_trajectory, load_trajectory_fixture
-from training.arguments import DenseCLIPTrainingArguments, parse_train_arguments
+from training.arguments import DenseCLIPTrainingArguments
+from training.command_line import parse_train_arguments
 from training.data import load_data
 from training.demo_tokenizer import build_tokenizer
 from training.optimization import build_parameter_groups, freeze_text_encoder

@@ -11,25 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The arguments of training and evaluation, from a recipe and the command line."""
+"""The arguments of training and evaluation."""
 
-import argparse
 from dataclasses import dataclass, field
 from typing import Literal
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.integrations import is_tensorboard_available
-
-from .recipes import Recipe, load_recipe
-
-
-# Words that say where and on what a recipe runs, and change nothing of what comes out.
-NEUTRAL_ARGUMENTS = (
-    *("data_dir", "output_dir", "tokenizer", "preprocessing_num_workers", "dataloader_num_workers", "use_cpu"),
-    *("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "report_to", "run_name"),
-    *("resume_from_checkpoint", "save_steps", "save_total_limit", "logging_steps", "num_sample_images"),
-    *("disable_tqdm", "per_device_eval_batch_size", "dataloader_pin_memory", "ddp_find_unused_parameters"),
-)
 
 
 @dataclass
@@ -181,54 +169,3 @@ class DenseCLIPTrainingArguments(TrainingArguments):
                 "--load_best_model_at_end would load the raw weights of the checkpoint whose *averaged* weights were"
                 " best. Use one of --ema_decay and --load_best_model_at_end."
             )
-
-
-def parse_train_arguments(
-    words: list[str],
-) -> tuple[DataArguments, ModelArguments, DenseCLIPTrainingArguments, Recipe | None]:
-    """
-    Read `[RECIPE.yaml] [--recipe_hardware NAME] [--argument value ...]`. Words override the recipe.
-
-    Without a recipe, --clip makes two defaults the published ones: encoder rate x 0.1, text encoder frozen.
-
-    Returns:
-        The arguments, and the recipe if the run follows it. `None` if words change more than place and machine.
-
-    Raises:
-        ValueError: for a recipe with unknown keys, or contradicting values.
-        SystemExit: for words that are no arguments, as argparse has it.
-    """
-    recipe, hardware, words = _split_recipe(words)
-    has_recipe = recipe is not None
-    if has_recipe:
-        overridden = names_of_arguments(words)
-        words = [*recipe.words(hardware), *words]
-        recipe = None if overridden - {*NEUTRAL_ARGUMENTS} else recipe
-    parser = HfArgumentParser(
-        (DataArguments, ModelArguments, DenseCLIPTrainingArguments),
-        prog="python -m training.train",
-        usage="python -m training.train [RECIPE.yaml] [--recipe_hardware 8gpu|1gpu] [--argument value ...]",
-        description="Fine-tune DenseCLIP. The rows of the paper are in configuration/recipes/; each recipe's first"
-        " lines say on which hardware it runs how.",
-    )
-    if not has_recipe and parser.parse_known_args(words)[0].clip not in (None, "none"):
-        parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=True)
-    return (*parser.parse_args_into_dataclasses(words), recipe)
-
-
-def names_of_arguments(words: list[str]) -> set[str]:
-    """The arguments that are named in the words: "--data-dir=x" names "data_dir"."""
-    return {word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
-
-
-def _split_recipe(words: list[str]) -> tuple[Recipe | None, str | None, list[str]]:
-    """Take the recipe and the name of its hardware off the words."""
-    recipe = None
-    if words and words[0].endswith((".yaml", ".yml")):
-        recipe, words = load_recipe(words[0]), words[1:]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe_hardware")
-    found, words = parser.parse_known_args(words)
-    if found.recipe_hardware is not None and recipe is None:
-        raise ValueError("--recipe_hardware chooses among the machines of a recipe: name RECIPE.yaml first.")
-    return recipe, found.recipe_hardware, words

@@ -30,7 +30,8 @@ from transformers import HfArgumentParser
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
 
-from .arguments import DataArguments, DenseCLIPTrainingArguments, names_of_arguments
+from .arguments import DataArguments, DenseCLIPTrainingArguments
+from .command_line import names_of_arguments
 from .data import SegmentationData, load_data
 from .evaluation import report_evaluation
 from .metrics.report import format_scores

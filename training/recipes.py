@@ -28,6 +28,8 @@ from pathlib import Path
 
 import yaml
 
+from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
+
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What a recipe says of a row of the paper. It goes into the model card and never into the training.
@@ -87,9 +89,6 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
         ValueError: for a file that is no YAML mapping, a section or a key that does not exist (with the nearest name),
             or a value that would be taken for another type (`1e-4`, which YAML reads as a string).
     """
-    # Here, since these import all of Transformers' Trainer, and a card needs only the file.
-    from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
-
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

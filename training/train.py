@@ -36,8 +36,9 @@ from modeling_denseclip import (
 )
 from modeling_denseclip.conversion_denseclip import load_tokenizer
 
-from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments, parse_train_arguments
+from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 from .checkpoints import checkpoint_to_resume
+from .command_line import parse_train_arguments
 from .convert import read_config_fields
 from .data import SegmentationData, load_data
 from .evaluation import report_evaluation
