@@ -217,10 +217,7 @@ class JointCounts:
         """Add to entries of the table."""
         if self.table.device.type == "cpu":
             pairs = len(self.ids) * rows.numpy().astype(np.intp) + columns.numpy()
-            # Sums of float64 are exact up to 2^53 pixels.
-            counts = np.bincount(pairs, num_pixels.numpy(), minlength=self.table.numel())
-            table = self.table.numpy().reshape(-1)
-            table += counts.astype(np.int64)
+            np.add.at(self.table.numpy().reshape(-1), pairs, num_pixels.numpy())
         else:
             self.table.view(-1).index_add_(0, torch.add(columns.int(), rows.int(), alpha=len(self.ids)), num_pixels)
 
