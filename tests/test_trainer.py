@@ -287,6 +287,7 @@ def test_command_line_from_folder_to_checkpoint(folder, tokenizer, tmp_path, cap
         assert name in table
     saved = json.loads((output / "eval_results.json").read_text())
     assert saved["eval_mean_iou"] == pytest.approx(trainer.scores.mean_iou)
+    assert saved["eval_protocol"] == "SS, whole images, short side 64, long side at most 128"
 
     reloaded = DenseCLIPForSemanticSegmentation.from_pretrained(output)
     assert list(reloaded.config.id2label.values()) == NAMES

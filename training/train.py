@@ -41,7 +41,7 @@ from .checkpoints import checkpoint_to_resume
 from .command_line import parse_train_arguments
 from .convert import read_config_fields
 from .data import SegmentationData, load_data
-from .evaluation import report_evaluation
+from .evaluation import describe_protocol, report_evaluation
 from .metrics.report import format_scores
 from .optimization import format_parameter_table
 from .panels import SamplePanels
@@ -73,11 +73,12 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     step, metrics = trainer.last_evaluation or (None, None)
     if step != trainer.state.global_step or training_args.load_best_model_at_end:
         metrics = trainer.evaluate()
-    trainer.save_metrics("eval", metrics)
+    protocol = describe_protocol(trainer.model.config, trainer.processing_class)["description"]
+    trainer.save_metrics("eval", {**metrics, "eval_protocol": protocol})
     if trainer.is_world_process_zero():
-        report = report_evaluation(trainer, data, training_args.output_dir)
+        report_evaluation(trainer, data, training_args.output_dir)
         print(format_scores(trainer.scores, data.class_names))
-        print(f"{data.name}, validation: {report['protocol']['description']}")
+        print(f"{data.name}, validation: {protocol}")
     if training_args.push_to_hub:
         trainer.push_to_hub(recipe=recipe, base_model=model_args.clip)
     return trainer
