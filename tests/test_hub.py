@@ -355,6 +355,29 @@ def test_training_pushes_whole_checkpoints_and_a_card_with_what_was_measured(hub
     assert measured["protocol"]["description"] in result["metrics"][0]["name"]
 
 
+def test_a_data_set_of_the_hub_is_trained_on_by_its_columns(hub, run, training_words, tmp_path):
+    files = {}
+    for split in ("training", "validation"):
+        rows = []
+        for index in range(2):
+            for column, kind in (("photo", "images"), ("ids", "annotations")):
+                data = (tmp_path / "data" / kind / split / f"{index}.png").read_bytes()
+                files[f"{split}/{column}/{index}.png"] = data
+            rows.append({"photo_file_name": f"photo/{index}.png", "ids_file_name": f"ids/{index}.png"})
+        files[f"{split}/metadata.jsonl"] = "\n".join(map(json.dumps, rows)).encode()
+    hub.add_files("dataset", f"{USER}/scenes", files)
+    words = [word for word in training_words if word != "--push_to_hub"]
+    words[words.index("--data_dir") : words.index("--data_dir") + 2] = []
+    code, output = run(
+        *("training.train", *words, "--dataset_name", f"{USER}/scenes", "--train_split", "train"),
+        *("--image_column", "photo", "--label_column", "ids", "--class_names_file", tmp_path / "data" / "classes.txt"),
+    )
+    assert code == 0, output
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert report["dataset"] == {"name": f"{USER}/scenes", "split": "validation", "num_images": 2}
+    assert sum(entry["pixels"] for entry in report["per_class"]) == 2 * 96 * 64
+
+
 def test_training_does_not_start_for_a_hub_that_will_not_take_it(hub, run, training_words, tmp_path):
     code, output = run("training.train", *training_words, "--hub_token", "hf_wrong")
     assert code == 1
