@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from tests.hub_server import READ_TOKEN, USER, WRITE_TOKEN, HubServer, read_card_head
-from tests.test_remote_code import PROLOGUE, ROOT, SIZE, assert_same, segment_here, settled_model
+from tests.test_remote_code import ROOT, SIZE, assert_same, run_elsewhere, segment_here, settled_model
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_tiny_architecture, tiny_model
 from training.push import push_directory
 
@@ -172,21 +172,7 @@ def test_a_pushed_model_is_all_that_its_user_needs(hub, push, tmp_path):
     assert read_card_head(files)["pipeline_tag"] == "image-segmentation"
 
     picture, elsewhere = draw_picture(133, 110, seed=7), tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    picture.save(elsewhere / "picture.png")
-    result = subprocess.run(
-        [
-            *(sys.executable, "-I", "-c", PROLOGUE + LOAD_FROM_THE_HUB, str(ROOT), repo_id),
-            *(str(elsewhere / "picture.png"), str(elsewhere / "results.pt")),
-        ],
-        cwd=elsewhere,
-        env=make_environment(hub, elsewhere),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stdout) == (0, "done\n"), result.stdout + result.stderr
-    results = torch.load(elsewhere / "results.pt", weights_only=True)
+    results, _ = run_elsewhere(LOAD_FROM_THE_HUB, repo_id, picture, elsewhere, hub.environment(elsewhere, None))
     expected = segment_here(model, processor, picture)
     assert_same(results, expected)
     for name in ("masks", "without_task"):

@@ -121,8 +121,13 @@ print("done")
 """
 
 
-def run_elsewhere(script: str, directory: Path, picture, workplace: Path) -> tuple[dict, list[str]]:
-    """Runs `script` in a new process with empty caches; returns what it saved and what it wrote to stderr."""
+def run_elsewhere(
+    script: str, source: Path | str, picture, workplace: Path, environment: dict[str, str] | None = None
+) -> tuple[dict, list[str]]:
+    """
+    Runs `script` in a new process with empty caches, on a directory or a repository of the Hub that `environment`
+    tells of; returns what it saved and what it wrote to stderr.
+    """
     workplace.mkdir()
     picture.save(workplace / "picture.png")
     environment = {
@@ -134,9 +139,10 @@ def run_elsewhere(script: str, directory: Path, picture, workplace: Path) -> tup
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # bars on stderr are no warnings
         "OMP_NUM_THREADS": str(torch.get_num_threads()),  # other sums of other threads
         "CUDA_VISIBLE_DEVICES": "",
+        **(environment or {}),
     }
     # -I: no PYTHONPATH, and neither the directory of the script nor the working directory on the path.
-    command = [sys.executable, "-I", "-c", PROLOGUE + script, str(ROOT), str(directory)]
+    command = [sys.executable, "-I", "-c", PROLOGUE + script, str(ROOT), str(source)]
     result = subprocess.run(
         [*command, str(workplace / "picture.png"), str(workplace / "results.pt")],
         cwd=workplace,

@@ -191,13 +191,15 @@ def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path):
     metrics = trainer.evaluate()
 
     processor, rows = trainer.processing_class, load_data(data_dir=folder).validation
-    hits, labelled, predicted = np.zeros(3), np.zeros(3), np.zeros(3)
+    hits, labelled, predicted, losses = np.zeros(3), np.zeros(3), np.zeros(3), []
     model.eval()
     for row in rows:
         label = np.asarray(row["annotation"])
         with torch.no_grad():
-            logits = model(**processor(row["image"], return_tensors="pt")).logits
-        logits = nn.functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
+            inputs = processor(row["image"], return_tensors="pt")
+            outputs = model(**inputs, labels=torch.from_numpy(label).long()[None])
+        losses.append(outputs.loss.item())
+        logits = nn.functional.interpolate(outputs.logits, label.shape, mode="bilinear", align_corners=False)
         prediction = logits[0].argmax(0).numpy()
         for k in range(3):
             hits[k] += ((prediction == k) & (label == k)).sum()
@@ -206,6 +208,7 @@ def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path):
     iou = hits / (labelled + predicted - hits)
     np.testing.assert_allclose(trainer.scores.iou, iou, rtol=1e-12)
     assert metrics["eval_mean_iou"] == pytest.approx(iou.mean())
+    assert metrics["eval_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert metrics["eval_overall_accuracy"] == pytest.approx(hits.sum() / labelled.sum())
     for name, value, recall in zip(NAMES, iou, hits / labelled, strict=True):
         assert metrics[f"eval_iou/{name}"] == pytest.approx(value)

@@ -72,6 +72,14 @@ class DataArguments:
         if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
             raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
 
+    def source(self) -> dict:
+        """Where the data come from: the arguments of [`load_data`]. The rest says how large images are made."""
+        names = (
+            *("dataset", "data_dir", "dataset_name", "dataset_config_name", "image_column", "label_column"),
+            *("train_split", "validation_split", "class_names_file", "reduce_labels"),
+        )
+        return {name: getattr(self, name) for name in names} | {"num_workers": self.preprocessing_num_workers}
+
 
 @dataclass
 class ModelArguments:

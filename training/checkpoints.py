@@ -78,5 +78,5 @@ def checkpoint_to_resume(output_dir: str | Path, asked: str | None) -> str | Non
     for checkpoint in reversed(checkpoints):
         if is_complete(checkpoint):
             return str(checkpoint)
-        logger.warning(f"{checkpoint} was not written to its end, so the run goes on from the one before it.")
+        logger.warning(f"{checkpoint} was not written to its end, so it is passed over.")
     return None

@@ -121,7 +121,7 @@ def build_trainer(
         model=model,
         args=training_arguments,
         train_dataset=with_transform(data.train, train_transform),
-        eval_dataset=data.validation.with_transform(EvaluationTransform(image_processor)),
+        eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor)),
         processing_class=image_processor,
         callbacks=[AugmentationEpoch(train_transform)],
     )

@@ -35,9 +35,8 @@ from .command_line import names_of_arguments
 from .data import SegmentationData, load_data
 from .evaluation import report_evaluation
 from .metrics.report import format_scores
-from .train import data_options
 from .trainer import DenseCLIPTrainer
-from .transforms import EvaluationTransform
+from .transforms import EvaluationTransform, with_transform
 
 
 @dataclass
@@ -71,7 +70,7 @@ def main(words: list[str] | None = None) -> dict:
     image_processor = DenseCLIPImageProcessor.from_pretrained(
         evaluation_args.checkpoint, revision=evaluation_args.revision or "main"
     )
-    data = load_data(**data_options(data_args), splits=("validation",))
+    data = load_data(**data_args.source(), splits=("validation",))
     apply_choices(evaluation_args, model, image_processor, data)
     if sizes_given:
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
@@ -90,7 +89,7 @@ def main(words: list[str] | None = None) -> dict:
             use_cpu=evaluation_args.use_cpu,
             report_to="none",
         ),
-        eval_dataset=data.validation.with_transform(EvaluationTransform(image_processor, scales)),
+        eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor, scales)),
         processing_class=image_processor,
     )
     trainer.evaluate()

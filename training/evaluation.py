@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
+import PIL.Image
 from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
@@ -97,12 +98,11 @@ def report_evaluation(
     return report
 
 
-def draw_worst_images(trainer: DenseCLIPTrainer, rows: datasets.Dataset):
+def draw_worst_images(trainer: DenseCLIPTrainer, rows: datasets.Dataset) -> PIL.Image.Image:
     """Photograph, truth and prediction of each of the worst images, the worst first, as one picture."""
-    samples = trainer.eval_dataset
     pictures, captions = [], []
     for mean_iou, index in trainer.worst_images:
-        comparison = draw_comparison(trainer, rows[index], samples[index])
-        pictures += [comparison.photograph, comparison.truth, comparison.prediction]
-        captions += [rows[index]["name"], "truth", f"prediction: mIoU {100 * mean_iou:.1f}"]
+        row = rows[index]
+        pictures += draw_comparison(trainer, row, trainer.eval_dataset[index])
+        captions += [row["name"], "truth", f"prediction: mIoU {100 * mean_iou:.1f}"]
     return contact_sheet(pictures, captions, columns=3)

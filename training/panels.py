@@ -13,7 +13,6 @@
 # limitations under the License.
 """Pictures of what a model does with single images: photograph, truth, prediction, score map."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,26 +27,10 @@ from .visualize import contact_sheet, draw_heat_map, draw_overlay
 SAMPLES_FOLDER = "samples"
 
 
-@dataclass
-class Comparison:
-    """
-    Args:
-        photograph, truth, prediction (`PIL.Image.Image`): of one size.
-        score_map (`PIL.Image.Image`, *optional*): the score map of one class over the photograph. Only with language.
-        class_name (`str`): that class: the one with the most labelled pixels.
-    """
-
-    photograph: PIL.Image.Image
-    truth: PIL.Image.Image
-    prediction: PIL.Image.Image
-    score_map: PIL.Image.Image | None
-    class_name: str
-
-
 @torch.no_grad()
-def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> Comparison:
+def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> list[PIL.Image.Image]:
     """
-    Draw what the trainer's model, as it stands, makes of one image.
+    Draw what the trainer's model, as it stands, makes of one image: photograph, truth and prediction.
 
     Args:
         trainer ([`DenseCLIPTrainer`]): its model is put into evaluation mode.
@@ -56,21 +39,28 @@ def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> Comparison:
     """
     model, config = trainer.model.eval(), trainer.model.config
     copies = [copy.to(trainer.args.device) for copy in sample["pixel_values"]]
-    labels = sample["labels"].to(trainer.args.device)
-    segmentation, _ = trainer.segment_for_scoring(model, copies, labels)
+    segmentation, _ = trainer.segment_for_scoring(model, copies, sample["labels"].to(trainer.args.device))
     photograph = row["image"].convert("RGB")
-    labelled = labels[labels != config.ignore_index]
+    overlays = [
+        draw_overlay(photograph, ids.cpu().numpy(), config.id2label, config.palette, legend=False)
+        for ids in (sample["labels"], segmentation)
+    ]
+    return [photograph, *overlays]
+
+
+@torch.no_grad()
+def draw_score_map(trainer: Trainer, row: dict, sample: dict) -> tuple[PIL.Image.Image, str]:
+    """
+    Draw the score map of one class over the photograph: of the class with the most labelled pixels, whose name is
+    returned too. Arguments as in [`draw_comparison`]; the model has to have language.
+    """
+    model, config = trainer.model.eval(), trainer.model.config
+    labelled = sample["labels"][sample["labels"] != config.ignore_index]
     class_id = int(labelled.mode().values) if labelled.numel() else 0
+    pixel_values = sample["pixel_values"][0].to(trainer.args.device)
+    scores = model(pixel_values[None], inference_mode="whole").score_map[0, class_id]
     class_name = config.id2label[class_id]
-
-    def overlay(ids: torch.Tensor) -> PIL.Image.Image:
-        return draw_overlay(photograph, ids.cpu().numpy(), config.id2label, config.palette, legend=False)
-
-    score_map = None
-    if config.use_language:
-        scores = model(copies[0][None], inference_mode="whole").score_map[0, class_id].float().cpu().numpy()
-        score_map = draw_heat_map(photograph, scores, title=class_name)
-    return Comparison(photograph, overlay(labels), overlay(segmentation), score_map, class_name)
+    return draw_heat_map(row["image"].convert("RGB"), scores.float().cpu().numpy(), title=class_name), class_name
 
 
 class SamplePanels(TrainerCallback):
@@ -98,12 +88,14 @@ class SamplePanels(TrainerCallback):
                 callback.tb_writer.add_image("samples", np.asarray(panel), state.global_step, dataformats="HWC")
 
     def draw(self) -> PIL.Image.Image:
+        use_language = self.trainer.model.config.use_language
         pictures, captions = [], []
         for index in self.indices:
-            comparison = draw_comparison(self.trainer, self.rows[index], self.trainer.eval_dataset[index])
-            pictures += [comparison.photograph, comparison.truth, comparison.prediction]
-            captions += [self.rows[index]["name"], "truth", "prediction"]
-            if comparison.score_map is not None:
-                pictures.append(comparison.score_map)
-                captions.append(f"score map: {comparison.class_name}")
-        return contact_sheet(pictures, captions, columns=4 if self.trainer.model.config.use_language else 3)
+            row, sample = self.rows[index], self.trainer.eval_dataset[index]
+            pictures += draw_comparison(self.trainer, row, sample)
+            captions += [row["name"], "truth", "prediction"]
+            if use_language:
+                score_map, class_name = draw_score_map(self.trainer, row, sample)
+                pictures.append(score_map)
+                captions.append(f"score map: {class_name}")
+        return contact_sheet(pictures, captions, columns=4 if use_language else 3)

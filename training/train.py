@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     set_seed(training_args.seed)
 
     with training_args.main_process_first(desc="checking the data"):
-        data = load_data(**data_options(data_args))
+        data = load_data(**data_args.source())
     model = build_model(model_args, data)
     trainer = build_trainer(model, data, data_args, training_args)
     if trainer.is_world_process_zero():
@@ -82,16 +82,6 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     if training_args.push_to_hub:
         trainer.push_to_hub(recipe=recipe, base_model=model_args.clip)
     return trainer
-
-
-def data_options(arguments: DataArguments) -> dict:
-    """The arguments of [`load_data`] among `arguments`; the others say how large images are made."""
-    names = (
-        "dataset", "data_dir", "dataset_name", "dataset_config_name", "image_column", "label_column", "train_split",
-        "validation_split", "class_names_file", "reduce_labels",
-    )  # fmt: skip
-    options = {name: getattr(arguments, name) for name in names}
-    return {**options, "num_workers": arguments.preprocessing_num_workers}
 
 
 def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
@@ -137,7 +127,7 @@ def build_trainer(
         model=model,
         args=training_args,
         train_dataset=with_transform(data.train, train_transform),
-        eval_dataset=data.validation.with_transform(EvaluationTransform(image_processor)),
+        eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor)),
         processing_class=image_processor,
         callbacks=[AugmentationEpoch(train_transform)],
     )

@@ -111,8 +111,7 @@ class DenseCLIPTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            model = self.model if model is None else model
-            optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
             self.optimizer = optimizer_class(self.parameter_groups(model), **optimizer_kwargs)
         return self.optimizer
 
@@ -215,7 +214,7 @@ class DenseCLIPTrainer(Trainer):
     def _count(self, segmentation: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | None, index: int) -> None:
         config = self.model.config
         if loss is not None:
-            self._loss_sum += loss
+            self._losses += torch.stack([loss, torch.ones_like(loss)]).float()
         confusion = confusion_matrix(segmentation, labels, config.num_labels, config.ignore_index)
         self._metric.add_counts(confusion)
         self._num_counted += 1
@@ -231,7 +230,7 @@ class DenseCLIPTrainer(Trainer):
     ) -> EvalLoopOutput:
         config = self.model.config
         self._metric, self._num_counted, self._worst = MeanIoU(device=self.args.device), 0, []
-        self._loss_sum = torch.zeros((), device=self.args.device)
+        self._losses = torch.zeros(2, device=self.args.device)  # their sum and their number
         output = super().evaluation_loop(
             dataloader, description, True, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
         )
@@ -247,9 +246,9 @@ class DenseCLIPTrainer(Trainer):
         self.scores = mean_iou_from_confusion(self.confusion)
         worst = gather_object([(-negative, index) for negative, index in self._worst])
         self.worst_images = sorted(worst)[:NUM_WORST_IMAGES]
-        loss = self._sum_over_processes(self._loss_sum).item() / counted
-        if loss > 0:  # multi-scale testing has none
-            output.metrics[f"{metric_key_prefix}_loss"] = loss
+        loss_sum, num_losses = self._sum_over_processes(self._losses).tolist()
+        if num_losses:  # multi-scale testing has none
+            output.metrics[f"{metric_key_prefix}_loss"] = loss_sum / num_losses
         for name, value in _named_scores(self.scores, config.id2label).items():
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output

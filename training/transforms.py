@@ -45,8 +45,8 @@ EncodedImage = dict[str, Any]
 
 def with_transform(dataset: datasets.Dataset, transform: "TrainingTransform | EvaluationTransform"):
     """
-    [`datasets.Dataset.with_transform`] on rows whose images and masks are still encoded, for training. The transforms
-    take decoded ones too, but decode them faster themselves, which saves about a tenth of the time of a sample.
+    [`datasets.Dataset.with_transform`] on rows whose images and masks are still encoded. The transforms take decoded
+    ones too, but decode them faster themselves, which saves about a tenth of the time of a training sample.
     """
     for column in ("image", "annotation"):
         dataset = dataset.cast_column(column, datasets.Image(decode=False))
