@@ -197,7 +197,7 @@ def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path):
         label = np.asarray(row["annotation"])
         with torch.no_grad():
             inputs = processor(row["image"], return_tensors="pt")
-            outputs = model(**inputs, labels=torch.from_numpy(label).long()[None])
+            outputs = model(**inputs, labels=torch.tensor(label).long()[None])
         losses.append(outputs.loss.item())
         logits = nn.functional.interpolate(outputs.logits, label.shape, mode="bilinear", align_corners=False)
         prediction = logits[0].argmax(0).numpy()
