@@ -24,6 +24,8 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from .modeling_denseclip_heads import CLASSIFIER_STD
+
 
 logger = logging.get_logger(__name__)
 
@@ -113,6 +115,19 @@ def tokenize_class_names(
     return token_ids
 
 
+def check_vocabulary(token_ids: Sequence[Sequence[int]], vocab_size: int):
+    """
+    Raises:
+        ValueError: for a token that the text tower does not have.
+    """
+    largest = max(max(ids) for ids in token_ids)
+    if largest >= vocab_size:
+        raise ValueError(
+            f"The tokenizer has a token {largest}, the text tower only {vocab_size}. Pass the tokenizer that the"
+            " weights were trained with."
+        )
+
+
 @dataclass
 class PackedPrompts:
     """
@@ -174,7 +189,7 @@ def pack_prompts(
 class ClassNameReport:
     """
     What a change of class names did to the weights that belong to a class: its row of the classifier and its channel
-    of the score map in the neck.
+    of the score map in the neck or head.
 
     Args:
         kept (`tuple[str, ...]`): Classes whose weights were carried over, by name.
@@ -247,8 +262,7 @@ class DenseCLIPClassNamesMixin:
         names = tuple(class_names) if not isinstance(class_names, str) else class_names
         config = self.config
         if config.use_language:
-            tokenizer = tokenizer if tokenizer is not None else self._load_tokenizer()
-            class_token_ids = tokenize_class_names(names, tokenizer)
+            class_token_ids, tokenizer = self._tokenize(names, tokenizer)
             self.prompts.pack(names, class_token_ids)
             self.tokenizer = tokenizer
             config.class_token_ids = class_token_ids
@@ -276,25 +290,41 @@ class DenseCLIPClassNamesMixin:
 
     @torch.no_grad()
     def _rebuild_head(self, kept_rows: list[int | None]):
-        """Classifier and score-map channels for new classes; entry k of `kept_rows` is the former class to copy."""
-        classifier = self.decode_head.classifier
-        classifier.out_channels = len(kept_rows)
-        for name, parameter in list(classifier.named_parameters()):
-            fresh = parameter.new_zeros(len(kept_rows), *parameter.shape[1:])
-            if name == "weight":
-                nn.init.normal_(fresh, std=self.decode_head.classifier_std)
-            setattr(classifier, name, _with_rows(parameter, fresh, kept_rows, dim=0))
-        if not self.config.use_language:
+        """Classifiers and score-map channels for new classes; entry k of `kept_rows` is the former class to copy."""
+        config = self.config
+        heads = [self.decode_head, self.auxiliary_head] if config.use_auxiliary_head else [self.decode_head]
+        for classifier in (head.classifier for head in heads):
+            classifier.out_channels = len(kept_rows)
+            for name, parameter in list(classifier.named_parameters()):
+                fresh = parameter.new_zeros(len(kept_rows), *parameter.shape[1:])
+                if name == "weight":
+                    nn.init.normal_(fresh, std=CLASSIFIER_STD)
+                setattr(classifier, name, _with_rows(parameter, fresh, kept_rows, dim=0))
+        if not config.use_language:
             return
-        lateral = self.neck.lateral_convs[self.config.score_map_level]
-        num_features = lateral.in_channels - len(self.config.class_names)
-        lateral.in_channels = num_features + len(kept_rows)
-        features, scores = lateral.weight.split([num_features, len(self.config.class_names)], dim=1)
-        fresh = scores.new_empty(scores.shape[0], len(kept_rows), *scores.shape[2:])
-        bound = (6 / (lateral.in_channels + lateral.out_channels)) ** 0.5  # Xavier, as the rest of the convolution
-        nn.init.uniform_(fresh, -bound, bound)
-        scores = _with_rows(scores, fresh, kept_rows, dim=1)
-        lateral.weight = nn.Parameter(torch.cat([features, scores], dim=1), requires_grad=lateral.weight.requires_grad)
+        # Of each convolution that reads the score map: channels of the image first, then one per class, then others.
+        reader = self.decode_head if config.decode_head_type == "upernet" else self.neck
+        num_features = self.image_encoder.feature_sizes[self.score_map_level]
+        for conv in reader.convs_reading(self.score_map_level):
+            num_others = conv.in_channels - num_features - len(config.class_names)
+            features, scores, others = conv.weight.split([num_features, len(config.class_names), num_others], dim=1)
+            conv.in_channels = num_features + len(kept_rows) + num_others
+            fresh = conv.weight.new_empty(conv.out_channels, conv.in_channels, *conv.kernel_size)
+            reader.initialize_conv(fresh)
+            fresh = fresh[:, num_features : num_features + len(kept_rows)]
+            scores = _with_rows(scores, fresh, kept_rows, dim=1)
+            conv.weight = nn.Parameter(
+                torch.cat([features, scores, others], dim=1), requires_grad=conv.weight.requires_grad
+            )
+
+    def _tokenize(
+        self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None
+    ) -> tuple[tuple[tuple[int, ...], ...], PreTrainedTokenizerBase]:
+        """Token ids of texts, which the text tower must know, and the tokenizer; by default the model's own."""
+        tokenizer = self._load_tokenizer() if tokenizer is None else tokenizer
+        token_ids = tokenize_class_names(texts, tokenizer)
+        check_vocabulary(token_ids, self.config.text_config.vocab_size)
+        return token_ids, tokenizer
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
@@ -342,12 +372,15 @@ class DenseCLIPClassNamesMixin:
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             model._tokenizer_source = (str(pretrained_model_name_or_path), hub_kwargs)
+        if model.config.untrained_contexts:
+            model.remember_untrained_contexts()
         if names != weight_names:
             model.set_class_names(names)
         return loaded
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""
+        self.config.untrained_contexts = self.config.use_language and self.has_untrained_contexts()
         if is_main_process and self.config.use_language:
             try:
                 tokenizer = self._load_tokenizer()

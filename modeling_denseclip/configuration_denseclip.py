@@ -16,7 +16,7 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, CLIPTextConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.utils import auto_docstring
 
@@ -102,19 +102,26 @@ class DenseCLIPResNetConfig(BackboneConfigMixin, PreTrainedConfig):
 @strict
 class DenseCLIPConfig(PreTrainedConfig):
     r"""
-    Configuration of a [`DenseCLIPForSemanticSegmentation`]. Every row of the paper's Table 1 that stands on CLIP is
-    such a configuration: the defaults are DenseCLIP with RN50, `use_language=False` is "CLIP + Semantic FPN".
+    Configuration of a [`DenseCLIPForSemanticSegmentation`]. Every row of the paper's Tables 1, 2 and 5 is such a
+    configuration: the defaults are DenseCLIP with CLIP's RN50, `use_language=False` is "CLIP + Semantic FPN".
 
     Args:
         text_config (`dict` or `CLIPTextConfig`, *optional*):
             CLIP's text tower. `None` stands for the text tower of RN50, or for none with `use_language=False`.
-        vision_config (`dict`, `CLIPVisionConfig` or `DenseCLIPResNetConfig`, *optional*):
-            The image encoder. A dictionary names its kind by `model_type`: `"denseclip_resnet"` (the default) or
-            `"clip_vision_model"`.
+        vision_config (`dict` or `PreTrainedConfig`, *optional*):
+            The image encoder. A dictionary names its kind by `model_type`: `"denseclip_resnet"` (the default),
+            `"clip_vision_model"`, or any backbone of Transformers (`"resnet"`, `"swin"`, `"dinov2"`, ...; also
+            `"vit"`). A backbone whose stages have four strides gives four maps, by default the last stage of each;
+            `out_features` names others. One of a single stride goes through the same pyramid as CLIP's ViT.
         projection_dim (`int`, *optional*, defaults to 1024):
-            Width C of the space that CLIP's two towers share. 1024 for RN50, 512 for RN101 and ViT-B/16.
+            Width C of the space that pixels and class names share. Of CLIP's towers 1024 for RN50, 512 for RN101 and
+            ViT-B/16.
         use_language (`bool`, *optional*, defaults to `True`):
             Whether a pixel-text score map guides the decoder (paper section 3.2). `False` gives the baseline.
+        prompting_mode (`str`, *optional*, defaults to `"post_model"`):
+            What the class embeddings know of the image (paper section 3.3, Table 2): `"language"`, nothing, the
+            contexts are learned alone; `"pre_model"`, the context decoder makes the contexts from the image, and the
+            text tower reads them, once per image; `"post_model"`, it adds to the embeddings that the text tower made.
         num_context_tokens (`int`, *optional*, defaults to 8):
             Learned context vectors that stand in each class prompt (paper section 3.3, N2 in the published code).
         context_position (`str`, *optional*, defaults to `"before_name"`):
@@ -126,8 +133,10 @@ class DenseCLIPConfig(PreTrainedConfig):
         class_token_ids (`tuple[tuple[int, ...], ...]`, *optional*):
             Token ids of each class name, start and end token included, so that a checkpoint segments without a
             tokenizer. See `tokenize_class_names`.
+        untrained_contexts (`bool`, *optional*, defaults to `False`):
+            Whether the contexts are as they were initialised. Set by the library when a model is saved.
         context_decoder_hidden_size (`int`, *optional*, defaults to 256):
-            Width of the context decoder ("post-model prompting", paper section 3.3).
+            Width of the context decoder (paper section 3.3), which `"language"` does without.
         context_decoder_num_hidden_layers (`int`, *optional*, defaults to 3):
             Its layers.
         context_decoder_num_attention_heads (`int`, *optional*, defaults to 4):
@@ -137,29 +146,43 @@ class DenseCLIPConfig(PreTrainedConfig):
         context_decoder_dropout (`float`, *optional*, defaults to 0.1):
             Its dropout, in [0, 1).
         gamma_init_value (`float`, *optional*, defaults to 0.0001):
-            Initial weight of the context decoder's update to the text embeddings.
+            Initial weight of the context decoder's update to the text embeddings, in `"post_model"`.
+        attention_pool_grid_size (`int`, *optional*, defaults to 16):
+            Side in cells of the grid of positions in the attention pool of a Transformers backbone. It is resized to
+            any other, so this is the grid to train at: 512 / 32 for hierarchical backbones.
         score_map_level (`int`, *optional*):
-            The feature map that the score map is concatenated to, 0 to 3 for strides 4 to 32. Defaults to 3 for
-            ResNets and 2 for ViTs.
+            The feature map that the score map is concatenated to, 0 to 3 for strides 4 to 32. Defaults to the one on
+            whose grid it is: 3, or 2 for ViTs.
         temperature (`float`, *optional*, defaults to 0.07):
             tau: what the score map is divided by in its auxiliary loss.
         auxiliary_loss_weight (`float`, *optional*, defaults to 0.4):
-            Weight of the score map's own cross-entropy.
+            Weight of the score map's own cross-entropy, and of the auxiliary head's.
         ignore_index (`int`, *optional*, defaults to 255):
             Label of pixels that carry no class.
         feature_layers (`tuple[int, ...]`, *optional*):
-            ViT only: the four layers (from 0) whose outputs become feature maps. Defaults to those at 1/3, 1/2, 2/3
+            ViTs only: the four layers (from 0) whose outputs become feature maps. Defaults to those at 1/3, 1/2, 2/3
             and the whole of the depth, (3, 5, 7, 11) for 12 layers.
         class_embedding_scale (`int` or `float`, *optional*, defaults to 1):
-            ViT only: factor of the class embedding. The published code adds it twice, so released ViT weights have 2.
+            CLIP's ViT only: factor of the class embedding. The published code adds it twice, so released ViT weights
+            have 2.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
-            ViT only: stochastic depth of the last layer, in [0, 1); it grows linearly from 0 over the layers.
+            CLIP's ViT only: stochastic depth of the last layer, in [0, 1); it grows linearly from 0 over the layers.
+            Other backbones have their own in `vision_config`.
+        decode_head_type (`str`, *optional*, defaults to `"semantic_fpn"`):
+            `"semantic_fpn"`, a feature pyramid and the Semantic FPN head, or `"upernet"`, which holds both.
         neck_hidden_size (`int`, *optional*, defaults to 256):
-            Channels of the feature pyramid.
+            Channels of the feature pyramid before the Semantic FPN head.
         decode_head_hidden_size (`int`, *optional*, defaults to 256):
-            Channels of the Semantic FPN head.
+            Channels of the decode head. Published UperNets have 512.
         decode_head_dropout (`float`, *optional*, defaults to 0.1):
             Dropout of whole channels before the classifier, in [0, 1).
+        pool_scales (`tuple[int, ...]`, *optional*, defaults to `(1, 2, 3, 6)`):
+            UperNet only: sides in cells of the grids that its pyramid pooling averages the last map over.
+        use_auxiliary_head (`bool`, *optional*):
+            Whether a second, fully convolutional head on the map of stride 16 learns along in training, without the
+            score map. Defaults to whether the decode head is UperNet, as is usual.
+        auxiliary_head_hidden_size (`int`, *optional*, defaults to 256):
+            Its channels.
         inference_mode (`str`, *optional*, defaults to `"whole"`):
             How a model in evaluation mode treats an image that is larger than the window: `"whole"`, or `"slide"` for
             overlapping windows whose logits are averaged.
@@ -186,22 +209,31 @@ class DenseCLIPConfig(PreTrainedConfig):
 
     model_type = "denseclip"
     sub_configs = {"text_config": CLIPTextConfig, "vision_config": AutoConfig}
-    keys_to_ignore_at_inference = ["score_map", "text_embeddings", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = [
+        "score_map",
+        "text_embeddings",
+        "auxiliary_logits",
+        "hidden_states",
+        "attentions",
+    ]
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 1024
     use_language: bool = True
+    prompting_mode: Literal["language", "pre_model", "post_model"] = "post_model"
     num_context_tokens: int = 8
     context_position: Literal["before_name", "after_name"] = "before_name"
     class_names: list[str] | tuple[str, ...] | None = None
     class_token_ids: list | tuple | None = None
+    untrained_contexts: bool = False
     context_decoder_hidden_size: int = 256
     context_decoder_num_hidden_layers: int = 3
     context_decoder_num_attention_heads: int = 4
     context_decoder_intermediate_size: int | None = None
     context_decoder_dropout: float | int = 0.1
     gamma_init_value: float | int = 1e-4
+    attention_pool_grid_size: int = 16
     score_map_level: int | None = None
     temperature: float = 0.07
     auxiliary_loss_weight: float | int = 0.4
@@ -209,9 +241,13 @@ class DenseCLIPConfig(PreTrainedConfig):
     feature_layers: list[int] | tuple[int, ...] | None = None
     class_embedding_scale: float | int = 1
     drop_path_rate: float | int = 0.0
+    decode_head_type: Literal["semantic_fpn", "upernet"] = "semantic_fpn"
     neck_hidden_size: int = 256
     decode_head_hidden_size: int = 256
     decode_head_dropout: float | int = 0.1
+    pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
+    use_auxiliary_head: bool | None = None
+    auxiliary_head_hidden_size: int = 256
     inference_mode: Literal["whole", "slide"] = "whole"
     window_size: int | list[int] | tuple[int, ...] = (512, 512)
     window_stride: int | list[int] | tuple[int, ...] = (341, 341)
@@ -228,6 +264,12 @@ class DenseCLIPConfig(PreTrainedConfig):
             # Ours is not looked up in AutoConfig: remote code is not registered there.
             if model_type == DenseCLIPResNetConfig.model_type:
                 self.vision_config = DenseCLIPResNetConfig(**vision_config)
+            elif model_type not in CONFIG_MAPPING:
+                raise ValueError(
+                    f"`vision_config` has the model_type {model_type!r}, which this release of Transformers does not"
+                    f" know. It is {DenseCLIPResNetConfig.model_type!r}, 'clip_vision_model', or a backbone of"
+                    " Transformers such as 'resnet', 'swin' or 'dinov2'."
+                )
             else:
                 self.vision_config = AutoConfig.for_model(model_type, **vision_config)
         if not self.use_language:
@@ -238,13 +280,19 @@ class DenseCLIPConfig(PreTrainedConfig):
 
         if self.context_decoder_intermediate_size is None:
             self.context_decoder_intermediate_size = 4 * self.context_decoder_hidden_size
-        if self.score_map_level is None:
-            self.score_map_level = 2 if self.is_vit else 3
-        if self.is_vit and self.feature_layers is None:
-            depth = self.vision_config.num_hidden_layers
-            self.feature_layers = tuple(max(round(depth * part) - 1, 0) for part in (1 / 3, 1 / 2, 2 / 3, 1))
+        # Of a Transformers backbone the model has to tell which kind it is; see `BackboneLayout`.
+        if self.is_clip_vit:
+            if self.score_map_level is None:
+                self.score_map_level = 2
+            if self.feature_layers is None:
+                self.feature_layers = spread_feature_layers(self.vision_config.num_hidden_layers)
+        elif self.score_map_level is None and self.is_clip_resnet:
+            self.score_map_level = 3
         if self.feature_layers is not None:
             self.feature_layers = tuple(self.feature_layers)
+        if self.use_auxiliary_head is None:
+            self.use_auxiliary_head = self.decode_head_type == "upernet"
+        self.pool_scales = tuple(self.pool_scales)
         self.window_size = as_pair(self.window_size, "window_size")
         self.window_stride = as_pair(self.window_stride, "window_stride")
         super().__post_init__(**kwargs)
@@ -260,30 +308,23 @@ class DenseCLIPConfig(PreTrainedConfig):
             self.palette = tuple(tuple(color) for color in self.palette)
 
     @property
-    def is_vit(self) -> bool:
-        """Whether the image encoder is CLIP's vision transformer rather than CLIP's ResNet."""
+    def is_clip_vit(self) -> bool:
+        """Whether the image encoder is CLIP's vision transformer."""
         return self.vision_config.model_type == "clip_vision_model"
 
     @property
-    def feature_sizes(self) -> tuple[int, ...]:
-        """Channels of the image encoder's four feature maps, without the score map."""
-        if self.is_vit:
-            return (self.vision_config.hidden_size,) * NUM_FEATURE_LEVELS
-        return self.vision_config.hidden_sizes
+    def is_clip_resnet(self) -> bool:
+        """Whether the image encoder is CLIP's ResNet."""
+        return self.vision_config.model_type == DenseCLIPResNetConfig.model_type
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
-        if self.vision_config.model_type not in ("clip_vision_model", DenseCLIPResNetConfig.model_type):
-            raise ValueError(
-                f"`vision_config` has model_type {self.vision_config.model_type!r}; the image encoder must be"
-                f" 'clip_vision_model' or {DenseCLIPResNetConfig.model_type!r}."
-            )
         if self.context_decoder_hidden_size % self.context_decoder_num_attention_heads != 0:
             raise ValueError(
                 f"`context_decoder_num_attention_heads` ({self.context_decoder_num_attention_heads}) must divide"
                 f" `context_decoder_hidden_size` ({self.context_decoder_hidden_size})."
             )
-        if not 0 <= self.score_map_level < NUM_FEATURE_LEVELS:
+        if self.score_map_level is not None and not 0 <= self.score_map_level < NUM_FEATURE_LEVELS:
             raise ValueError(f"`score_map_level` must be 0, 1, 2 or 3 (strides 4 to 32); got {self.score_map_level}.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` must be positive; got {self.temperature}.")
@@ -302,20 +343,35 @@ class DenseCLIPConfig(PreTrainedConfig):
                 )
         if self.window_batch_size < 1:
             raise ValueError(f"`window_batch_size` must be at least 1; got {self.window_batch_size}.")
-        if self.is_vit:
-            depth = self.vision_config.num_hidden_layers
-            layers = self.feature_layers
-            in_order = list(layers) == sorted(layers) and all(0 <= layer < depth for layer in layers)
-            if len(layers) != NUM_FEATURE_LEVELS or not in_order:
-                raise ValueError(
-                    f"`feature_layers` must be four ascending layer indices below {depth} (the depth of the ViT);"
-                    f" got {layers}."
-                )
+        if self.is_clip_vit:
+            check_feature_layers(self.feature_layers, self.vision_config.num_hidden_layers)
+        if not self.pool_scales or min(self.pool_scales) < 1:
+            raise ValueError(f"`pool_scales` must be one or more positive numbers of cells; got {self.pool_scales}.")
+        if self.attention_pool_grid_size < 1:
+            raise ValueError(f"`attention_pool_grid_size` must be at least 1; got {self.attention_pool_grid_size}.")
         if self.class_token_ids is not None and len(self.class_token_ids) != len(self.class_names):
             raise ValueError(
                 f"`class_token_ids` has {len(self.class_token_ids)} entries for {len(self.class_names)} class names."
                 " Use `class_token_ids=tokenize_class_names(names, tokenizer)`."
             )
+
+
+def spread_feature_layers(depth: int) -> tuple[int, ...]:
+    """The layers, from 0, at 1/3, 1/2, 2/3 and the whole of a ViT's depth, as published."""
+    return tuple(max(round(depth * part) - 1, 0) for part in (1 / 3, 1 / 2, 2 / 3, 1))
+
+
+def check_feature_layers(layers: tuple[int, ...], depth: int):
+    """
+    Raises:
+        ValueError: unless `layers` are four ascending layers of a ViT of this depth.
+    """
+    in_order = list(layers) == sorted(layers) and all(0 <= layer < depth for layer in layers)
+    if len(layers) != NUM_FEATURE_LEVELS or not in_order:
+        raise ValueError(
+            f"`feature_layers` must be four ascending layer indices below {depth} (the depth of the ViT); got"
+            f" {layers}."
+        )
 
 
 def as_pair(value: int | list[int] | tuple[int, ...], name: str) -> tuple[int, int]:

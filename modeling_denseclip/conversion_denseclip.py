@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .class_names_denseclip import find_file, load_clip_tokenizer, tokenize_class_names
+from .class_names_denseclip import check_vocabulary, find_file, load_clip_tokenizer, tokenize_class_names
 from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
 
 
@@ -58,12 +58,20 @@ CHECKPOINT_FIELDS = (
     "_name_or_path",
     "class_names",
     "class_token_ids",
+    "untrained_contexts",
     "id2label",
     "label2id",
     "num_labels",
 )
 # What CLIP does not bring and training has to make.
-NEW_MODULES = ("prompts.", "context_decoder.", "neck.", "decode_head.", "image_encoder.pyramid.")
+NEW_MODULES = (
+    "prompts.",
+    "context_decoder.",
+    "neck.",
+    "decode_head.",
+    "auxiliary_head.",
+    "image_encoder.pyramid.",
+)
 # What the "CLIP + Semantic FPN" baseline leaves behind.
 LANGUAGE_MODULES = (
     "text_encoder.",
@@ -524,6 +532,7 @@ class SourceWeights:
         fields (`dict`): Fields of [`DenseCLIPConfig`] that they show.
         is_clip (`bool`): Whether they are CLIP's alone, without prompts, decoder and head.
         class_names (`tuple[str, ...]`, *optional*): Classes of the head, where the source names them.
+        new_modules (`tuple[str, ...]`): Prefixes of what they do not bring, if they are CLIP's, and training makes.
     """
 
     form: str
@@ -532,6 +541,7 @@ class SourceWeights:
     fields: dict | None = None
     is_clip: bool = True
     class_names: tuple[str, ...] | None = None
+    new_modules: tuple[str, ...] = NEW_MODULES
 
     def describe(self, name: str) -> str:
         """One of our names, with the one in the source."""
@@ -674,26 +684,88 @@ def merge_fields(shown: dict, asked: dict) -> dict:
     return fields
 
 
+def with_image_backbone(weights: SourceWeights | None, image: str | os.PathLike, asked: dict) -> SourceWeights:
+    """
+    The text tower of `weights` beside a backbone of Transformers with its own weights.
+
+    Args:
+        weights: CLIP's, or `None` for a model without language.
+        image: Directory or Hub id of the backbone, or of a model that is built on it.
+        asked: Fields of [`DenseCLIPConfig`]; those of its `vision_config` go before the backbone's own.
+
+    Raises:
+        ValueError: for a model that is no backbone, or whose weights do not fit; names tensors.
+    """
+    from .modeling_denseclip_backbone import load_backbone, measure_layout
+
+    own = PreTrainedConfig.get_config_dict(image)[0]
+    if own.get("model_type") in ("clip", "clip_vision_model"):
+        raise ValueError(
+            f"`image` names a CLIP ({str(image)!r}), whose image encoder belongs to its own text tower. Pass it as the"
+            " first argument, without `image`."
+        )
+    own = {name: value for name, value in own.items() if name == "model_type" or name not in CHECKPOINT_FIELDS}
+    fields = {} if weights is None else {name: weights.fields[name] for name in ("text_config", "projection_dim")}
+    fields["vision_config"] = own
+    merged = merge_fields(fields, asked)
+    vision_config = DenseCLIPConfig(vision_config=merged["vision_config"], use_language=False).vision_config
+    layout = measure_layout(vision_config.to_json_string(use_diff=False), merged.get("feature_layers"))
+    state_dict = load_backbone(image, vision_config, layout)
+    text_state_dict = {} if weights is None else weights.state_dict
+    return SourceWeights(
+        form=f"{own['model_type']} backbone" + ("" if weights is None else f" and text tower of {weights.form}"),
+        state_dict={
+            **{name: tensor for name, tensor in text_state_dict.items() if not name.startswith("image_encoder.")},
+            **{f"image_encoder.backbone.{name}": tensor for name, tensor in state_dict.items()},
+        },
+        table=[(r"(.+)", r"image_encoder.backbone.\1"), *([] if weights is None else weights.table)],
+        fields=fields,
+        new_modules=(*NEW_MODULES, "image_encoder.attention_pool."),
+    )
+
+
 def build_from_clip(
     model_class: type[PreTrainedModel],
-    clip_name_or_path: str | os.PathLike,
+    clip_name_or_path: str | os.PathLike | None,
     class_names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None,
     config: DenseCLIPConfig | None,
+    text: str | os.PathLike | None,
+    image: str | os.PathLike | None,
     **kwargs,
 ) -> PreTrainedModel:
     """See `DenseCLIPForSemanticSegmentation.from_clip_pretrained`."""
-    weights = read_source(clip_name_or_path)
-    if not weights.is_clip:
+    if clip_name_or_path is not None and text is not None:
         raise ValueError(
-            f"{clip_name_or_path} is a {weights.form}, which has a head and classes of its own. `python -m"
-            " training.convert` makes a checkpoint of it that `from_pretrained` loads."
+            f"Both a CLIP ({str(clip_name_or_path)!r}) and `text` ({str(text)!r}) are given, and each has a text"
+            " tower. Pass one of them."
         )
+    clip = text if clip_name_or_path is None else clip_name_or_path
     asked = kwargs if config is None else merge_fields(config.to_dict(), kwargs)
-    fields = merge_fields(weights.fields, asked)
-    if fields.get("use_language", True):
-        tokenizer = load_tokenizer(tokenizer, beside=clip_name_or_path)
-    return build_model(model_class, weights, fields, class_names, tokenizer)
+    use_language = asked.get("use_language", True)
+    if image is None and (clip is None or text is not None):
+        raise ValueError(
+            "An image encoder is missing. Pass a CLIP as the first argument, for both of its towers, or `image`: a"
+            " backbone of Transformers such as 'microsoft/resnet-50'."
+        )
+    if clip is None and use_language:
+        raise ValueError(
+            f"No text tower is named to go with the image encoder {str(image)!r}. Pass `text`, a CLIP such as"
+            f" {DEFAULT_TOKENIZER!r}, or `use_language=False` for a model without language."
+        )
+    weights = None
+    if clip is not None and (use_language or image is None):
+        weights = read_source(clip)
+        if not weights.is_clip:
+            raise ValueError(
+                f"{clip} is a {weights.form}, which has a head and classes of its own. `python -m training.convert`"
+                " makes a checkpoint of it that `from_pretrained` loads."
+            )
+    if image is not None:
+        weights = with_image_backbone(weights, image, asked)
+    if use_language:
+        tokenizer = load_tokenizer(tokenizer, beside=clip)
+    return build_model(model_class, weights, merge_fields(weights.fields, asked), class_names, tokenizer)
 
 
 def build_model(
@@ -713,19 +785,15 @@ def build_model(
     Raises:
         ValueError: for weights that do not fit; names every tensor.
     """
+    if not class_names:
+        raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
     fields = {**fields, "id2label": dict(enumerate(class_names))}
     if len(fields.get("palette") or ()) != len(class_names):
         fields["palette"] = None
     use_language = fields.get("use_language", True)
     if use_language:
         fields["class_token_ids"] = tokenize_class_names(class_names, tokenizer)
-        vocab_size = weights.fields["text_config"]["vocab_size"]
-        largest = max(max(ids) for ids in fields["class_token_ids"])
-        if largest >= vocab_size:
-            raise ValueError(
-                f"The tokenizer has a token {largest}, the text tower only {vocab_size}. Pass the tokenizer that the"
-                " weights were trained with."
-            )
+        check_vocabulary(fields["class_token_ids"], weights.fields["text_config"]["vocab_size"])
         if not weights.is_clip:
             # The published text tower kept 13 of CLIP's 77 positions; there are no weights for more.
             num_positions = weights.fields["text_config"]["max_position_embeddings"]
@@ -734,12 +802,14 @@ def build_model(
     load_exactly(
         model,
         fit_positions(weights.state_dict, model.state_dict()),
-        may_be_new=NEW_MODULES if weights.is_clip else (),
+        may_be_new=weights.new_modules if weights.is_clip else (),
         # CODEPATH: the baseline leaves the language side of CLIP behind
         may_be_left=LANGUAGE_MODULES if weights.is_clip and not use_language else (),
         describe=weights.describe,
     )
     model.tokenizer = tokenizer if use_language else None
+    if weights.is_clip and use_language:
+        model.remember_untrained_contexts()
     return model.eval()
 
 

@@ -28,18 +28,30 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
+from transformers.models.upernet.modeling_upernet import UperNetConvModule
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of, pack_prompts
-from .configuration_denseclip import DenseCLIPConfig, as_pair
-from .modeling_denseclip_resnet import DenseCLIPInitializationMixin, DenseCLIPResNetBackbone
+from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
+from .modeling_denseclip_backbone import build_backbone
+from .modeling_denseclip_heads import (
+    CLASSIFIER_STD,
+    DenseCLIPAuxiliaryHead,
+    DenseCLIPDecodeHead,
+    DenseCLIPDecodeHeadStep,
+    DenseCLIPNeck,
+    DenseCLIPUperNetHead,
+)
+from .modeling_denseclip_resnet import DenseCLIPInitializationMixin
 from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 
 # The smallest side in pixels that leaves one cell at stride 32.
 MIN_IMAGE_SIZE = 32
+# CLIP's attention heads have this width.
+CLIP_HEAD_DIM = 64
 
 
 @auto_docstring(
@@ -51,16 +63,21 @@ MIN_IMAGE_SIZE = 32
 class DenseCLIPImageEncoderOutput(ModelOutput):
     r"""
     feature_maps (`tuple[torch.Tensor]`):
-        Four maps of shape `(batch_size, channels, height, width)` at strides 4, 8, 16 and 32.
+        Four maps of shape `(batch_size, channels, height, width)`, each of half the size of the one before: at
+        strides 4, 8, 16 and 32, or a quarter to twice a ViT's patch.
     global_embedding (`torch.Tensor` of shape `(batch_size, projection_dim)`, *optional*):
         Embedding of the whole image. Only with language.
     pixel_embeddings (`torch.Tensor` of shape `(batch_size, projection_dim, height, width)`, *optional*):
-        Embedding of each cell: of stride 32 for ResNets, of the patch size for ViTs. Only with language.
+        Embedding of each cell: of stride 32 for hierarchical encoders, of the patch size for ViTs. Only with
+        language.
+    value_embeddings (`torch.Tensor` of shape `(batch_size, projection_dim, height, width)`, *optional*):
+        Embedding of each cell by its own value alone. Only where it is asked for.
     """
 
     feature_maps: tuple[torch.Tensor, ...] | None = None
     global_embedding: torch.Tensor | None = None
     pixel_embeddings: torch.Tensor | None = None
+    value_embeddings: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -74,20 +91,24 @@ class DenseCLIPImageEncoderOutput(ModelOutput):
 class DenseCLIPSemanticSegmenterOutput(ModelOutput):
     r"""
     loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is given):
-        Cross-entropy of the logits plus, with language, the weighted cross-entropy of the score map.
+        Cross-entropy of the logits plus the weighted cross-entropies of the score map, with language, and of the
+        auxiliary logits, in training.
     logits (`torch.Tensor` of shape `(batch_size, num_labels, height / 4, width / 4)`):
         Scores of each class before the softmax. With sliding windows they have the full size
         `(batch_size, num_labels, height, width)`.
     score_map (`torch.Tensor` of shape `(batch_size, num_labels, grid_height, grid_width)`, *optional*):
         Cosine similarity of pixels and class names, in [-1, 1]. Only with language and without sliding windows.
     text_embeddings (`torch.Tensor` of shape `(batch_size, num_labels, projection_dim)`, *optional*):
-        Class embeddings after the context decoder. Only with language and without sliding windows.
+        Class embeddings, as the image prompted them. Only with language and without sliding windows.
+    auxiliary_logits (`torch.Tensor` of shape `(batch_size, num_labels, height / 16, width / 16)`, *optional*):
+        Scores of the auxiliary head. Only in training mode.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     score_map: torch.Tensor | None = None
     text_embeddings: torch.Tensor | None = None
+    auxiliary_logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -146,33 +167,46 @@ def resize_grid(positions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 class DenseCLIPAttentionPool(nn.Module):
     """
     CLIP's attention pool, kept dense: attention among all cells and their mean, projected to the joint space.
-    (batch_size, hidden_size, height, width) -> (batch_size, 1 + height * width, projection_dim); the first is global.
+    (batch_size, channels, height, width) -> (batch_size, 1 + height * width, projection_dim); the first is global.
 
     Source: paper section 3.2; published `AttentionPool2d` in `models.py`.
     """
 
-    def __init__(self, config: DenseCLIPConfig):
+    def __init__(self, config: DenseCLIPConfig, channels: int):
         super().__init__()
         self.config = config
-        vision_config = config.vision_config
-        hidden_size = vision_config.hidden_size
-        self.num_heads = vision_config.num_attention_heads
-        side = vision_config.image_size // vision_config.patch_size
-        self.position_embedding = nn.Parameter(torch.empty(1 + side * side, hidden_size))
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, config.projection_dim)
+        # CODEPATH: CLIP's ResNet rows have CLIP's own pool; rows of Table 5 a new one, with heads as wide as CLIP's
+        if config.is_clip_resnet:
+            self.num_heads = config.vision_config.num_attention_heads
+            side = config.vision_config.image_size // config.vision_config.patch_size
+        else:
+            self.num_heads = math.gcd(channels, max(channels // CLIP_HEAD_DIM, 1))
+            side = config.attention_pool_grid_size
+        self.position_embedding = nn.Parameter(torch.empty(1 + side * side, channels))
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, config.projection_dim)
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = hidden_states.shape[-2:]
-        # (batch_size, hidden_size, height, width) -> (batch_size, height * width, hidden_size)
+        # (batch_size, channels, height, width) -> (batch_size, height * width, channels)
         hidden_states = hidden_states.flatten(2).transpose(1, 2)
         hidden_states = torch.cat([hidden_states.mean(dim=1, keepdim=True), hidden_states], dim=1)
         hidden_states = hidden_states + resize_grid(self.position_embedding, size)
         query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
         hidden_states, attention_weights = attend(self, query, key, value, self.num_heads)
         return self.out_proj(hidden_states), attention_weights
+
+    def project_values(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Each cell's own value, without attention and without positions: (batch_size, channels, height, width) ->
+        (batch_size, projection_dim, height, width).
+
+        Source: "Extract Free Dense Labels from CLIP", section 3.2.
+        """
+        values = self.out_proj(self.v_proj(hidden_states.flatten(2).transpose(1, 2)))
+        return values.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
 
 
 class DenseCLIPDropPath(nn.Module):
@@ -239,10 +273,9 @@ class DenseCLIPPyramid(nn.Module):
     Source: published `CLIPVisionTransformer.fpn1` to `fpn4` in `models.py`.
     """
 
-    def __init__(self, config: DenseCLIPConfig):
+    def __init__(self, channels: int):
         super().__init__()
-        channels = config.vision_config.hidden_size
-        self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for _ in config.feature_layers)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for _ in range(NUM_FEATURE_LEVELS))
         self.upsample4_first = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
         self.upsample4_norm = nn.BatchNorm2d(channels)
         self.upsample4_activation = nn.GELU()
@@ -260,7 +293,7 @@ class DenseCLIPPyramid(nn.Module):
 
 class DenseCLIPPrompts(nn.Module):
     """
-    Learned contexts and class names as one packed sequence: nothing -> (1, T, hidden_size).
+    Learned contexts, and where they stand among the names of the classes: all prompts as one packed sequence.
 
     Source: paper section 3.3 "language-domain prompting"; published `CLIPTextContextEncoder`, which runs one padded
     sequence per class instead.
@@ -277,36 +310,48 @@ class DenseCLIPPrompts(nn.Module):
         for name, values in self.packed(class_names, class_token_ids).items():
             setattr(self, name, nn.Buffer(torch.tensor(values, device=self.contexts.device), persistent=False))
 
-    def packed(self, class_names: Sequence[str], class_token_ids: Sequence[Sequence[int]]) -> dict[str, list[int]]:
-        """The values of the buffers; see `PackedPrompts`."""
+    def packed(
+        self, names: Sequence[str], token_ids: Sequence[Sequence[int]], num_context_tokens: int | None = None
+    ) -> dict[str, list[int]]:
+        """The layout of prompts, see `PackedPrompts`; by default with as many contexts as are learned."""
         packed = pack_prompts(
-            class_names,
-            class_token_ids,
-            self.config.num_context_tokens,
+            names,
+            token_ids,
+            self.config.num_context_tokens if num_context_tokens is None else num_context_tokens,
             self.config.context_position,
             self.config.text_config.max_position_embeddings,
         )
         return vars(packed)
 
-    def forward(self, embeddings: nn.Module) -> torch.Tensor:
-        """`embeddings` is the text tower's `CLIPTextEmbeddings`."""
-        tokens = embeddings.token_embedding(self.token_ids)
-        sequence = torch.cat([self.contexts[0].to(tokens.dtype), tokens])[self.source_index]
-        return (sequence + embeddings.position_embedding(self.position_ids))[None]
+    @property
+    def layout(self) -> dict[str, torch.Tensor]:
+        """The layout of the classes' prompts, on the device of the model."""
+        return dict(self.named_buffers())
 
-    def attention_mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """
-        Additive mask of shape (1, 1, T, T): a position sees the shared prefix and its own class, up to itself.
-        """
-        order = torch.arange(self.class_index.shape[0], device=self.class_index.device)
-        same_prompt = (self.class_index[None, :] == -1) | (self.class_index[None, :] == self.class_index[:, None])
-        visible = same_prompt & (order[None, :] <= order[:, None])
-        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-        return mask.masked_fill(~visible, torch.finfo(dtype).min)[None, None]
+
+def embed_prompts(embeddings: nn.Module, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
+    """
+    Contexts and names as the text tower reads them: (batch_size, num_context_tokens, hidden_size) ->
+    (batch_size, T, hidden_size). `embeddings` is the tower's `CLIPTextEmbeddings`.
+    """
+    tokens = embeddings.token_embedding(layout["token_ids"]).expand(contexts.shape[0], -1, -1)
+    sequence = torch.cat([contexts.to(tokens.dtype), tokens], dim=1)[:, layout["source_index"]]
+    return sequence + embeddings.position_embedding(layout["position_ids"])
+
+
+def prompt_attention_mask(class_index: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """
+    Additive mask of shape (1, 1, T, T): a position sees the shared prefix and its own class, up to itself.
+    """
+    order = torch.arange(class_index.shape[0], device=class_index.device)
+    same_prompt = (class_index[None, :] == -1) | (class_index[None, :] == class_index[:, None])
+    visible = same_prompt & (order[None, :] <= order[:, None])
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)[None, None]
 
 
 class DenseCLIPContextAttention(nn.Module):
-    """Attention of class embeddings to themselves or to the image. Query, key and value have no bias, as published."""
+    """Attention of queries to themselves or to the image. Query, key and value have no bias, as published."""
 
     def __init__(self, config: DenseCLIPConfig):
         super().__init__()
@@ -326,7 +371,7 @@ class DenseCLIPContextAttention(nn.Module):
 
 
 class DenseCLIPContextDecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm decoder layer: self-attention among classes, cross-attention to the image, MLP."""
+    """Pre-norm decoder layer: self-attention among queries, cross-attention to the image, MLP."""
 
     def __init__(self, config: DenseCLIPConfig):
         super().__init__()
@@ -351,112 +396,43 @@ class DenseCLIPContextDecoderLayer(GradientCheckpointingLayer):
 
 class DenseCLIPContextDecoder(nn.Module):
     """
-    Post-model prompting: class embeddings take up what the image shows, `text + gamma * decoder(text, image)`.
-    (num_labels, projection_dim) and (batch_size, 1 + height * width, projection_dim) ->
-    (batch_size, num_labels, projection_dim).
+    What the image adds to the prompts: queries of any width W read the image embeddings.
+    (num_queries, W) and (batch_size, 1 + height * width, projection_dim) -> (batch_size, num_queries, W).
 
-    Source: paper section 3.3, equation 5; published `ContextDecoder`.
+    In post-model prompting the queries are class embeddings, `text + gamma * decoder(text, image)`. In pre-model
+    prompting they are the learned contexts, and the output stands in their place before the text tower.
+
+    Source: paper section 3.3, equations 3 to 5; published `ContextDecoder` (post-model).
     """
 
     def __init__(self, config: DenseCLIPConfig):
         super().__init__()
         self.config = config
         hidden_size = config.context_decoder_hidden_size
+        # CODEPATH: the "pre-model prompting" row of Table 2 works in the text tower's width, all others after it
+        is_pre_model = config.prompting_mode == "pre_model"
+        query_size = config.text_config.hidden_size if is_pre_model else config.projection_dim
         self.memory_norm_in = nn.LayerNorm(config.projection_dim)
         self.memory_proj = nn.Linear(config.projection_dim, hidden_size)
         self.memory_norm_out = nn.LayerNorm(hidden_size)
-        self.text_norm = nn.LayerNorm(config.projection_dim)
-        self.text_proj = nn.Linear(config.projection_dim, hidden_size)
+        self.text_norm = nn.LayerNorm(query_size)
+        self.text_proj = nn.Linear(query_size, hidden_size)
         self.layers = nn.ModuleList(
             DenseCLIPContextDecoderLayer(config) for _ in range(config.context_decoder_num_hidden_layers)
         )
         self.out_norm = nn.LayerNorm(hidden_size)
-        self.out_proj = nn.Linear(hidden_size, config.projection_dim)
-        self.gamma = nn.Parameter(torch.empty(config.projection_dim))
+        self.out_proj = nn.Linear(hidden_size, query_size)
+        self.gamma = None if is_pre_model else nn.Parameter(torch.empty(query_size))
 
-    def forward(self, text_embeddings: torch.Tensor, visual_embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(self, queries: torch.Tensor, visual_embeddings: torch.Tensor) -> torch.Tensor:
         memory = self.memory_norm_out(self.memory_proj(self.memory_norm_in(visual_embeddings)))
-        hidden_states = self.text_proj(self.text_norm(text_embeddings))
+        hidden_states = self.text_proj(self.text_norm(queries))
         hidden_states = hidden_states.expand(memory.shape[0], -1, -1)
         for layer in self.layers:
             hidden_states = layer(hidden_states, memory)
-        return text_embeddings + self.gamma * self.out_proj(self.out_norm(hidden_states))
-
-
-class DenseCLIPNeck(nn.Module):
-    """
-    Feature pyramid: four maps of any width -> four of `neck_hidden_size`, each with what the coarser ones know.
-
-    Source: "Feature Pyramid Networks for Object Detection"; mmseg `FPN` with nearest top-down steps.
-    """
-
-    def __init__(self, config: DenseCLIPConfig):
-        super().__init__()
-        hidden_size = config.neck_hidden_size
-        in_channels = list(config.feature_sizes)
-        # CODEPATH: DenseCLIP rows bring one score-map channel per class to one level, "CLIP + Semantic FPN" rows none
-        if config.use_language:
-            in_channels[config.score_map_level] += config.num_labels
-        self.lateral_convs = nn.ModuleList(nn.Conv2d(channels, hidden_size, kernel_size=1) for channels in in_channels)
-        self.output_convs = nn.ModuleList(
-            nn.Conv2d(hidden_size, hidden_size, kernel_size=3, padding=1) for _ in in_channels
-        )
-
-    def forward(self, feature_maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        laterals = [conv(feature_map) for conv, feature_map in zip(self.lateral_convs, feature_maps, strict=True)]
-        for level in range(len(laterals) - 1, 0, -1):
-            finer = laterals[level - 1]
-            laterals[level - 1] = finer + F.interpolate(laterals[level], size=finer.shape[-2:], mode="nearest")
-        return [conv(lateral) for conv, lateral in zip(self.output_convs, laterals, strict=True)]
-
-
-class DenseCLIPDecodeHeadStep(nn.Module):
-    """3x3 convolution, batch norm, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.activation = nn.ReLU(inplace=True)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.norm(self.conv(hidden_states)))
-
-
-class DenseCLIPDecodeHead(nn.Module):
-    """
-    Semantic FPN: each level is brought to stride 4 by convolutions and bilinear doublings, and the levels are summed.
-    Four maps of `neck_hidden_size` -> (batch_size, num_labels, height / 4, width / 4).
-
-    Source: "Panoptic Feature Pyramid Networks", section 3; mmseg `FPNHead`.
-    """
-
-    classifier_std = 0.01
-
-    def __init__(self, config: DenseCLIPConfig):
-        super().__init__()
-        in_channels, hidden_size = config.neck_hidden_size, config.decode_head_hidden_size
-        # One step and one doubling per factor of 2 above stride 4; the level of stride 4 has a step alone.
-        self.levels = nn.ModuleList(
-            nn.ModuleList(
-                DenseCLIPDecodeHeadStep(in_channels if step == 0 else hidden_size, hidden_size)
-                for step in range(max(level, 1))
-            )
-            for level in range(len(config.feature_sizes))
-        )
-        self.dropout = nn.Dropout2d(config.decode_head_dropout)
-        self.classifier = nn.Conv2d(hidden_size, config.num_labels, kernel_size=1)
-
-    def forward(self, feature_maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        fused = self.levels[0][0](feature_maps[0])
-        for level in range(1, len(feature_maps)):
-            hidden_states = feature_maps[level]
-            for step in self.levels[level]:
-                hidden_states = step(hidden_states)
-                hidden_states = F.interpolate(hidden_states, scale_factor=2, mode="bilinear", align_corners=False)
-            # Sizes that are no multiple of 32 leave the doubled map a few cells short.
-            fused = fused + F.interpolate(hidden_states, size=fused.shape[-2:], mode="bilinear", align_corners=False)
-        return self.classifier(self.dropout(fused))
+        update = self.out_proj(self.out_norm(hidden_states))
+        # CODEPATH: the "pre-model prompting" row of Table 2 replaces its queries, all others shift them
+        return update if self.gamma is None else queries + self.gamma * update
 
 
 @auto_docstring
@@ -478,7 +454,8 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
             for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
                 init.copy_(getattr(module, name), torch.tensor(values))
         elif isinstance(module, DenseCLIPContextDecoder):
-            init.constant_(module.gamma, self.config.gamma_init_value)
+            if module.gamma is not None:
+                init.constant_(module.gamma, self.config.gamma_init_value)
             for linear in module.modules():
                 if isinstance(linear, nn.Linear):
                     init.trunc_normal_(linear.weight, std=self.config.initializer_range)
@@ -489,11 +466,11 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
                 init.normal_(linear.weight, std=std)
         elif isinstance(module, DenseCLIPNeck):
             for conv in (*module.lateral_convs, *module.output_convs):
-                init.xavier_uniform_(conv.weight)
-        elif isinstance(module, DenseCLIPDecodeHeadStep):
+                module.initialize_conv(conv.weight)
+        elif isinstance(module, (DenseCLIPDecodeHeadStep, UperNetConvModule)):
             init.kaiming_normal_(module.conv.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, DenseCLIPDecodeHead):
-            init.normal_(module.classifier.weight, std=module.classifier_std)
+        elif isinstance(module, (DenseCLIPDecodeHead, DenseCLIPUperNetHead, DenseCLIPAuxiliaryHead)):
+            init.normal_(module.classifier.weight, std=CLASSIFIER_STD)
         elif isinstance(module, DenseCLIPForSemanticSegmentation) and module.config.use_language:
             init.normal_(module.text_projection.weight, std=module.text_projection.in_features**-0.5)
         elif isinstance(module, DenseCLIPViTEncoder) and module.config.use_language:
@@ -522,7 +499,9 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
             vision_model.post_layernorm = nn.Identity()
         vision_model.init_weights()  # of the modules that are new in it, by CLIP's own rule
         self.vision_model = vision_model
-        self.pyramid = DenseCLIPPyramid(config)
+        self.pyramid = DenseCLIPPyramid(config.vision_config.hidden_size)
+        self.feature_sizes = (config.vision_config.hidden_size,) * NUM_FEATURE_LEVELS
+        self.embedding_level = 2  # its embeddings are of the patches, at stride 16
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -532,91 +511,146 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
         self.vision_model.embeddings.patch_embedding = value
 
     def run_layers(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """(batch_size, channels, height, width) -> every layer's output, (batch_size, 1 + patches, hidden_size)."""
+        """
+        (batch_size, channels, height, width) -> the first layer's input and every layer's output, each of shape
+        (batch_size, 1 + patches, hidden_size).
+        """
         hidden_states = self.vision_model.pre_layrnorm(self.vision_model.embeddings(pixel_values))
-        layer_outputs = []
+        states = [hidden_states]
         for layer in self.vision_model.encoder.layers:
             hidden_states = layer(hidden_states, None)
-            layer_outputs.append(hidden_states)
-        return layer_outputs
+            states.append(hidden_states)
+        return states
 
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> DenseCLIPImageEncoderOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, value_projection: bool = False, **kwargs: Unpack[TransformersKwargs]
+    ) -> DenseCLIPImageEncoderOutput:
+        r"""
+        value_projection (`bool`, *optional*, defaults to `False`):
+            Whether to give `value_embeddings` too; see `DenseCLIPForSemanticSegmentation.score_text`.
+        """
         patch_size = self.config.vision_config.patch_size
         grid = (pixel_values.shape[-2] // patch_size, pixel_values.shape[-1] // patch_size)
-        layer_outputs = self.run_layers(pixel_values)
+        states = self.run_layers(pixel_values)
         # (batch_size, 1 + patches, hidden_size) -> (batch_size, hidden_size, height, width), without the class token
-        taps = [layer_outputs[layer][:, 1:].transpose(1, 2).unflatten(2, grid) for layer in self.config.feature_layers]
+        taps = [states[layer + 1][:, 1:].transpose(1, 2).unflatten(2, grid) for layer in self.config.feature_layers]
         outputs = DenseCLIPImageEncoderOutput(feature_maps=self.pyramid(taps))
         # CODEPATH: DenseCLIP rows embed every patch, "CLIP + Semantic FPN" rows need no embeddings
         if self.config.use_language:
-            embeddings = self.visual_projection(self.final_norm(layer_outputs[-1]))
+            embeddings = self.visual_projection(self.final_norm(states[-1]))
             outputs["global_embedding"] = embeddings[:, 0]
             outputs["pixel_embeddings"] = embeddings[:, 1:].transpose(1, 2).unflatten(2, grid)
+            if value_projection:
+                values = self.visual_projection(self.final_norm(self.last_layer_values(states[-2])))
+                outputs["value_embeddings"] = values[:, 1:].transpose(1, 2).unflatten(2, grid)
         return outputs
 
     def final_norm(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """CLIP's last layer norm, on all tokens where CLIP has it on the class token alone (published code)."""
         return self.vision_model.post_layernorm(hidden_states)
 
+    def last_layer_values(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        The last layer with each token attending to itself alone, (batch_size, 1 + patches, hidden_size) -> the same.
+
+        Source: "Extract Free Dense Labels from CLIP", section 3.2.
+        """
+        layer = self.vision_model.encoder.layers[-1]
+        attention = layer.self_attn
+        hidden_states = hidden_states + attention.out_proj(attention.v_proj(layer.layer_norm1(hidden_states)))
+        return hidden_states + layer.mlp(layer.layer_norm2(hidden_states))
+
 
 @auto_docstring(
     custom_intro="""
-    CLIP's ResNet as an image encoder: four feature maps and, with language, embeddings in the joint space.
+    CLIP's ResNet, or any backbone of Transformers, as an image encoder: four feature maps and, with language,
+    embeddings in the joint space by an attention pool on the last map.
     """
 )
-class DenseCLIPResNetEncoder(DenseCLIPPreTrainedModel):
+class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
-        self.backbone = DenseCLIPResNetBackbone(config.vision_config)
-        # CODEPATH: DenseCLIP rows embed every cell, "CLIP + Semantic FPN" rows need no embeddings
+        self.backbone, self.layout = build_backbone(config)
+        channels = config.vision_config.hidden_sizes if self.layout is None else self.layout.channels
+        is_plain = self.layout is not None and self.layout.is_plain
+        # CODEPATH: ViT rows make four maps of one stride, ResNet and Swin rows have them
+        self.pyramid = DenseCLIPPyramid(channels[-1]) if is_plain else None
+        # CODEPATH: DenseCLIP rows embed every cell, rows without language need no embeddings
         if config.use_language:
-            self.attention_pool = DenseCLIPAttentionPool(config)
+            self.attention_pool = DenseCLIPAttentionPool(config, channels[-1])
+        self.feature_sizes = tuple(channels)
+        self.embedding_level = 2 if is_plain else 3
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.stem.conv1
+        return self.backbone.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module):
-        self.backbone.stem.conv1 = value
+        self.backbone.set_input_embeddings(value)
 
     # Not `capture_outputs`, which would put a second set of hooks on the backbone: that has its own.
     @can_return_tuple
     @auto_docstring
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> DenseCLIPImageEncoderOutput:
-        output_hidden_states = kwargs.get("output_hidden_states", self.config.output_hidden_states)
-        backbone_outputs = self.backbone(pixel_values, output_hidden_states=output_hidden_states)
+    def forward(
+        self, pixel_values: torch.Tensor, value_projection: bool = False, **kwargs: Unpack[TransformersKwargs]
+    ) -> DenseCLIPImageEncoderOutput:
+        r"""
+        value_projection (`bool`, *optional*, defaults to `False`):
+            Whether to give `value_embeddings` too; see `DenseCLIPForSemanticSegmentation.score_text`.
+        """
+        wanted = {"output_hidden_states": kwargs.get("output_hidden_states", self.config.output_hidden_states)}
+        output_attentions = kwargs.get("output_attentions", self.config.output_attentions)
+        if self.backbone.has_attentions:
+            wanted["output_attentions"] = output_attentions
+        # CODEPATH: CLIP's ResNet rows take every size, as published; backbones of Transformers what they take
+        if self.layout is not None:
+            pixel_values = self.layout.fit(pixel_values)
+        backbone_outputs = self.backbone(pixel_values, **wanted)
+        feature_maps = backbone_outputs.feature_maps
+        attentions = (backbone_outputs.attentions or ()) if output_attentions else ()
         outputs = DenseCLIPImageEncoderOutput(
-            feature_maps=backbone_outputs.feature_maps, hidden_states=backbone_outputs.hidden_states
+            # CODEPATH: ViT rows make four maps of one stride, ResNet and Swin rows have them
+            feature_maps=feature_maps if self.pyramid is None else self.pyramid(feature_maps),
+            hidden_states=backbone_outputs.hidden_states,
         )
-        # CODEPATH: DenseCLIP rows embed every cell, "CLIP + Semantic FPN" rows need no embeddings
+        # CODEPATH: DenseCLIP rows embed every cell, rows without language need no embeddings
         if self.config.use_language:
-            embeddings, attention_weights = self.attention_pool(backbone_outputs.feature_maps[-1])
-            grid = backbone_outputs.feature_maps[-1].shape[-2:]
+            embeddings, attention_weights = self.attention_pool(feature_maps[-1])
             outputs["global_embedding"] = embeddings[:, 0]
+            grid = feature_maps[-1].shape[-2:]
             outputs["pixel_embeddings"] = embeddings[:, 1:].transpose(1, 2).unflatten(2, grid)
-            if kwargs.get("output_attentions", self.config.output_attentions) and attention_weights is not None:
-                outputs["attentions"] = (attention_weights,)
+            if value_projection:
+                outputs["value_embeddings"] = self.attention_pool.project_values(feature_maps[-1])
+            if output_attentions and attention_weights is not None:
+                attentions = (*attentions, attention_weights)
+        if attentions:
+            outputs["attentions"] = attentions
         return outputs
 
 
 @auto_docstring(
     custom_intro="""
-    DenseCLIP for semantic segmentation: CLIP's two towers, a pixel-text score map, a feature pyramid and a Semantic
-    FPN head. With `config.use_language=False` it is the paper's "CLIP + Semantic FPN" baseline.
+    DenseCLIP for semantic segmentation: an image encoder, CLIP's text tower, a pixel-text score map, and a decode head
+    that it guides. With `config.use_language=False` it is the paper's "CLIP + Semantic FPN" baseline.
     """
 )
 class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTrainedModel):
     # The loss is a mean over pixels: the Trainer must not rescale it by a number of items in the batch.
     accepts_loss_kwargs = False
+    _untrained_contexts: torch.Tensor | None = None
 
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         class_names = class_names_of(config.id2label)
-        # CODEPATH: ViT-B/16 rows and ResNet rows
-        self.image_encoder = DenseCLIPViTEncoder(config) if config.is_vit else DenseCLIPResNetEncoder(config)
+        # CODEPATH: rows on CLIP's ViT, and all others
+        self.image_encoder = DenseCLIPViTEncoder(config) if config.is_clip_vit else DenseCLIPBackboneEncoder(config)
+        self.score_map_level = config.score_map_level
+        if self.score_map_level is None:
+            self.score_map_level = self.image_encoder.embedding_level
+        in_channels = list(self.image_encoder.feature_sizes)
         # CODEPATH: DenseCLIP rows read class names, "CLIP + Semantic FPN" rows have no text tower
         if config.use_language:
             if config.class_token_ids is None:
@@ -632,11 +666,22 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             self.prompts = DenseCLIPPrompts(config)
             self.text_encoder = CLIPTextModel(config.text_config)
             self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
-            self.context_decoder = DenseCLIPContextDecoder(config)
+            # CODEPATH: the "language prompt only" row of Table 2 does without a context decoder
+            if config.prompting_mode != "language":
+                self.context_decoder = DenseCLIPContextDecoder(config)
+            # One score-map channel per class
+            in_channels[self.score_map_level] += config.num_labels
         else:
             config.class_names = class_names
-        self.neck = DenseCLIPNeck(config)
-        self.decode_head = DenseCLIPDecodeHead(config)
+        # CODEPATH: UperNet rows of Table 5 have their pyramid in the head; all others have a neck of their own
+        if config.decode_head_type == "upernet":
+            self.decode_head = DenseCLIPUperNetHead(config, in_channels)
+        else:
+            self.neck = DenseCLIPNeck(config, in_channels)
+            self.decode_head = DenseCLIPDecodeHead(config)
+        # CODEPATH: UperNet rows of Table 5 train a second head
+        if config.use_auxiliary_head:
+            self.auxiliary_head = DenseCLIPAuxiliaryHead(config, self.image_encoder.feature_sizes)
         self.text_cache = TextEmbeddingCache()
         self.post_init()
 
@@ -682,13 +727,43 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             return self.text_cache.get(tensors, settings, self.encode_class_names)
 
     def encode_class_names(self) -> torch.Tensor:
-        """Run the text tower: all prompts as one packed sequence -> `(num_labels, projection_dim)`."""
-        hidden_states = self.prompts(self.text_encoder.embeddings)
-        attention_mask = self.prompts.attention_mask(hidden_states.dtype)
+        """Run the text tower on the learned contexts and the names of the classes: `(num_labels, projection_dim)`."""
+        return self.encode_prompts(self.prompts.contexts, self.prompts.layout)[0]
+
+    def encode_prompts(self, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Run the text tower, all prompts as one packed sequence: contexts `(batch_size, num_context_tokens,
+        hidden_size)` -> `(batch_size, prompts, projection_dim)`.
+        """
+        hidden_states = embed_prompts(self.text_encoder.embeddings, contexts, layout)
+        attention_mask = prompt_attention_mask(layout["class_index"], hidden_states.dtype)
         for layer in self.text_encoder.encoder.layers:
             hidden_states = layer(hidden_states, attention_mask)
-        end_states = self.text_encoder.final_layer_norm(hidden_states[0, self.prompts.end_index])
+        end_states = self.text_encoder.final_layer_norm(hidden_states[:, layout["end_index"]])
         return self.text_projection(end_states)
+
+    def embed_prompts_of_image(
+        self, image_outputs: DenseCLIPImageEncoderOutput, layout: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """
+        Embeddings of the classes, or of the prompts laid out by `layout`, as each image prompts them:
+        `(batch_size, prompts, projection_dim)`.
+        """
+        # What the image shows, (batch_size, 1 + height * width, projection_dim)
+        pixels = image_outputs.pixel_embeddings.flatten(2).transpose(1, 2)
+        visual_embeddings = torch.cat([image_outputs.global_embedding[:, None], pixels], dim=1)
+        # CODEPATH: the "pre-model prompting" row of Table 2 reads the image before the text tower, all others after it
+        if self.config.prompting_mode == "pre_model":
+            contexts = self.context_decoder(self.prompts.contexts[0], visual_embeddings)
+            return self.encode_prompts(contexts, self.prompts.layout if layout is None else layout)
+        if layout is None:
+            text_embeddings = self.get_text_embeddings()
+        else:
+            text_embeddings = self.encode_prompts(self.prompts.contexts, layout)[0]
+        # CODEPATH: the "language prompt only" row of Table 2 stops here
+        if self.config.prompting_mode == "post_model":
+            return self.context_decoder(text_embeddings, visual_embeddings)
+        return text_embeddings.expand(visual_embeddings.shape[0], -1, -1)
 
     @can_return_tuple
     @auto_docstring
@@ -703,7 +778,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
     ) -> DenseCLIPSemanticSegmenterOutput:
         r"""
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
-            Class of each pixel in `[0, config.num_labels)`, or `config.ignore_index`. Any height and width: the
+            Class of each pixel in `[0, config.num_labels)`, or `config.ignore_index`. Any height and width: all
             logits are resized to them. The loss is a mean over all pixels, unlabelled ones included, as published;
             a batch without a labelled pixel has loss 0.
         inference_mode (`str`, *optional*, defaults to `config.inference_mode`):
@@ -724,12 +799,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         >>> model(torch.rand(1, 3, 64, 96)).logits.shape
         torch.Size([1, 2, 16, 24])
         ```"""
-        height, width = pixel_values.shape[-2:]
-        if min(height, width) < MIN_IMAGE_SIZE:
-            raise ValueError(
-                f"`pixel_values` is {height} x {width} pixels; both sides must have at least {MIN_IMAGE_SIZE}, one"
-                " cell of the coarsest feature map. Resize the image, e.g. with DenseCLIPImageProcessor."
-            )
+        height, width = check_image_size(pixel_values)
         window = sliding_window(self.config, inference_mode, window_size, window_stride)
         if window is not None and not self.training and (height > window[0][0] or width > window[0][1]):
             logits = self.slide(pixel_values, *window)
@@ -739,9 +809,11 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
         if labels is not None:
             loss = pixel_cross_entropy(outputs.logits, labels, self.config.ignore_index)
-            if outputs.score_map is not None:
-                score_logits = outputs.score_map / self.config.temperature
-                auxiliary_loss = pixel_cross_entropy(score_logits, labels, self.config.ignore_index)
+            auxiliary = [] if outputs.score_map is None else [outputs.score_map / self.config.temperature]
+            if outputs.auxiliary_logits is not None:
+                auxiliary.append(outputs.auxiliary_logits)
+            for logits in auxiliary:
+                auxiliary_loss = pixel_cross_entropy(logits, labels, self.config.ignore_index)
                 loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
             outputs = DenseCLIPSemanticSegmenterOutput(**{**outputs, "loss": loss})
         return outputs
@@ -753,26 +825,30 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         kwargs.pop("return_dict", None)
         image_outputs = self.image_encoder(pixel_values, **kwargs)
         feature_maps = list(image_outputs.feature_maps)
-        score_map = text_embeddings = None
-        # CODEPATH: DenseCLIP rows guide the neck by a score map, "CLIP + Semantic FPN" rows do not
+        score_map = text_embeddings = auxiliary_logits = None
+        # CODEPATH: UperNet rows of Table 5 train a second head
+        if self.config.use_auxiliary_head and self.training:
+            auxiliary_logits = self.auxiliary_head(feature_maps)
+        # CODEPATH: DenseCLIP rows guide the decoder by a score map, "CLIP + Semantic FPN" rows do not
         if self.config.use_language:
-            # 1. What the image shows, (batch_size, 1 + height * width, projection_dim).
-            pixel_embeddings = image_outputs.pixel_embeddings
-            visual_embeddings = torch.cat(
-                [image_outputs.global_embedding[:, None], pixel_embeddings.flatten(2).transpose(1, 2)], dim=1
-            )
-            # 2. Class embeddings, prompted by it.
-            text_embeddings = self.context_decoder(self.get_text_embeddings(), visual_embeddings)
-            # 3. Pixel-text matching.
-            score_map = compute_score_map(pixel_embeddings, text_embeddings)
-            # 4. Its guidance for the decoder.
-            level = self.config.score_map_level
-            feature_maps[level] = torch.cat([feature_maps[level], score_map.to(feature_maps[level].dtype)], dim=1)
-        logits = self.decode_head(self.neck(feature_maps))
+            # 1. Class embeddings, prompted by what the image shows.
+            text_embeddings = self.embed_prompts_of_image(image_outputs)
+            # 2. Pixel-text matching.
+            score_map = compute_score_map(image_outputs.pixel_embeddings, text_embeddings)
+            # 3. Its guidance for the decoder.
+            guided = feature_maps[self.score_map_level]
+            guidance = score_map.to(guided.dtype)
+            if self.score_map_level != self.image_encoder.embedding_level:
+                guidance = resize_logits(guidance, guided.shape[-2:])
+            feature_maps[self.score_map_level] = torch.cat([guided, guidance], dim=1)
+        # CODEPATH: UperNet rows of Table 5 have their pyramid in the head; all others have a neck of their own
+        if self.config.decode_head_type == "semantic_fpn":
+            feature_maps = self.neck(feature_maps)
         return DenseCLIPSemanticSegmenterOutput(
-            logits=logits,
+            logits=self.decode_head(feature_maps),
             score_map=score_map,
             text_embeddings=text_embeddings,
+            auxiliary_logits=auxiliary_logits,
             hidden_states=image_outputs.hidden_states,
             attentions=image_outputs.attentions,
         )
@@ -811,20 +887,95 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             columns[left : left + window_width] += 1
         return logits / rows[:, None] / columns
 
+    @torch.no_grad()
+    def score_text(
+        self,
+        pixel_values: torch.Tensor,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        learned_prompts: bool | None = None,
+        value_projection: bool = False,
+    ) -> torch.Tensor:
+        r"""
+        How well each pixel matches any words, from the branch of the score map: open vocabulary, where the decode head
+        knows its own classes alone.
+
+        With learned prompts it is what training made of CLIP: for the names of the model's classes it equals
+        `score_map` of a call. Without, the words are read as CLIP reads them and nothing that training adds is used:
+        on CLIP's own weights, zero-shot dense CLIP. (With another image encoder there is no such thing: its
+        attention pool knows nothing before it is trained.)
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Images as the image processor makes them.
+            texts (`Sequence[str]`):
+                Any words: "sofa" with learned prompts, "a photo of a sofa" without. In post-model prompting the
+                prompts of an image attend to each other, so the scores of one text depend on the others.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*):
+                CLIP's tokenizer. Defaults to the one saved beside the checkpoint.
+            learned_prompts (`bool`, *optional*):
+                Whether `texts` are prompted as class names are, by the learned contexts and by the image. Defaults to
+                `True`, but to `False` as long as the contexts that `from_clip_pretrained` made are untrained.
+            value_projection (`bool`, *optional*, defaults to `False`):
+                Whether pixels are embedded by the values of CLIP's last attention alone, each by its own. What the
+                last attention mixes in from the whole image blurs the maps of a CLIP that was not trained on masks.
+                Source: "Extract Free Dense Labels from CLIP", section 3.2.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, len(texts), grid_height, grid_width)`: cosine similarities in
+            [-1, 1]. Differences between texts say more than the values: CLIP's lie close together.
+
+        Raises:
+            ValueError: for a model without language or in training mode, images that are too small, or texts that are
+                empty, repeated or too long.
+        """
+        if not self.config.use_language:
+            raise ValueError("This model has `use_language=False`: it has no text tower that could read `texts`.")
+        if self.training:
+            raise ValueError(
+                "This model is in training mode, where scores depend on chance. Call `model.eval()` first."
+            )
+        check_image_size(pixel_values)
+        token_ids, _ = self._tokenize(texts, tokenizer)
+        if learned_prompts is None:
+            learned_prompts = not self.has_untrained_contexts()
+        packed = self.prompts.packed(texts, token_ids, num_context_tokens=None if learned_prompts else 0)
+        layout = {name: torch.tensor(values, device=self.device) for name, values in packed.items()}
+        image_outputs = self.image_encoder(pixel_values, value_projection=value_projection)
+        if learned_prompts:
+            text_embeddings = self.embed_prompts_of_image(image_outputs, layout)
+        else:
+            text_embeddings = self.encode_prompts(self.prompts.contexts[:, :0], layout)
+            text_embeddings = text_embeddings.expand(pixel_values.shape[0], -1, -1)
+        pixels = image_outputs.value_embeddings if value_projection else image_outputs.pixel_embeddings
+        return compute_score_map(pixels, text_embeddings)
+
+    def remember_untrained_contexts(self):
+        """Take the contexts as they are now for untrained."""
+        self._untrained_contexts = self.prompts.contexts.detach().clone()
+
+    def has_untrained_contexts(self) -> bool:
+        """Whether the contexts still are those of `from_clip_pretrained`, also if it was saved since."""
+        contexts = self.prompts.contexts
+        return self._untrained_contexts is not None and torch.equal(self._untrained_contexts.to(contexts), contexts)
+
     @classmethod
     def from_clip_pretrained(
         cls,
-        clip_name_or_path: str | os.PathLike,
-        class_names: Sequence[str],
+        clip_name_or_path: str | os.PathLike | None = None,
+        class_names: Sequence[str] = (),
         tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None = None,
         config: DenseCLIPConfig | None = None,
+        text: str | os.PathLike | None = None,
+        image: str | os.PathLike | None = None,
         **kwargs,
     ) -> "DenseCLIPForSemanticSegmentation":
         r"""
-        A model to fine-tune: CLIP's two towers with their weights, everything else freshly initialised.
+        A model to fine-tune: CLIP's two towers with their weights, or its text tower and any backbone of Transformers
+        with its own, and everything else freshly initialised.
 
         Args:
-            clip_name_or_path (`str` or `os.PathLike`):
+            clip_name_or_path (`str` or `os.PathLike`, *optional*):
                 Where CLIP is: a Transformers `CLIPModel` (directory or Hub id, "openai/clip-vit-base-patch16"),
                 OpenAI's TorchScript archive ("RN50.pt"), or safetensors of open_clip (file, directory or Hub id,
                 "timm/resnet50_clip.openai").
@@ -835,15 +986,48 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             config ([`DenseCLIPConfig`], *optional*):
                 The architecture to build. Its towers must have the shapes of the weights; position embeddings are
                 resized bilinearly to its `image_size`. Defaults to DenseCLIP on the towers that the weights show.
+            text (`str` or `os.PathLike`, *optional*):
+                With `image`: where CLIP's text tower is, as `clip_name_or_path`.
+            image (`str` or `os.PathLike`, *optional*):
+                Where the image encoder is, if it is not CLIP's: directory or Hub id of a backbone of Transformers, or
+                of a model on it ("microsoft/resnet-50", "facebook/dinov2-base"). Its pixels come into the width of
+                the text tower by a new attention pool.
             kwargs:
                 Fields of [`DenseCLIPConfig`] to set besides.
 
         Raises:
-            ValueError: for weights that are not CLIP's or do not fit `config`; names every tensor.
-        """
+            ValueError: for weights that are not CLIP's, are no backbone's, or do not fit `config`; names every tensor.
+
+        Examples:
+
+        ```python
+        from_clip_pretrained("openai/clip-vit-base-patch16", class_names=["wall", "sky"])
+        from_clip_pretrained(
+            text="openai/clip-vit-base-patch16", image="facebook/dinov2-base", class_names=["wall", "sky"]
+        )
+        from_clip_pretrained(image="microsoft/resnet-50", class_names=["wall", "sky"], use_language=False)
+        ```"""
         from .conversion_denseclip import build_from_clip
 
-        return build_from_clip(cls, clip_name_or_path, class_names, tokenizer, config, **kwargs)
+        return build_from_clip(
+            cls, clip_name_or_path, class_names, tokenizer, config, text=text, image=image, **kwargs
+        )
+
+
+def check_image_size(pixel_values: torch.Tensor) -> tuple[int, int]:
+    """
+    Height and width of images.
+
+    Raises:
+        ValueError: for images that are too small for the coarsest feature map.
+    """
+    height, width = pixel_values.shape[-2:]
+    if min(height, width) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"`pixel_values` is {height} x {width} pixels; both sides must have at least {MIN_IMAGE_SIZE}, one cell of"
+            " the coarsest feature map. Resize the image, e.g. with DenseCLIPImageProcessor."
+        )
+    return height, width
 
 
 def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
@@ -906,10 +1090,10 @@ MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES.setdefault("denseclip", "DenseCLIP
 
 
 __all__ = [
+    "DenseCLIPBackboneEncoder",
     "DenseCLIPForSemanticSegmentation",
     "DenseCLIPImageEncoderOutput",
     "DenseCLIPPreTrainedModel",
-    "DenseCLIPResNetEncoder",
     "DenseCLIPSemanticSegmenterOutput",
     "DenseCLIPViTEncoder",
 ]

@@ -137,6 +137,12 @@ class DenseCLIPResNetBackbone(DenseCLIPInitializationMixin, BackboneMixin, PreTr
         self.stages = nn.ModuleList(DenseCLIPResNetStage(config, stage) for stage in range(len(config.depths)))
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        return self.stem.conv1
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.stem.conv1 = value
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)

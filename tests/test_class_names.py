@@ -122,8 +122,8 @@ def test_a_class_does_not_see_the_others(tiny_tokenizer):
 
 def head(model):
     classifier = model.decode_head.classifier
-    lateral = model.neck.lateral_convs[model.config.score_map_level].weight
-    num_features = model.config.feature_sizes[model.config.score_map_level]
+    lateral = model.neck.lateral_convs[model.score_map_level].weight
+    num_features = model.image_encoder.feature_sizes[model.score_map_level]
     return classifier.weight, classifier.bias, lateral[:, :num_features], lateral[:, num_features:]
 
 

@@ -571,8 +571,8 @@ def check_published(case, out: Path) -> DenseCLIPForSemanticSegmentation:
     assert type(image_processor) is DenseCLIPImageProcessor
     assert image_processor.size == {"shortest_edge": model.config.window_size[0], "longest_edge": 2048}
     assert model.config.id2label == dict(case.fields["id2label"].items())
-    assert model.config.class_embedding_scale == (2 if model.config.is_vit else 1)
-    assert model.config.drop_path_rate == (0.1 if model.config.is_vit and model.config.use_language else 0)
+    assert model.config.class_embedding_scale == (2 if model.config.is_clip_vit else 1)
+    assert model.config.drop_path_rate == (0.1 if model.config.is_clip_vit and model.config.use_language else 0)
     return model
 
 

@@ -46,6 +46,26 @@ def test_without_options_it_is_the_models_own_loss(kind, use_language):
     torch.testing.assert_close(sum(parts.values()), outputs.loss)
 
 
+@pytest.mark.parametrize("use_language", [True, False])
+def test_in_training_the_auxiliary_head_is_a_part_of_the_models_own_loss(use_language):
+    model = tiny_model("resnet", use_language, use_auxiliary_head=True, auxiliary_head_hidden_size=8)
+    pixel_values, labels = torch.randn(2, 3, 64, 96), torch.randint(0, 5, (2, 50, 70))
+    outputs = model(pixel_values, labels=labels)
+    parts = SegmentationLoss(model.config)(outputs, labels)
+    assert list(parts) == (["decode", "score_map", "auxiliary"] if use_language else ["decode", "auxiliary"])
+    torch.testing.assert_close(sum(parts.values()), outputs.loss)
+    assert "auxiliary" not in SegmentationLoss(model.config)(model.eval()(pixel_values), labels)
+
+
+def test_auxiliary_part_is_its_weight_times_the_cross_entropy(outputs, labels):
+    auxiliary = DenseCLIPSemanticSegmenterOutput(logits=outputs.logits.flip(1))
+    parts = SegmentationLoss(tiny_config("resnet", auxiliary_loss_weight=0.25))(
+        DenseCLIPSemanticSegmenterOutput(logits=outputs.logits, auxiliary_logits=auxiliary.logits), labels
+    )
+    expected = sum(-math.log(p[label]) for p, label in pixels_of(auxiliary, labels)) / labels.numel()
+    assert parts["auxiliary"].item() == pytest.approx(0.25 * expected, rel=1e-5)
+
+
 def test_nothing_labelled_gives_zero_and_zero_gradients(outputs):
     outputs.logits.requires_grad_()
     labels = torch.full((2, 6, 8), 255)

@@ -29,10 +29,60 @@ from training.model_card import CARDS, REPOSITORY, build_model_card, is_generate
 from training.recipes import Recipe
 
 
-ROWS = [
-    *("clip_fpn_rn50", "denseclip_fpn_rn50", "clip_fpn_rn101", "denseclip_fpn_rn101"),
-    *("clip_fpn_vit_b16", "denseclip_fpn_vit_b16"),
-]
+# The 18 rows of the paper's Tables 1, 2 and 5: mIoU SS and MS, what they start from, and words of their description.
+CLIP_RN50, CLIP_RN101, CLIP_VIT = (
+    "timm/resnet50_clip.openai",
+    "timm/resnet101_clip.openai",
+    "openai/clip-vit-base-patch16",
+)
+RN50, RN101, DEIT = "microsoft/resnet-50", "microsoft/resnet-101", "facebook/deit-base-patch16-224"
+VIT_21K = "google/vit-base-patch16-224-in21k"
+SWIN_T, SWIN_S = "microsoft/swin-tiny-patch4-window7-224", "microsoft/swin-small-patch4-window7-224"
+ROWS = {
+    "imagenet_fpn_rn50": ("38.6", "40.6", RN50, ["Semantic FPN on ResNet, the baseline", "ImageNet-1K", "ImageNet's"]),
+    "imagenet_fpn_rn101": (
+        "40.4",
+        "42.3",
+        RN101,
+        ["Semantic FPN on ResNet, the baseline", "ImageNet-1K", "ImageNet's"],
+    ),
+    "imagenet_fpn_vit_b16": ("48.3", "50.9", DEIT, ["Semantic FPN on ViT, the baseline", "ImageNet-1K", "ImageNet's"]),
+    "imagenet21k_fpn_vit_b16": ("49.1", "50.4", VIT_21K, ["on ViT, the baseline", "ImageNet-21K", "[0.5, 0.5, 0.5]"]),
+    "clip_fpn_rn50": ("39.6", "41.6", CLIP_RN50, ["Semantic FPN on CLIP's ResNet, the baseline", "pretraining: CLIP"]),
+    "clip_fpn_rn101": ("42.7", "44.3", CLIP_RN101, ["Semantic FPN on CLIP's ResNet, the baseline"]),
+    "clip_fpn_vit_b16": ("49.4", "50.3", CLIP_VIT, ["Semantic FPN on CLIP's Vision Transformer, the baseline"]),
+    "denseclip_fpn_rn50": (
+        "43.5",
+        "44.7",
+        CLIP_RN50,
+        ["on CLIP's ResNet:", "post-model prompting", "Semantic FPN, 256"],
+    ),
+    "denseclip_fpn_rn101": ("45.1", "46.5", CLIP_RN101, ["on CLIP's ResNet:", "post-model prompting", "CLIP's mean"]),
+    "denseclip_fpn_vit_b16": ("50.6", "51.3", CLIP_VIT, ["on CLIP's Vision Transformer:", "post-model prompting"]),
+    "denseclip_language_fpn_rn50": ("42.1", None, CLIP_RN50, ["learned contexts, which no picture changes"]),
+    "denseclip_pre_model_fpn_rn50": (
+        "42.9",
+        None,
+        CLIP_RN50,
+        ["(pre-model prompting)", "apparently with the text tower"],
+    ),
+    "denseclip_imagenet_fpn_rn50": ("41.0", "43.0", [CLIP_VIT, RN50], ["on ResNet:", "ImageNet-1K", "ImageNet's"]),
+    "denseclip_imagenet_fpn_rn101": ("43.0", "45.2", [CLIP_VIT, RN101], ["on ResNet:", "ImageNet-1K", "ImageNet's"]),
+    "upernet_swin_tiny": ("44.5", "45.8", SWIN_T, ["UperNet on Swin, the baseline", "UperNet, 512", "auxiliary head"]),
+    "upernet_swin_small": (
+        "47.6",
+        "49.5",
+        SWIN_S,
+        ["UperNet on Swin, the baseline", "UperNet, 512", "auxiliary head"],
+    ),
+    "denseclip_upernet_swin_tiny": (
+        "45.4",
+        "46.5",
+        [CLIP_VIT, SWIN_T],
+        ["on Swin:", "UperNet, 512", "auxiliary head"],
+    ),
+    "denseclip_upernet_swin_small": ("48.3", "49.7", [CLIP_VIT, SWIN_S], ["on Swin:", "UperNet, 512", "ImageNet-1K"]),
+}
 
 
 def make_recipe(**sections) -> Recipe:
@@ -104,36 +154,29 @@ def test_a_stale_card_is_found_and_written_anew(tmp_path, monkeypatch, capsys):
     assert "of_no_recipe.md belongs to no recipe" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("row", "single_scale", "multi_scale", "clip"),
-    [
-        ("clip_fpn_rn50", "39.6", "41.6", "timm/resnet50_clip.openai"),
-        ("denseclip_fpn_rn50", "43.5", "44.7", "timm/resnet50_clip.openai"),
-        ("clip_fpn_rn101", "42.7", "44.3", "timm/resnet101_clip.openai"),
-        ("denseclip_fpn_rn101", "45.1", "46.5", "timm/resnet101_clip.openai"),
-        ("clip_fpn_vit_b16", "49.4", "50.3", "openai/clip-vit-base-patch16"),
-        ("denseclip_fpn_vit_b16", "50.6", "51.3", "openai/clip-vit-base-patch16"),
-    ],
-)
-def test_the_card_of_a_row_has_the_papers_figures_and_none_of_ours(row, single_scale, multi_scale, clip):
-    """Figures: Table 1 of the paper."""
+@pytest.mark.parametrize("row", ROWS)
+def test_the_card_of_a_row_has_the_papers_figures_and_none_of_ours(row):
+    single_scale, multi_scale, base_model, words = ROWS[row]
     card = (CARDS / f"{row}.md").read_text()
     assert [cells[2:4] for cells in read_results(card)] == [
-        [single_scale, "not measured yet"],
-        [multi_scale, "not measured yet"],
+        [figure, "not measured yet"] for figure in (single_scale, multi_scale) if figure is not None
     ]
     head = read_head(card)
     assert head["license"] == "apache-2.0"
     assert head["library_name"] == "transformers"
     assert head["pipeline_tag"] == "image-segmentation"
-    assert head["base_model"] == clip
+    assert head["base_model"] == base_model
+    # Nothing of CLIP is in a baseline on another encoder.
+    assert ("clip" in head["tags"]) == ("clip_fpn" in row or row.startswith("denseclip"))
     assert head["datasets"] == ["zhoubolei/scene_parse_150"]
     assert "model-index" not in head
     window = 640 if "vit" in row else 512
     assert f"short side to {window} pixels" in card
-    assert f"larger than {window} x {window} pixels" in card
+    assert ("No sliding window" if "swin" in row else f"larger than {window} x {window} pixels") in card
     assert '"wall", and end at 149, "flag"' in card
     assert ("names of the classes" in card) == row.startswith("denseclip")
+    for said in words:
+        assert said in card
 
 
 def test_figures_that_were_measured_have_their_protocol():
@@ -189,11 +232,14 @@ def test_what_is_not_known_is_not_said():
     elsewhere.path = REPOSITORY.parent / "private" / "secret_recipe.yaml"
     card = write_card(recipe=elsewhere)
     assert "base_model" not in read_head(card)
-    assert "`secret_recipe.yaml`, from the weights of CLIP `RN50.pt`:" in card
+    assert "`secret_recipe.yaml`, from the weights of `RN50.pt`:" in card
     assert "private" not in card
     assert "/data/me" not in card
     assert "base_model" not in read_head(write_card(recipe=elsewhere, base_model="weights/RN50.pt"))
     assert read_head(write_card(recipe=elsewhere, base_model="someone/clip"))["base_model"] == "someone/clip"
+    card = write_card(base_model=["someone/clip", "weights/mine.pt"])
+    assert read_head(card)["base_model"] == "someone/clip"
+    assert "From the weights of `someone/clip` and `mine.pt`, and not by a recipe" in card
 
 
 def test_the_facts_are_those_of_the_configuration():

@@ -73,8 +73,8 @@ def test_the_score_map_reaches_the_logits_and_only_through_the_neck(kind):
     model = rough_model(kind).eval()
     pixel_values = torch.rand(1, 3, 64, 64)
     before = model(pixel_values)
-    features = model.config.feature_sizes[model.config.score_map_level]
-    model.neck.lateral_convs[model.config.score_map_level].weight[:, features:] = 0
+    features = model.image_encoder.feature_sizes[model.score_map_level]
+    model.neck.lateral_convs[model.score_map_level].weight[:, features:] = 0
     without = model(pixel_values)
     model.prompts.contexts.neg_()
     other_words = model(pixel_values)
@@ -461,7 +461,7 @@ def test_initial_values_are_the_published_ones(kind):
 
 def test_defaults_are_rn50():
     config = DenseCLIPConfig()
-    assert config.vision_config.depths == (3, 4, 6, 3) and config.feature_sizes == (256, 512, 1024, 2048)
+    assert config.vision_config.depths == (3, 4, 6, 3) and config.vision_config.hidden_sizes == (256, 512, 1024, 2048)
     assert (config.text_config.hidden_size, config.projection_dim, config.num_context_tokens) == (512, 1024, 8)
     assert config.score_map_level == 3 and config.vision_config.num_attention_heads == 32
     assert DenseCLIPConfig(vision_config={"model_type": "clip_vision_model"}).feature_layers == (3, 5, 7, 11)
@@ -480,7 +480,7 @@ def test_defaults_are_rn50():
         ({"context_position": "middle"}, "context_position"),
         ({"inference_mode": "tiles"}, "inference_mode"),
         ({"projection_dim": "wide"}, "projection_dim"),
-        ({"vision_config": {"model_type": "resnet"}}, "image encoder"),
+        ({"vision_config": {"model_type": "resnett"}}, "'resnett', which this release"),
         ({"vision_config": {"model_type": "clip_vision_model"}, "feature_layers": (3, 2, 7, 11)}, "feature_layers"),
         ({"vision_config": {"depths": (3, 4, 6)}}, "depths"),
         ({"class_token_ids": [[0, 1, 2]]}, "class_token_ids"),

@@ -43,6 +43,35 @@ def test_every_parameter_has_the_published_rate_and_decay(published):
     assert frozen == {name for name, (multiplier, _) in expected.items() if multiplier == 0}
 
 
+def test_of_a_swin_norms_and_position_biases_are_not_decayed():
+    """As Swin's own repository has it: keys 'norm' and 'relative_position_bias_table', one rate for all."""
+    model = build_on_meta(FOLDER / "denseclip_upernet_swin_tiny.json")
+    freeze_text_encoder(model)
+    groups = build_parameter_groups(model, 6e-5, 0.01, image_encoder_no_decay=["norm", "relative_position_bias_table"])
+    assert [group["name"] for group in groups] == ["image_encoder", "image_encoder_no_decay", "decay", "no_decay"]
+    assert {group["lr"] for group in groups} == {6e-5}
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0, 0.01, 0.0]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    undecayed = {names[id(parameter)] for parameter in groups[1]["params"]}
+    backbone = model.image_encoder.backbone
+    norms = [norm for norm in backbone.modules() if isinstance(norm, torch.nn.LayerNorm) and norm.weight.requires_grad]
+    biases = [p for name, p in backbone.named_parameters() if "relative_position_bias_table" in name]
+    assert (len(biases), len(undecayed)) == (2 + 2 + 6 + 2, 2 * len(norms) + len(biases))
+    assert undecayed == {names[id(p)] for norm in norms for p in norm.parameters()} | {names[id(p)] for p in biases}
+    # Each in exactly one group, and those of the context decoder as without the option.
+    sorted_ids = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(sorted_ids) == len(set(sorted_ids)) == sum(p.requires_grad for p in model.parameters())
+    assert all(names[id(parameter)].startswith("context_decoder.layers.") for parameter in groups[3]["params"])
+
+
+def test_a_name_that_no_parameter_has_is_refused():
+    model = build_on_meta(FOLDER / "upernet_swin_tiny.json")
+    # "image_encoder" stands before all of their names, which says nothing.
+    for wrong in ("layer_norm", "image_encoder"):
+        with pytest.raises(ValueError, match=f"names {wrong}, which no parameter of the image encoder"):
+            build_parameter_groups(model, 1.0, 1.0, image_encoder_no_decay=["norm", wrong])
+
+
 def optimizer_with(rates):
     return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates])
 
@@ -73,6 +102,24 @@ def test_stepping_the_schedule_walks_along_it():
     assert seen[0] == pytest.approx([1e-10, 1e-11])  # the warm-up starts at 1e-6 x
     assert [max(range(11), key=lambda t: seen[t][group]) for group in (0, 1)] == [4, 4]
     assert seen[10] == pytest.approx([1e-6, 1e-6])  # one minimum for all groups
+
+
+def test_a_schedule_that_ends_at_zero():
+    """Swin's: power 1, from 6e-5 to 0 in 160,000 steps, warmed up over 1,500."""
+    (factor,) = published_poly(
+        optimizer_with([6e-5]), 160_000, 1500, power=1.0, min_learning_rate=0.0, warmup_start_ratio=1e-6
+    ).lr_lambdas
+    rates = {step: 6e-5 * factor(step) for step in (0, 750, 1500, 80_000, 120_000, 160_000)}
+    assert rates == pytest.approx(
+        {
+            0: 6e-11,
+            750: 6e-5 * (159_250 / 160_000) * 0.5000005,
+            1500: 5.94375e-5,
+            80_000: 3e-5,
+            120_000: 1.5e-5,
+            160_000: 0,
+        }
+    )
 
 
 def test_no_warm_up_starts_at_the_base_rate():

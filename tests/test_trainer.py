@@ -321,14 +321,18 @@ def test_command_line_from_clip_weights_freezes_the_text_encoder(folder, tmp_pat
     assert not torch.equal(trained["prompts.contexts"], start.state_dict()["prompts.contexts"])
 
 
-def test_defaults_from_clip_are_the_published_ones(tmp_path):
+def test_defaults_from_pretrained_weights_are_the_published_ones(tmp_path):
     common = ["--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
     _, _, scratch, _ = parse_train_arguments([*common, "--tokenizer", "t"])
     _, _, clip, _ = parse_train_arguments([*common, "--clip", "c"])
     _, _, own, _ = parse_train_arguments([*common, "--clip=c", "--image_encoder_lr_multiplier", "0.3"])
+    _, _, image, _ = parse_train_arguments([*common, "--image", "i"])
+    _, _, both, _ = parse_train_arguments([*common, "--image", "i", "--clip", "c"])
     assert (scratch.image_encoder_lr_multiplier, scratch.freeze_text_encoder) == (1.0, False)
     assert (clip.image_encoder_lr_multiplier, clip.freeze_text_encoder) == (0.1, True)
     assert (own.image_encoder_lr_multiplier, own.freeze_text_encoder) == (0.3, True)
+    assert (image.image_encoder_lr_multiplier, image.freeze_text_encoder) == (0.1, False)
+    assert (both.image_encoder_lr_multiplier, both.freeze_text_encoder) == (0.1, True)
     assert not scratch.remove_unused_columns
 
 

@@ -91,6 +91,23 @@ class ModelArguments:
     clip: str | None = field(
         default=None, metadata={"help": "CLIP checkpoint to start from; 'none', as without one, for random weights."}
     )
+    image: str | None = field(
+        default=None,
+        metadata={
+            "help": "Checkpoint of another image encoder to start from, any backbone of Transformers such as"
+            " 'microsoft/resnet-50'; --clip then gives the text encoder alone. 'none', as without one, for CLIP's own."
+        },
+    )
+    image_mean: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Mean of red, green and blue, in [0, 1], that pictures are normalised with; by default that of"
+            " --image, or else CLIP's."
+        },
+    )
+    image_std: list[float] | None = field(
+        default=None, metadata={"help": "Their standard deviation; by default that of --image, or else CLIP's."}
+    )
     tokenizer: str | None = field(
         default=None,
         metadata={"help": "CLIP tokenizer, a folder or a Hub id; by default that beside --clip, or else OpenAI's."},
@@ -99,6 +116,20 @@ class ModelArguments:
     def __post_init__(self):
         if self.clip == "none":
             self.clip = None
+        if self.image == "none":
+            self.image = None
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != 3:
+                raise ValueError(f"--{name} takes three numbers, for red, green and blue; got {values}.")
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError("--image_mean and --image_std belong together; give both or neither.")
+        if self.image_std is not None and min(self.image_std) <= 0:
+            raise ValueError(f"--image_std is divided by, so it must be positive; got {self.image_std}.")
+
+    def pretrained(self) -> list[str]:
+        """The checkpoints that training starts from."""
+        return [name for name in (self.clip, self.image) if name is not None]
 
 
 @dataclass
@@ -112,6 +143,13 @@ class DenseCLIPTrainingArguments(TrainingArguments):
     image_encoder_lr_multiplier: float = field(
         default=1.0,
         metadata={"help": "Factor on the learning rate of the image encoder; 0.1 keeps CLIP's weights close."},
+    )
+    image_encoder_no_decay: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Parts of names, such as 'norm': what of the image encoder has one in its name is not decayed. By"
+            " default all of it is, as published for CLIP's."
+        },
     )
     freeze_text_encoder: bool = field(
         default=False, metadata={"help": "Do not train the text encoder and its projection; the contexts still train."}

@@ -36,7 +36,8 @@ def parse_train_arguments(
     """
     Read `[RECIPE.yaml] [--recipe_hardware NAME] [--argument value ...]`. Words override the recipe.
 
-    Without a recipe, --clip makes two defaults the published ones: encoder rate x 0.1, text encoder frozen.
+    Without a recipe, pretrained weights make two defaults the published ones: with --clip or --image the rate of the
+    image encoder is x 0.1, with --clip the text encoder is frozen.
 
     Returns:
         The arguments, and the recipe if the run follows it. `None` if words change more than place and machine.
@@ -58,8 +59,11 @@ def parse_train_arguments(
         description="Fine-tune DenseCLIP. The rows of the paper are in configuration/recipes/; each recipe's first"
         " lines say on which hardware it runs how.",
     )
-    if not has_recipe and parser.parse_known_args(words)[0].clip not in (None, "none"):
-        parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=True)
+    if not has_recipe:
+        known = parser.parse_known_args(words)[0]
+        starts_from_clip, starts_from_image = (name not in (None, "none") for name in (known.clip, known.image))
+        if starts_from_clip or starts_from_image:
+            parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=starts_from_clip)
     return (*parser.parse_args_into_dataclasses(words), recipe)
 
 

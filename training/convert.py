@@ -35,7 +35,6 @@ from pathlib import Path
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.conversion_denseclip import (
     CHECKPOINT_FIELDS,
-    NEW_MODULES,
     POSITION_GRIDS,
     SourceWeights,
     build_model,
@@ -137,7 +136,9 @@ def summarize(weights: SourceWeights, model: DenseCLIPForSemanticSegmentation) -
             before, after = (math.isqrt(state[name].shape[0] - 1) for state in (weights.state_dict, own))
             change = "as in the source" if before == after else f"resized bilinearly from {before} x {before}"
             lines.append(f"Positions:  {after} x {after}, {change}")
-    new = sorted({prefix.rstrip(".") for prefix in NEW_MODULES if any(name.startswith(prefix) for name in own)})
+    new = sorted(
+        {prefix.rstrip(".") for prefix in weights.new_modules if any(name.startswith(prefix) for name in own)}
+    )
     if weights.is_clip:
         lines.append(f"New:        {', '.join(new)} are freshly initialised; fine-tune the model before you use it")
     return "\n".join(lines)

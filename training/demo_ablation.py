@@ -44,7 +44,7 @@ Model = DenseCLIPForSemanticSegmentation
 @contextmanager
 def without_score_map(model: Model) -> Iterator[None]:
     """The score map is computed, and its auxiliary loss is paid, but the neck gets zeros in its place."""
-    level, num_labels = model.config.score_map_level, model.config.num_labels
+    level, num_labels = model.score_map_level, model.config.num_labels
 
     def erase(neck: nn.Module, arguments: tuple) -> tuple:
         feature_maps = list(arguments[0])

@@ -26,13 +26,14 @@ from modeling_denseclip.modeling_denseclip import resize_logits
 
 class SegmentationLoss:
     """
-    The parts of the loss, by name: `decode` of the logits, `score_map` of the score map (with language), and `dice`.
+    The parts of the loss, by name: `decode` of the logits, `score_map` of the score map (with language), `auxiliary`
+    of the auxiliary head (in training, where there is one), and `dice`.
 
     Without options the sum of the parts is what the model computes itself when it is given labels.
 
     Args:
         config ([`DenseCLIPConfig`]): its `ignore_index`, `temperature` and `auxiliary_loss_weight` apply.
-        class_weights (`torch.Tensor` of shape `(num_labels,)`, *optional*): factors on each class's pixels in both
+        class_weights (`torch.Tensor` of shape `(num_labels,)`, *optional*): factors on each class's pixels in all
             cross-entropies.
         ohem_threshold (`float`, *optional*): online hard example mining in the cross-entropy of the logits: only
             pixels count that give their own class at most this probability, but at least the `ohem_min_kept` hardest.
@@ -66,7 +67,7 @@ class SegmentationLoss:
     def __call__(self, outputs: DenseCLIPSemanticSegmenterOutput, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Args:
-            outputs: of the model, with `logits` and, with language, `score_map`.
+            outputs: of the model, with `logits` and, where it has them, `score_map` and `auxiliary_logits`.
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): ids, or `ignore_index`. Logits of any size
                 are resized to them.
         """
@@ -78,6 +79,10 @@ class SegmentationLoss:
             score_logits = resize_logits(outputs.score_map / self.config.temperature, labels.shape[-2:])
             score_map_loss = self._cross_entropy(score_logits, labels).mean()
             parts["score_map"] = self.config.auxiliary_loss_weight * score_map_loss
+        if outputs.auxiliary_logits is not None:
+            auxiliary_logits = resize_logits(outputs.auxiliary_logits.float(), labels.shape[-2:])
+            auxiliary_loss = self._cross_entropy(auxiliary_logits, labels).mean()
+            parts["auxiliary"] = self.config.auxiliary_loss_weight * auxiliary_loss
         if self.dice_weight > 0:
             parts["dice"] = self.dice_weight * dice_loss(logits, labels, self.config.ignore_index)
         return parts

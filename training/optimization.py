@@ -13,7 +13,7 @@
 # limitations under the License.
 """Which parameter learns how fast: the published groups, their schedule, and what is frozen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -33,42 +33,62 @@ def freeze_text_encoder(model: nn.Module) -> None:
 
 
 def build_parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, image_encoder_lr_multiplier: float = 1.0
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    image_encoder_lr_multiplier: float = 1.0,
+    image_encoder_no_decay: Sequence[str] = (),
 ) -> list[dict]:
     """
     Sort the trainable parameters into the groups of the published recipe.
 
     The image encoder has a learning rate of its own. Everything decays but the norms in the context decoder's layers
-    (not those around its projections, whose published names do not say that they are norms).
+    (not those around its projections, whose published names do not say that they are norms), and what of the image
+    encoder `image_encoder_no_decay` names.
 
     Args:
         model (`nn.Module`): a DenseCLIP model; parameters with `requires_grad=False` are left out.
         learning_rate (`float`): the rate of all that is not the image encoder.
         weight_decay (`float`): the decoupled weight decay.
         image_encoder_lr_multiplier (`float`, *optional*, defaults to 1.0): factor on the image encoder's rate.
+        image_encoder_no_decay (`Sequence[str]`, *optional*, defaults to `()`): parts of names. Parameters of the image
+            encoder whose names hold one of them are not decayed. Published Swins have norms and positions there.
 
     Returns:
         `list[dict]`: groups for a `torch.optim.Optimizer`, each trainable parameter in exactly one, in a fixed order
         (a checkpoint of the optimizer knows its groups by their order only); empty groups are left out.
 
+    Raises:
+        ValueError: for a part that no trainable parameter of the image encoder has in its name.
+
     Source: `paramwise_cfg` of the published configurations.
     """
+    image_encoder_lr = learning_rate * image_encoder_lr_multiplier
     groups = {
-        "image_encoder": {"lr": learning_rate * image_encoder_lr_multiplier, "weight_decay": weight_decay},
+        "image_encoder": {"lr": image_encoder_lr, "weight_decay": weight_decay},
+        "image_encoder_no_decay": {"lr": image_encoder_lr, "weight_decay": 0.0},
         "decay": {"lr": learning_rate, "weight_decay": weight_decay},
         "no_decay": {"lr": learning_rate, "weight_decay": 0.0},
     }
     for group in groups.values():
         group["params"] = []
+    unused = set(image_encoder_no_decay)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.split(".")[0] == IMAGE_ENCODER:
-            groups["image_encoder"]["params"].append(parameter)
+            found = {part for part in image_encoder_no_decay if part in name.removeprefix(IMAGE_ENCODER)}
+            unused -= found
+            groups["image_encoder_no_decay" if found else "image_encoder"]["params"].append(parameter)
         elif name.startswith("context_decoder.layers.") and "norm" in name:
             groups["no_decay"]["params"].append(parameter)
         else:
             groups["decay"]["params"].append(parameter)
+    if unused:
+        raise ValueError(
+            f"`image_encoder_no_decay` names {', '.join(sorted(unused))}, which no parameter of the image encoder that"
+            " trains has in its name. `model.image_encoder.named_parameters()` lists them."
+        )
     return [{"name": name, **group} for name, group in groups.items() if group["params"]]
 
 
@@ -94,7 +114,7 @@ def published_poly(
         num_training_steps (`int`): T, the steps of the whole run.
         warmup_steps (`int`): W, 0 for none.
         power (`float`, *optional*, defaults to 0.9): exponent of the decay.
-        min_learning_rate (`float`, *optional*, defaults to 1e-6): the rate at the end, in every group.
+        min_learning_rate (`float`, *optional*, defaults to 1e-6): the rate at the end, in every group; 0 is one.
         warmup_start_ratio (`float`, *optional*, defaults to 1e-6): factor at step 0.
 
     Raises:

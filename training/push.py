@@ -169,7 +169,7 @@ def push_directory(
     revision: str | None = None,
     commit_message: str = COMMIT_MESSAGE,
     recipe: Recipe | None = None,
-    base_model: str | None = None,
+    base_model: str | Sequence[str] | None = None,
 ) -> str:
     """
     Push a model's directory to a repository of the Hub, in one commit: everything arrives or nothing.
@@ -185,7 +185,8 @@ def push_directory(
         revision (`str`, *optional*): a branch. Defaults to `"main"`.
         commit_message (`str`, *optional*, defaults to `"Upload DenseCLIP"`): the message of the commit.
         recipe ([`Recipe`], *optional*): the recipe that the model was trained by, for the card.
-        base_model (`str`, *optional*): the CLIP that it was trained from, for the card. Defaults to the recipe's.
+        base_model (`str` or `Sequence[str]`, *optional*): the checkpoints that it was trained from, for the card.
+            Default to the recipe's.
 
     Returns:
         `str`: the address of the commit.
@@ -281,7 +282,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("directory", metavar="DIR", help="what the Trainer or `save_pretrained` wrote; checked first")
     parser.add_argument("repo_id", metavar="REPO", help="user/name; made where it does not exist")
     parser.add_argument("--recipe", metavar="YAML", help="the recipe that it was trained by, for the card")
-    parser.add_argument("--base_model", metavar="HUB_ID", help="the CLIP that it was trained from, for the card")
+    parser.add_argument(
+        "--base_model",
+        metavar="HUB_ID",
+        action="append",
+        help="the CLIP or the image encoder that it was trained from, for the card; may be given more than once",
+    )
     # None, not False, without it: the account's setting decides.
     parser.add_argument("--private", action="store_const", const=True, help="a new repository is private")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made where it does not exist")

@@ -33,7 +33,7 @@ from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What a recipe says of a row of the paper. It goes into the model card and never into the training.
-PAPER_KEYS = ("table", "row", "mean_iou", "mean_iou_multi_scale", "gflops", "parameters_millions")
+PAPER_KEYS = ("table", "row", "pretraining", "mean_iou", "mean_iou_multi_scale", "gflops", "parameters_millions")
 DEFAULT_HARDWARE = "8gpu"
 
 

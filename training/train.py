@@ -61,7 +61,8 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     with training_args.main_process_first(desc="checking the data"):
         data = load_data(**data_args.source())
     model = build_model(model_args, data)
-    trainer = build_trainer(model, data, data_args, training_args)
+    image_processor = build_image_processor(data_args, model_args, data.reduce_labels)
+    trainer = build_trainer(model, image_processor, data, data_args, training_args)
     if trainer.is_world_process_zero():
         print(describe_run(trainer))
 
@@ -80,20 +81,24 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
         print(format_scores(trainer.scores, data.class_names))
         print(f"{data.name}, validation: {protocol}")
     if training_args.push_to_hub:
-        trainer.push_to_hub(recipe=recipe, base_model=model_args.clip)
+        trainer.push_to_hub(recipe=recipe, base_model=model_args.pretrained())
     return trainer
 
 
 def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
-    """Build the model for the data's classes: from CLIP's weights, or from random ones."""
+    """Build the model for the data's classes: from CLIP's weights, an image encoder's own, or random ones."""
     fields = {}
     if arguments.config is not None:
         path = Path(arguments.config)
         fields = read_config_fields(path if path.exists() else REPOSITORY / path)
     fields["palette"] = data.palette
-    if arguments.clip is not None:
+    if arguments.pretrained():
         return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
-            arguments.clip, class_names=data.class_names, tokenizer=arguments.tokenizer, **fields
+            arguments.clip,
+            image=arguments.image,
+            class_names=data.class_names,
+            tokenizer=arguments.tokenizer,
+            **fields,
         )
     fields["id2label"] = dict(enumerate(data.class_names))
     if not fields.get("use_language", True):
@@ -105,17 +110,45 @@ def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPF
     return model
 
 
+def build_image_processor(
+    data_args: DataArguments, model_args: ModelArguments, reduce_labels: bool
+) -> DenseCLIPImageProcessor:
+    """The image processor. It normalises as the image encoder's weights are used to."""
+    mean, std = model_args.image_mean, model_args.image_std
+    if mean is None and model_args.image is not None:
+        mean, std = read_normalization(model_args.image)
+    return DenseCLIPImageProcessor(
+        size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side},
+        do_reduce_labels=reduce_labels,
+        **({} if mean is None else {"image_mean": mean, "image_std": std}),  # CLIP's are the default
+    )
+
+
+def read_normalization(checkpoint: str) -> tuple[list[float], list[float]]:
+    """
+    Mean and standard deviation in the preprocessor_config.json of a checkpoint, a folder or a Hub id.
+
+    Raises:
+        ValueError: for a checkpoint without them.
+    """
+    try:
+        fields, _ = DenseCLIPImageProcessor.get_image_processor_dict(checkpoint)
+        return fields["image_mean"], fields["image_std"]
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"image_mean and image_std could not be read from the preprocessor_config.json of {checkpoint}"
+            f" ({type(error).__name__}: {error}). Give both by --image_mean and --image_std."
+        ) from error
+
+
 def build_trainer(
     model: DenseCLIPForSemanticSegmentation,
+    image_processor: DenseCLIPImageProcessor,
     data: SegmentationData,
     data_args: DataArguments,
     training_args: DenseCLIPTrainingArguments,
 ) -> DenseCLIPTrainer:
     """The Trainer of this model on these data, with the published augmentation."""
-    image_processor = DenseCLIPImageProcessor(
-        size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side},
-        do_reduce_labels=data.reduce_labels,
-    )
     train_transform = TrainingTransform(
         image_processor,
         crop_size=(data_args.crop_size[0], data_args.crop_size[-1]),

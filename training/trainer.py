@@ -106,7 +106,11 @@ class DenseCLIPTrainer(Trainer):
     def parameter_groups(self, model: nn.Module | None = None) -> list[dict]:
         """The groups of the optimizer that training will use, by default those of the Trainer's own model."""
         return build_parameter_groups(
-            model or self.model, self.args.learning_rate, self.args.weight_decay, self.args.image_encoder_lr_multiplier
+            model or self.model,
+            self.args.learning_rate,
+            self.args.weight_decay,
+            self.args.image_encoder_lr_multiplier,
+            self.args.image_encoder_no_decay,
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

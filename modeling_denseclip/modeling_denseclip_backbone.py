@@ -1,0 +1,340 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Any image model of Transformers as a source of four feature maps, by what it is measured to give."""
+
+import functools
+import json
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig
+from transformers.modeling_outputs import BackboneOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_FOR_BACKBONE_MAPPING_NAMES
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, logging
+
+from .configuration_denseclip import (
+    NUM_FEATURE_LEVELS,
+    DenseCLIPConfig,
+    check_feature_layers,
+    spread_feature_layers,
+)
+from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
+
+
+logger = logging.get_logger(__name__)
+
+# A multiple of 32 and of the usual patches, 14 and 16.
+PROBE_SIZE = 448
+# What models raise for sizes that they do not take.
+PROBE_ERRORS = (RuntimeError, ValueError, AssertionError)
+# ViTs that Transformers has no backbone of, but that take any size and can leave out their pooling layer.
+PLAIN_VITS = ("vit", "deit")
+# What backbones add to the models that checkpoints hold: norms of their maps, which begin without scale and shift.
+NEW_IN_BACKBONES = ("hidden_states_norms.",)
+
+
+@dataclass(frozen=True)
+class BackboneLayout:
+    """
+    What a backbone gives.
+
+    Args:
+        stages (`tuple[str, ...]`): The four stages whose outputs are used.
+        channels (`tuple[int, ...]`): Channels of their maps.
+        is_plain (`bool`): Whether all maps have one stride, so that a pyramid has to make four of it.
+        size_divisor (`int`): Height and width of its input must be multiples of it.
+        unused_parameters (`tuple[str, ...]`): Parameters that its maps do not depend on, such as a last norm. They
+            become buffers, since distributed training would wait for their gradients.
+        input_size (`tuple[int, int]`, *optional*): The only height and width that it takes, if there is only one.
+    """
+
+    stages: tuple[str, ...]
+    channels: tuple[int, ...]
+    is_plain: bool
+    size_divisor: int
+    unused_parameters: tuple[str, ...]
+    input_size: tuple[int, int] | None = None
+
+    def fit(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        `pixel_values` in a size that the backbone takes. Resized, not cropped or padded, so that its maps show the
+        whole image and nothing else.
+        """
+        if self.input_size is not None:
+            size = self.input_size
+        else:
+            # Always interpolated, which changes nothing at the same size: a branch would be baked into a graph.
+            size = tuple(-(-side // self.size_divisor) * self.size_divisor for side in pixel_values.shape[-2:])
+        return F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False)
+
+
+class DenseCLIPPlainViTBackbone(nn.Module):
+    """
+    A ViT that Transformers has no backbone of, as one: (batch_size, num_channels, height, width) -> four maps
+    (batch_size, hidden_size, height / patch_size, width / patch_size). Its last norm, which only follows the last
+    layer, is left out, as in the published code.
+    """
+
+    has_attentions = True
+
+    def __init__(self, config: PreTrainedConfig, stages: tuple[str, ...]):
+        super().__init__()
+        self.config = config
+        self.model = AutoModel.from_config(config, add_pooling_layer=False)
+        self.model.layernorm = nn.Identity()
+        self.layers = tuple(int(stage.removeprefix("stage")) for stage in stages)  # "stage1" is the first layer
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+        outputs = self.model(pixel_values, interpolate_pos_encoding=True, **{**kwargs, "output_hidden_states": True})
+        grid = tuple(side // self.config.patch_size for side in pixel_values.shape[-2:])
+        num_patches = grid[0] * grid[1]
+        # (batch_size, tokens + patches, hidden_size) -> (batch_size, hidden_size, height, width)
+        feature_maps = tuple(
+            outputs.hidden_states[layer][:, -num_patches:].transpose(1, 2).unflatten(2, grid) for layer in self.layers
+        )
+        hidden_states = outputs.hidden_states if kwargs.get("output_hidden_states") else None
+        return BackboneOutput(feature_maps=feature_maps, hidden_states=hidden_states, attentions=outputs.attentions)
+
+
+def build_backbone(config: DenseCLIPConfig) -> tuple[nn.Module, BackboneLayout | None]:
+    """
+    The backbone that `config.vision_config` names, with random weights, and its layout: `None` for CLIP's ResNet,
+    which takes every size.
+
+    Raises:
+        ValueError: for a model that gives neither four maps, each of half the size of the one before, nor several of
+            one size.
+    """
+    # CODEPATH: rows on CLIP's ResNet, and rows on a backbone of Transformers
+    if config.is_clip_resnet:
+        return DenseCLIPResNetBackbone(config.vision_config), None
+    vision_config = config.vision_config
+    layout = measure_layout(vision_config.to_json_string(use_diff=False), config.feature_layers)
+    backbone = make_backbone(vision_config, layout.stages)
+    for name in layout.unused_parameters:
+        # Not frozen by `requires_grad`, which `from_pretrained` would set again.
+        module_name, _, leaf = name.rpartition(".")
+        module, parameter = backbone.get_submodule(module_name), backbone.get_parameter(name)
+        delattr(module, leaf)
+        module.register_buffer(leaf, parameter.detach())
+    return backbone, layout
+
+
+def make_backbone(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> nn.Module:
+    """The Transformers backbone that gives the maps of these stages."""
+    if vision_config.model_type in PLAIN_VITS:
+        return DenseCLIPPlainViTBackbone(vision_config, stages)
+    return AutoBackbone.from_config(with_stages(vision_config, stages))
+
+
+def with_stages(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> PreTrainedConfig:
+    """A copy of a backbone's config that names these stages."""
+    # As read from a file, where there are lists: some backbones (ConvNeXt) fail on the tuples of their own defaults.
+    fields = json.loads(vision_config.to_json_string(use_diff=False))
+    copy = type(vision_config).from_dict(fields, attn_implementation=vision_config._attn_implementation)
+    copy.out_features = list(stages)
+    return copy
+
+
+def load_backbone(
+    name_or_path: str | os.PathLike, vision_config: PreTrainedConfig, layout: BackboneLayout
+) -> dict[str, torch.Tensor]:
+    """
+    Weights of a Transformers backbone by the names that they have in `build_backbone`'s, in float32.
+
+    Args:
+        name_or_path: Directory or Hub id of the backbone, or of a model that is built on it.
+
+    Raises:
+        ValueError: for tensors that are missing or have another shape; names them. Only what no map depends on may be
+            missing, and norms that the backbone adds to its maps. It logs them.
+    """
+    arguments = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    if vision_config.model_type in PLAIN_VITS:
+        model, loading = AutoModel.from_pretrained(
+            name_or_path, config=vision_config, add_pooling_layer=False, **arguments
+        )
+        prefix, left_out = "model.", ("layernorm.",)
+    else:
+        # Not `AutoBackbone.from_pretrained`, which asks the Hub even for a directory.
+        model, loading = MODEL_FOR_BACKBONE_MAPPING[type(vision_config)].from_pretrained(
+            name_or_path, config=with_stages(vision_config, layout.stages), **arguments
+        )
+        prefix, left_out = "", ()
+    missing = sorted(loading["missing_keys"])
+    may_be_missing = (*NEW_IN_BACKBONES, *left_out, *layout.unused_parameters)
+    problems = [
+        name for name in missing if not name.startswith(may_be_missing) and not name.endswith("num_batches_tracked")
+    ]
+    problems += sorted(
+        f"{name} ({tuple(found)}, the config says {tuple(expected)})"
+        for name, found, expected in loading["mismatched_keys"]
+    )
+    if problems:
+        raise ValueError(
+            f"The weights of {str(name_or_path)!r} do not fit a {vision_config.model_type!r} backbone of this"
+            f" `vision_config`. Tensors missing or of another shape: {', '.join(problems[:8])}"
+            + (f" and {len(problems) - 8} more." if len(problems) > 8 else ".")
+        )
+    if missing:
+        logger.info(f"Not in {str(name_or_path)!r}, and new: {', '.join(missing)}.")
+    return {prefix + name: tensor for name, tensor in model.state_dict().items() if not name.startswith(left_out)}
+
+
+@functools.lru_cache(maxsize=64)
+def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | None) -> BackboneLayout:
+    """
+    What a backbone gives, found by running it without weights (on the meta device): of strides and of the sizes that
+    it takes, Transformers knows nothing.
+
+    Raises:
+        ValueError: for a model that is no backbone, or whose maps do not serve; names them.
+    """
+    vision_config = AutoConfig.for_model(**json.loads(vision_config_json))
+    name = vision_config.model_type
+    if name in PLAIN_VITS:
+        all_stages = tuple(f"stage{layer + 1}" for layer in range(vision_config.num_hidden_layers))
+        named = ()
+    elif name not in MODEL_FOR_BACKBONE_MAPPING_NAMES:
+        raise ValueError(
+            f"`vision_config` has the model_type {name!r}, which is no image backbone of Transformers. Take one that"
+            f" `AutoBackbone` knows, such as 'resnet', 'swin' or 'dinov2', or {' or '.join(map(repr, PLAIN_VITS))}."
+        )
+    elif not hasattr(vision_config, "stage_names"):
+        parts = [getattr(vision_config, part).model_type for part in vision_config.sub_configs]
+        parts = [part for part in parts if part in MODEL_FOR_BACKBONE_MAPPING_NAMES]
+        raise ValueError(
+            f"`vision_config` has the model_type {name!r}, whose config names no stages to take maps from. "
+            + (f"Name its image encoder alone: {parts[0]!r}." if parts else "Take a backbone of Transformers' own.")
+        )
+    else:
+        all_stages = tuple(vision_config.stage_names)
+        named = tuple(vision_config.out_features)
+    # Of one stage it is the default, and of other numbers made for another model: only four are an answer. What
+    # `feature_layers` asks for goes before what came along with a checkpoint.
+    is_named = len(named) == NUM_FEATURE_LEVELS and feature_layers is None
+    stages = all_stages if is_named and "stem" in named else tuple(stage for stage in all_stages if stage != "stem")
+    maps, size, is_only_size = _probe_any_size(vision_config, stages)
+    strides = _strides(name, maps, size)
+    if len(set(strides.values())) not in (1, NUM_FEATURE_LEVELS) and stages != all_stages:
+        # In some, the stem has a stride of its own.
+        stages = all_stages
+        maps = _probe(vision_config, stages, size)
+        strides = _strides(name, maps, size)
+
+    if is_named:
+        chosen = named
+    elif len(set(strides.values())) == 1:
+        layers = feature_layers or spread_feature_layers(len(stages))
+        check_feature_layers(layers, len(stages))
+        chosen = tuple(stages[layer] for layer in layers)
+    else:
+        last_of_stride = {stride: stage for stage, stride in strides.items()}
+        chosen = tuple(last_of_stride[stride] for stride in sorted(last_of_stride))[-NUM_FEATURE_LEVELS:]
+    found = [strides[stage] for stage in chosen]
+    is_plain = len(set(found)) == 1
+    doubles = all(coarse == 2 * fine for fine, coarse in zip(found[:-1], found[1:], strict=True))
+    if len(found) != NUM_FEATURE_LEVELS or not (is_plain or doubles):
+        raise ValueError(
+            f"The backbone {name!r} has stages of strides {strides}; DenseCLIP needs {NUM_FEATURE_LEVELS} of which"
+            " each is twice the one before, or of one stride. `out_features` in `vision_config` can name them."
+        )
+    return BackboneLayout(
+        stages=chosen,
+        channels=tuple(maps[stage].shape[1] for stage in chosen),
+        is_plain=is_plain,
+        size_divisor=found[-1] * (1 if is_only_size else _window_cells(vision_config, stages, found[-1])),
+        unused_parameters=_unused_parameters(vision_config, chosen, size),
+        input_size=size if is_only_size else None,
+    )
+
+
+def _run(
+    vision_config: PreTrainedConfig, stages: tuple[str, ...], size: tuple[int, int]
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A backbone without values, and what it makes of one image."""
+    with torch.device("meta"):
+        # Some models make a parameter on the CPU all the same.
+        backbone = make_backbone(vision_config, stages).eval().to("meta")
+        return backbone, backbone(torch.empty(1, getattr(vision_config, "num_channels", 3), *size)).feature_maps
+
+
+@torch.no_grad()
+def _probe(vision_config: PreTrainedConfig, stages: tuple[str, ...], size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """The maps of these stages, without values."""
+    return dict(zip(stages, _run(vision_config, stages, size)[1], strict=True))
+
+
+@torch.enable_grad()
+def _unused_parameters(
+    vision_config: PreTrainedConfig, stages: tuple[str, ...], size: tuple[int, int]
+) -> tuple[str, ...]:
+    backbone, feature_maps = _run(vision_config, stages, size)
+    sum(feature_map.sum() for feature_map in feature_maps).backward()
+    return tuple(name for name, parameter in backbone.named_parameters() if parameter.grad is None)
+
+
+def _probe_any_size(
+    vision_config: PreTrainedConfig, stages: tuple[str, ...]
+) -> tuple[dict[str, torch.Tensor], tuple[int, int], bool]:
+    """The maps of these stages, of which size in pixels, and whether the backbone takes no other size."""
+    sizes = [(PROBE_SIZE, PROBE_SIZE)]
+    own_size = getattr(vision_config, "image_size", None)
+    if own_size is not None:
+        sizes.append(tuple(own_size) if isinstance(own_size, list | tuple) else (own_size, own_size))
+    for size in sizes:
+        try:
+            return _probe(vision_config, stages, size), size, size != sizes[0]
+        except PROBE_ERRORS as error:
+            failure = error
+    raise ValueError(f"The backbone {vision_config.model_type!r} could not be run: {failure}") from failure
+
+
+def _strides(name: str, maps: dict[str, torch.Tensor], size: tuple[int, int]) -> dict[str, int]:
+    """Pixels of one side of a cell, for each stage."""
+    strides = {}
+    for stage, feature_map in maps.items():
+        shape = tuple(feature_map.shape)
+        is_map = len(shape) == 4 and size[0] % shape[2] == 0 and size[1] % shape[3] == 0
+        if not is_map or size[0] // shape[2] != size[1] // shape[3]:
+            raise ValueError(
+                f"Stage {stage!r} of the backbone {name!r} gives {shape} for {size[0]} x {size[1]} pixels. DenseCLIP"
+                " needs (batch_size, channels, height, width), with both sides shrunk by the same whole number."
+            )
+        strides[stage] = size[0] // shape[2]
+    return strides
+
+
+def _window_cells(vision_config: PreTrainedConfig, stages: tuple[str, ...], stride: int) -> int:
+    """How many cells of the coarsest map have to come together, as where attention runs in a grid of windows."""
+    for cells in (1, 2, 4, 8):
+        try:
+            _probe(vision_config, stages, (7 * cells * stride, 5 * cells * stride))
+        except PROBE_ERRORS:
+            continue
+        return cells
+    raise ValueError(
+        f"The backbone {vision_config.model_type!r} takes {PROBE_SIZE} x {PROBE_SIZE} pixels, but not multiples of"
+        f" {stride} in general."
+    )
+
+
+__all__ = ["BackboneLayout", "DenseCLIPPlainViTBackbone", "build_backbone", "load_backbone", "measure_layout"]
