@@ -1,0 +1,369 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+r"""
+Parameters and GFLOPs of configurations, beside the paper's.
+
+    python -m training.complexity                                     # all of configuration/models, at 1024 x 1024
+    python -m training.complexity outputs/mine --size 512 512         # a checkpoint, with its own classes
+    python -m training.complexity configuration/models/denseclip_fpn_vit_b16.json --by_module
+
+One image goes through the real model on PyTorch's meta device, which has shapes but no numbers: no weights are read,
+and a row takes a second. It is counted as by fvcore, which the paper used: a multiply-add is 1. The products of
+attention always count, where fvcore leaves out those of fused attention. benchmarks/complexity.md explains the rest.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
+from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE
+
+from .convert import read_config_fields
+from .recipes import REPOSITORY, load_recipe
+
+
+aten = torch.ops.aten
+
+MODELS = REPOSITORY / "configuration" / "models"
+RECIPES = REPOSITORY / "configuration" / "recipes" / "ade20k"
+ADE20K_NUM_LABELS = 150
+# CLIP's tokenizer makes so many tokens of ADE20K's names, start and end tokens left out. The cost of the text tower
+# depends on their sum alone, since all names run in one packed sequence.
+ADE20K_NAME_TOKENS = 184
+# What the paper's columns leave out.
+TEXT_TOWER = ("text_encoder", "text_projection")
+# The image encoder is large: it is shown by its own parts.
+IMAGE_ENCODER = "image_encoder"
+BETWEEN_PARTS = "between the parts"
+
+CONVOLUTION, LINEAR, MATCHING = "convolution", "linear", "attention, matching"
+NORMALIZATION, RESIZING = "normalization", "resizing"
+KINDS = {
+    aten.convolution: CONVOLUTION,
+    aten.mm: LINEAR,
+    aten.addmm: LINEAR,
+    # Activations with activations: attention, which the meta device does not fuse, and the score map.
+    aten.bmm: MATCHING,
+    aten.baddbmm: MATCHING,
+    aten.native_batch_norm: NORMALIZATION,
+    aten._native_batch_norm_legit_no_training: NORMALIZATION,
+    aten.native_group_norm: NORMALIZATION,
+    aten.native_layer_norm: NORMALIZATION,
+    aten.upsample_bilinear2d: RESIZING,
+}
+
+
+def per_input_element(count: int) -> Callable[..., int]:
+    """A formula of `FlopCounterMode`. Doubled: PyTorch counts a multiply-add as 2, and all is halved in the end."""
+    return lambda input_shape, *args, **kwargs: 2 * count * math.prod(input_shape)
+
+
+def per_output_element(count: int) -> Callable[..., int]:
+    """See `per_input_element`."""
+    return lambda *args, out_shape, **kwargs: 2 * count * math.prod(out_shape)
+
+
+# What fvcore counts besides products, whose formulas PyTorch has. Neither nearest resizing nor pooling counts here.
+FORMULAS = {
+    aten.native_batch_norm: per_input_element(2),
+    aten._native_batch_norm_legit_no_training: per_input_element(2),
+    aten.native_group_norm: per_input_element(5),
+    aten.native_layer_norm: per_input_element(5),
+    aten.upsample_bilinear2d: per_output_element(4),
+}
+
+
+@dataclass
+class Part:
+    """
+    A part of a model.
+
+    Args:
+        parameters (`int`): how many it holds.
+        flops (`Counter[str]`): kind of operator -> multiply-adds for one image, and what else fvcore counts.
+    """
+
+    parameters: int = 0
+    flops: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Complexity:
+    """
+    What one image costs.
+
+    Args:
+        parts (`dict[str, Part]`): name of a part -> what it holds and does. The names are those of the model's
+            modules, of the image encoder those inside it.
+        uncounted (`Counter[str]`): operators that count as 0 -> how often they ran; without those that work element
+            by element or only change the view.
+        encodes_text_per_image (`bool`): whether the text tower has to run for every image, and not once for all.
+    """
+
+    parts: dict[str, Part]
+    uncounted: Counter[str]
+    encodes_text_per_image: bool
+
+    @property
+    def text_parameters(self) -> int:
+        return sum(self.parts[name].parameters for name in TEXT_TOWER if name in self.parts)
+
+    @property
+    def parameters(self) -> int:
+        """Without the text tower."""
+        return sum(part.parameters for part in self.parts.values()) - self.text_parameters
+
+    @property
+    def flops_with_text(self) -> int:
+        """Of an image and of the text tower."""
+        return sum(part.flops.total() for part in self.parts.values())
+
+    @property
+    def flops(self) -> int:
+        """Of an image when the class embeddings are there, if they can be."""
+        if self.encodes_text_per_image:
+            return self.flops_with_text
+        return self.flops_with_text - sum(self.parts[name].flops.total() for name in TEXT_TOWER if name in self.parts)
+
+
+class OperatorRecorder(TorchDispatchMode):
+    """Counts which operators run."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls[func] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def read_config(source: str | os.PathLike, num_labels: int | None = None) -> DenseCLIPConfig:
+    """
+    A config that a model can be built of without a tokenizer.
+
+    Args:
+        source (`str` or `os.PathLike`): a JSON file, or a checkpoint's directory.
+        num_labels (`int`, *optional*): how many classes; defaults to those of the file, or else 150. Their names are
+            as long as ADE20K's on average. Classes that the file names itself keep their lengths.
+
+    Raises:
+        ValueError: for a file that is not there or does not hold a DenseCLIP config.
+    """
+    path = Path(source) / "config.json" if Path(source).is_dir() else Path(source)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. Name a JSON file as in configuration/models, or a checkpoint.")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("model_type", DenseCLIPConfig.model_type) != "denseclip":
+        raise ValueError(f"{path} is not the config of a DenseCLIP: its model_type must be 'denseclip'.")
+    fields = read_config_fields(path)
+    if num_labels is not None or "id2label" not in fields:
+        num_labels = ADE20K_NUM_LABELS if num_labels is None else num_labels
+        for name in ("class_names", "class_token_ids", "label2id", "num_labels", "palette"):
+            fields.pop(name, None)
+        fields["id2label"] = {index: f"class {index}" for index in range(num_labels)}
+        fields["class_token_ids"] = make_token_ids(num_labels) if fields.get("use_language", True) else None
+    try:
+        return DenseCLIPConfig(**fields)
+    except StrictDataclassError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def make_token_ids(num_labels: int) -> list[list[int]]:
+    """
+    Token ids of class names that are together as long as ADE20K's would be: one or two tokens between start and end.
+    Which ids these are does not matter where nothing is computed.
+    """
+    num_longer = round(num_labels * (ADE20K_NAME_TOKENS - ADE20K_NUM_LABELS) / ADE20K_NUM_LABELS)
+    return [[0] * (4 if index < num_longer else 3) for index in range(num_labels)]
+
+
+@torch.no_grad()
+def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Complexity:
+    """
+    Build the model on the meta device, and count while it segments one image as a whole.
+
+    Args:
+        config ([`DenseCLIPConfig`]): with its classes; see `read_config`.
+        size (`tuple[int, int]`): height and width of the image in pixels.
+
+    Raises:
+        ValueError: for an image that is too small for the model.
+    """
+    if min(size) < MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"An image of {size[0]} x {size[1]} is too small: both sides must be {MIN_IMAGE_SIZE} or more."
+        )
+    with torch.device("meta"):
+        model = DenseCLIPForSemanticSegmentation(config).eval().requires_grad_(False)
+        pixel_values = torch.empty(1, 3, *size)
+    # On the meta device class embeddings are never kept, so the text tower runs too.
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with OperatorRecorder() as recorder, counter:
+        model(pixel_values, inference_mode="whole")
+
+    parts = {}
+    for name, parameter in model.named_parameters():
+        parts.setdefault(part_of(name), Part()).parameters += parameter.numel()
+    counts = counter.get_flop_counts()
+    between = kinds_of(counts["Global"])
+    for name, flops in outermost_modules(counts, type(model).__name__):
+        parts.setdefault(part_of(name), Part()).flops += kinds_of(flops)
+        between.subtract(kinds_of(flops))
+    parts[BETWEEN_PARTS] = Part(flops=Counter({kind: count for kind, count in between.items() if count}))
+
+    uncounted = Counter()
+    for operator, calls in recorder.calls.items():
+        is_free = operator.is_view or torch.Tag.pointwise in operator.tags
+        if operator.overloadpacket not in counter.flop_registry and not is_free:
+            uncounted[str(operator.overloadpacket).removeprefix("aten.")] += calls
+    return Complexity(parts, uncounted, encodes_text_per_image=config.prompting_mode == "pre_model")
+
+
+def part_of(name: str) -> str:
+    """The part that a module or parameter belongs to."""
+    first, *others = name.split(".")
+    return ".".join([first, *others[:1]]) if first == IMAGE_ENCODER else first
+
+
+def outermost_modules(counts: dict[str, dict], root: str) -> Iterator[tuple[str, dict]]:
+    """
+    Of each part the modules that were called and are inside no other that was: names and counts. A part need not be
+    called itself, as the text tower is not: its layers are.
+    """
+    names = {name.removeprefix(f"{root}.") for name in counts if name.startswith(f"{root}.")} - {IMAGE_ENCODER}
+    for name in sorted(names):
+        if not any(name.startswith(f"{other}.") for other in names):
+            yield name, counts[f"{root}.{name}"]
+
+
+def kinds_of(flops: dict) -> Counter[str]:
+    """Counts per operator, where a multiply-add is 2 -> counts per kind of operator, where it is 1."""
+    kinds = Counter()
+    for operator, count in flops.items():
+        kinds[KINDS.get(operator, str(operator))] += count // 2
+    return kinds
+
+
+def format_parts(complexity: Complexity) -> str:
+    """A Markdown table: one row per part, one column per kind of operator."""
+    used = set().union(*(part.flops for part in complexity.parts.values()))
+    kinds = [kind for kind in dict.fromkeys([*KINDS.values(), *sorted(used)]) if kind in used]
+    rows = [["Part", "Parameters, M", "GFLOPs", *kinds]]
+    for name, part in complexity.parts.items():
+        flops = [part.flops.total(), *(part.flops[kind] for kind in kinds)]
+        rows.append([name, f"{part.parameters / 1e6:.3f}", *(f"{count / 1e9:.3f}" for count in flops)])
+    return format_table(rows)
+
+
+def format_complexities(rows: list[tuple[str, Complexity]]) -> str:
+    """A Markdown table: one row per config, the paper's values beside ours where a recipe of its name has them."""
+    table = [
+        ["Config", "Parameters, M", "paper", "of the text tower, M", "GFLOPs", "paper", "with the text tower, GFLOPs"]
+    ]
+    for name, complexity in rows:
+        recipe = RECIPES / f"{name}.yaml"
+        paper = load_recipe(recipe).paper if recipe.is_file() else {}
+        has_text = complexity.text_parameters > 0
+        table.append(
+            [
+                name,
+                f"{complexity.parameters / 1e6:.3f}",
+                str(paper.get("parameters_millions") or "-"),
+                f"{complexity.text_parameters / 1e6:.3f}" if has_text else "-",
+                f"{complexity.flops / 1e9:.2f}" + (" *" if complexity.encodes_text_per_image else ""),
+                str(paper.get("gflops") or "-"),
+                f"{complexity.flops_with_text / 1e9:.2f}" if has_text else "-",
+            ]
+        )
+    return format_table(table)
+
+
+def format_table(rows: list[list[str]]) -> str:
+    """Markdown with a title row; the first column at the left, numbers at the right."""
+    title, *others = rows
+    lines = [title, ["---", *["---:"] * (len(title) - 1)], *others]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def name_of(source: str) -> str:
+    """What a row is called: the stem of a JSON file, or the name of the directory that holds a checkpoint."""
+    path = Path(source).resolve()
+    if path.name == "config.json":
+        path = path.parent
+    return path.name if path.is_dir() else path.stem
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Raises:
+        ValueError: for a config that is not there or not ours, or an image that is too small.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m training.complexity",
+        description="Parameters and GFLOPs of configurations, beside the paper's.",
+    )
+    parser.add_argument(
+        "configs",
+        metavar="CONFIG",
+        nargs="*",
+        help="a JSON file, or a checkpoint's directory; all of configuration/models if none is named",
+    )
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), default=(1024, 1024), help="of the image, in pixels"
+    )
+    parser.add_argument(
+        "--num_labels", type=int, metavar="K", help=f"classes; by default a checkpoint's own, or {ADE20K_NUM_LABELS}"
+    )
+    parser.add_argument("--by_module", action="store_true", help="show besides which part does how much of what")
+    args = parser.parse_args(argv)
+    if args.num_labels is not None and args.num_labels < 1:
+        parser.error(f"--num_labels must be at least 1, got {args.num_labels}")
+
+    sources = args.configs or sorted(map(str, MODELS.glob("*.json")))
+    size = tuple(args.size)
+    rows = [(name_of(source), measure(read_config(source, args.num_labels), size)) for source in sources]
+    print(format_complexities(rows))
+    print(f"\nOne image of {size[0]} x {size[1]} pixels; a multiply-add counts as 1.")
+    if any(complexity.encodes_text_per_image for _, complexity in rows):
+        print("* The text tower reads what this image shows, so it runs for every image and is in both columns.")
+    if args.by_module:
+        for name, complexity in rows:
+            print(f"\n{name}\n\n{format_parts(complexity)}")
+    uncounted = Counter()
+    for _, complexity in rows:
+        uncounted.update(complexity.uncounted)
+    print(f"\nCounted as 0, besides what works element by element: {', '.join(sorted(uncounted))}.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
