@@ -95,6 +95,21 @@ def test_legend_of_many_classes_stays_short_and_keeps_the_largest():
     assert sum(shown(color) for color in palette) == 24
 
 
+def test_legend_below_has_the_width_of_the_picture():
+    image, segmentation = photograph(320, 640), np.arange(320).repeat(640).reshape(320, 640) // 160
+    names, palette = {0: "sky " * 100, 1: "road"}, [(255, 0, 0), (0, 0, 255)]
+    picture = np.asarray(draw_overlay(image, segmentation, names, palette, legend_below=True))
+    overlay = np.asarray(draw_overlay(image, segmentation, names, palette, legend=False))
+    assert picture.shape[1] == 640 and np.array_equal(picture[:320], overlay)
+    legend = picture[320:]
+    rows = [np.flatnonzero((legend[:, :40] == color).all(axis=2).any(axis=1)) for color in palette]
+    assert rows[0].size and rows[1].size and rows[0].max() < rows[1].min()  # a swatch each, one below the other
+    # The long name ends before the share of its class, which is as wide as that of the other.
+    shares = [(legend[row.min() : row.max(), 500:] != BACKGROUND).any(axis=(0, 2)) for row in rows]
+    width_of_share = 140 - np.flatnonzero(shares[1]).min()
+    assert not shares[0][140 - width_of_share - 10 : 140 - width_of_share].any() and shares[0][:40].any()
+
+
 # ------------------------------------------------------------------------------------------------------- heat maps
 
 

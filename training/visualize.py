@@ -14,6 +14,7 @@
 """Pictures to look at: overlays with a legend, heat maps, contact sheets."""
 
 import colorsys
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def draw_overlay(
     id2label: Mapping[int, str],
     palette: Sequence[Sequence[int]] | None = None,
     legend: bool = True,
+    legend_below: bool = False,
 ) -> Image.Image:
     """
     Draw the image under the colours of its classes, with boundaries.
@@ -84,6 +86,8 @@ def draw_overlay(
         palette (`Sequence` of RGB triples in [0, 255], *optional*): one colour per id, generated if `None`.
         legend (`bool`, *optional*, defaults to `True`): add names and shares of the area at the right, and enlarge
             images narrower than 640 pixels; otherwise the picture has the size of the image.
+        legend_below (`bool`, *optional*, defaults to `False`): put the legend below instead, at the width of the
+            picture; the middle of names that are too long for it is left out.
 
     Raises:
         `ValueError`: if image and segmentation differ in size.
@@ -108,6 +112,12 @@ def draw_overlay(
     factor = max(1, -(-MINIMUM_WIDTH // image.width))
     enlarged = image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
     overlay = _blend(enlarged, segmentation.repeat(factor, axis=0).repeat(factor, axis=1), id2label, palette)
+    if legend_below:
+        legend_picture = _draw_legend(segmentation, id2label, palette, width=overlay.width)
+        canvas = Image.new("RGB", (overlay.width, overlay.height + legend_picture.height), BACKGROUND)
+        canvas.paste(overlay)
+        canvas.paste(legend_picture, (0, overlay.height))
+        return canvas
     legend_picture = _draw_legend(segmentation, id2label, palette, height=overlay.height)
     canvas = Image.new(
         "RGB", (overlay.width + legend_picture.width, max(overlay.height, legend_picture.height)), BACKGROUND
@@ -237,8 +247,13 @@ def _boundaries(segmentation: np.ndarray) -> np.ndarray:
 
 
 def _draw_legend(
-    segmentation: np.ndarray, id2label: Mapping[int, str], palette: Sequence[Sequence[int]], height: int
+    segmentation: np.ndarray,
+    id2label: Mapping[int, str],
+    palette: Sequence[Sequence[int]],
+    width: int | None = None,
+    height: int = 0,
 ) -> Image.Image:
+    """Names and shares of the area, at least `height` high and as wide as the names, or as `width` says."""
     counts = np.bincount(segmentation.ravel(), minlength=max(id2label) + 2)
     present = sorted((label for label in id2label if counts[label]), key=lambda label: -counts[label])
     rows = [(id2label[label], counts[label], tuple(palette[label])) for label in present[:MAXIMUM_LEGEND_ROWS]]
@@ -250,14 +265,15 @@ def _draw_legend(
     row_height, swatch, margin, gap = 28, 17, 16, 10
     font = ImageFont.load_default(size=16)
     name_width = max((font.getlength(name) for name, _, _ in rows), default=0)
-    share_width = font.getlength("100.0 %")
-    width = round(margin + swatch + gap + name_width + 2 * gap + share_width + margin)
+    beside_names = margin + swatch + gap + 2 * gap + font.getlength("100.0 %") + margin
+    width = math.ceil(name_width + beside_names) if width is None else width
     legend = Image.new("RGB", (width, max(height, len(rows) * row_height + 24)), BACKGROUND)
     draw = ImageDraw.Draw(legend)
     for row, (name, count, color) in enumerate(rows):
         middle = 12 + row * row_height + row_height // 2
         box = (margin, middle - swatch // 2, margin + swatch, middle + swatch // 2)
         draw.rounded_rectangle(box, radius=3, fill=color)
+        name = _shorten(name, font, width - beside_names)
         draw.text((margin + swatch + gap, middle), name, TEXT_COLOR, font=font, anchor="lm")
         share = f"{100 * count / segmentation.size:.1f} %"
         draw.text((width - margin, middle), share, MUTED_COLOR, font=font, anchor="rm")

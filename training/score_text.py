@@ -1,0 +1,289 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+r"""
+Draw where a model sees what any words say: open vocabulary, from the branch of the score map.
+
+    python -m training.score_text MODEL street.jpg --texts "road" "bus stop" --output scores
+    python -m training.score_text openai/clip-vit-base-patch16 street.jpg --clip --value_projection \
+        --texts "a photo of a road" "a photo of a bus stop" --output scores
+
+MODEL is a DenseCLIP, or with --clip a CLIP that has seen no masks. The decode head takes no part in it: that knows the
+classes of its training alone. Whole images, no sliding windows.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import PIL.Image
+import PIL.ImageOps
+import torch
+from transformers import PreTrainedConfig
+
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.class_names_denseclip import load_clip_tokenizer
+from modeling_denseclip.modeling_denseclip import resize_logits
+
+from .visualize import MINIMUM_WIDTH, contact_sheet, draw_heat_map, draw_overlay
+
+
+# What CLIP's own training ended at: its `logit_scale` is 100.
+CLIP_TEMPERATURE = 0.01
+# Photographs are drawn at this width, so that what is written on them has one size.
+PICTURE_WIDTH = MINIMUM_WIDTH
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.score_text",
+        description="Draw where a model sees what any words say, by its score map; the decode head knows its own"
+        " classes alone.",
+        epilog="A picture per image: the text that scores best at each pixel, and for each text its cosines, in"
+        " colours that mean the same for all texts, and its share of a softmax over the texts. Shares always add up"
+        " to 100 %: where nothing named is to be seen, one of the texts wins all the same.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a DenseCLIP with language: a folder or a Hub id")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="photographs")
+    parser.add_argument(
+        "--texts",
+        metavar="TEXT",
+        nargs="+",
+        required=True,
+        help='names as a DenseCLIP was trained with ("sofa"), or sentences where they are read plainly ("a photo of a'
+        ' sofa")',
+    )
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the pictures, IMAGE-texts.png")
+    parser.add_argument(
+        "--clip",
+        action="store_true",
+        help="MODEL is a CLIP: of Transformers or open_clip (folder or Hub id), or OpenAI's archive (.pt). Zero-shot,"
+        " and read plainly",
+    )
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument(
+        "--plain",
+        dest="learned_prompts",
+        action="store_false",
+        help="read texts as CLIP does, without what training learned for class names. Also for a checkpoint that"
+        " `training.convert` made of CLIP and nobody has trained",
+    )
+    prompts.add_argument(
+        "--learned_prompts",
+        action="store_true",
+        help="prompt texts as class names are, which is the default for a DenseCLIP",
+    )
+    parser.set_defaults(learned_prompts=None)
+    parser.add_argument(
+        "--value_projection",
+        action="store_true",
+        help="embed each pixel by its own value of the last attention: sharper maps of a CLIP that has seen no masks",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        help=f"of the softmax over texts. Defaults to the model's, or with --clip to CLIP's {CLIP_TEMPERATURE}",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="DIR_OR_ID",
+        help="CLIP's tokenizer. By default the one beside MODEL, or else, with --clip, OpenAI's on the Hub",
+    )
+    parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """
+    Score, print and draw; returns the paths of the pictures.
+
+    Raises:
+        ValueError: for words, a model or texts that do not serve; nothing is written then.
+        OSError: for files that are not there or no images.
+    """
+    args = build_parser().parse_args(argv)
+    if args.clip and args.learned_prompts:
+        raise ValueError("A CLIP has no learned prompts: leave --learned_prompts or --clip away.")
+    if args.temperature is not None and not args.temperature > 0:
+        raise ValueError(f"--temperature must be positive; got {args.temperature}.")
+    targets = choose_targets([Path(image) for image in args.images], Path(args.output))
+    for image in targets:
+        read_photograph(image)  # all of them are looked at before the first is scored
+    device = choose_device(args.device)
+
+    model, image_processor = load_model(args.model, args.clip, args.tokenizer)
+    model.to(device)
+    temperature = args.temperature or (CLIP_TEMPERATURE if args.clip else model.config.temperature)
+    for image, target in targets.items():
+        photograph = read_photograph(image)
+        # Not padded, even if the processor pads batches: the map has to lie on the photograph.
+        inputs = image_processor(photograph, do_pad=False, return_tensors="pt")
+        scores = model.score_text(
+            inputs.pixel_values.to(device, model.dtype),
+            args.texts,
+            learned_prompts=False if args.clip else args.learned_prompts,
+            value_projection=args.value_projection,
+        )[0].cpu()
+        picture = draw_scores(photograph, scores, args.texts, temperature, image.name)
+        save_whole(picture, target)
+        print(f"\n{format_scores(scores, args.texts, image.name)}")
+    print(f"\n{describe(args.model, model.config, args.clip, args.learned_prompts)}")
+    print(f"Written to: {args.output}")
+    return list(targets.values())
+
+
+def choose_targets(images: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """
+    The picture to write for each photograph.
+
+    Raises:
+        ValueError: where one picture or photograph would replace another.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; --output must be a folder.")
+    targets = {image: output / f"{image.stem}-texts.png" for image in images}
+    sources = {image.resolve() for image in images}
+    seen = {}
+    for image, target in targets.items():
+        if target in seen:
+            raise ValueError(f"{seen[target]} and {image} would both become {target}: draw them one after the other.")
+        if target.resolve() in sources:
+            raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
+        seen[target] = image
+    return targets
+
+
+def read_photograph(path: Path) -> PIL.Image.Image:
+    """The upright photograph, RGB."""
+    with PIL.Image.open(path) as file:
+        return PIL.ImageOps.exif_transpose(file).convert("RGB")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
+
+
+def load_model(
+    name_or_path: str, is_clip: bool, tokenizer: str | None
+) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor]:
+    """
+    A DenseCLIP or CLIP to score texts with, with its tokenizer, and what prepares its images.
+
+    Raises:
+        ValueError: for a model of another kind.
+    """
+    if is_clip:
+        # A model has classes; these words of one are in nothing that is drawn.
+        model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
+        return model, DenseCLIPImageProcessor()
+    model_type = PreTrainedConfig.get_config_dict(name_or_path)[0].get("model_type")
+    if model_type != DenseCLIPConfig.model_type:
+        advice = " Say --clip to score with it as it is." if model_type == "clip" else ""
+        raise ValueError(f"{name_or_path} is no DenseCLIP: the model_type in its config is {model_type!r}.{advice}")
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(name_or_path)
+    if tokenizer is not None:
+        model.tokenizer = load_clip_tokenizer(tokenizer)
+    return model, DenseCLIPImageProcessor.from_pretrained(name_or_path)
+
+
+def draw_scores(
+    photograph: PIL.Image.Image, scores: torch.Tensor, texts: Sequence[str], temperature: float, name: str
+) -> PIL.Image.Image:
+    """
+    Draw the photograph, the best text of each pixel, and below, text by text, its cosines and its share.
+
+    Cosines have one scale of colours for all texts: with a scale of its own, a text that names nothing in the
+    photograph would be as bright as one that does. The share is a softmax over the texts. One text alone has no other
+    to be compared with, so there its cosines stand beside the photograph.
+
+    Args:
+        photograph (`PIL.Image.Image`): upright, RGB.
+        scores (`torch.Tensor` of shape `(num_texts, grid_height, grid_width)`): cosines in [-1, 1], float32.
+        texts (`Sequence[str]`): the captions.
+        temperature (`float`): what cosines are divided by before the softmax.
+        name (`str`): caption of the photograph.
+    """
+    height = max(round(photograph.height * PICTURE_WIDTH / photograph.width), 1)
+    photograph = photograph.resize((PICTURE_WIDTH, height), PIL.Image.Resampling.LANCZOS)
+    limits = (float(scores.min()), float(scores.max()))
+    per_pixel = resize_logits(scores[None], (height, PICTURE_WIDTH))[0]
+    shares = (per_pixel / temperature).softmax(dim=0)
+
+    pictures, captions = [photograph], [name]
+    if len(texts) > 1:
+        best = per_pixel.argmax(dim=0).numpy()
+        pictures.append(draw_overlay(photograph, best, dict(enumerate(texts)), legend_below=True))
+        captions.append("the best of these texts at each pixel")
+    for index, text in enumerate(texts):
+        low, high = scores[index].min(), scores[index].max()
+        pictures.append(draw_heat_map(photograph, per_pixel[index].numpy(), title=text, limits=limits))
+        captions.append(f"cosine, {low:.3f} to {high:.3f}")
+        if len(texts) > 1:
+            pictures.append(draw_heat_map(photograph, shares[index].numpy(), title=text, limits=(0, 1)))
+            captions.append(f"share among the texts, up to {100 * shares[index].max():.1f} %")
+    return contact_sheet(pictures, captions, columns=2, tile_width=PICTURE_WIDTH)
+
+
+def save_whole(picture: PIL.Image.Image, target: Path) -> None:
+    """Write a PNG that is there as a whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        picture.save(partial, format="PNG")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def format_scores(scores: torch.Tensor, texts: Sequence[str], name: str) -> str:
+    """A table of the cosines of each text, `(num_texts, grid_height, grid_width)`."""
+    width = max(map(len, [name, *texts]))
+    lines = [f"{name:<{width}}  cosine: least    mean  greatest"]
+    for text, values in zip(texts, scores, strict=True):
+        lines.append(f"{text:<{width}}  {values.min():13.3f}  {values.mean():6.3f}  {values.max():8.3f}")
+    return "\n".join(lines)
+
+
+def describe(name: str, config: DenseCLIPConfig, is_clip: bool, learned_prompts: bool | None) -> str:
+    """Say what these scores are."""
+    if is_clip:
+        return f"Zero-shot: the CLIP {name} as it is, which has seen no masks. Texts are read plainly, as sentences."
+    lines = [
+        f"From the score map of {name}. The decode head takes no part: it knows {config.num_labels} classes alone."
+    ]
+    if learned_prompts is False:
+        lines.append("Texts are read plainly, as sentences, without what training learned for class names.")
+    else:
+        lines.append("Texts are prompted as class names are; other words than those are untrained.")
+        if config.prompting_mode == "post_model":
+            lines.append("They attend to each other: with another list of texts, the scores of the same text differ.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
