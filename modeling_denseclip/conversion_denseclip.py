@@ -30,14 +30,15 @@ from transformers import CLIPModel, PreTrainedConfig, PreTrainedModel, PreTraine
 
 from .class_names_denseclip import check_vocabulary, find_file, load_clip_tokenizer, tokenize_class_names
 from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
+from .modeling_denseclip_attention import CLIP_HEAD_DIM, resize_grid
+from .modeling_denseclip_backbone import load_backbone, measure_layout
 
 
 # CLIP has one tokenizer; this is where the Hub keeps it.
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch16"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-# OpenAI's heads are 64 wide in all of its towers. open_clip's text towers have 8 where its config says nothing else.
-CLIP_HEAD_DIM = 64
+# OpenAI's heads have CLIP_HEAD_DIM in all of its towers. open_clip's text towers have 8 where its config says nothing.
 OPEN_CLIP_TEXT_HEADS = 8
 
 # Of CLIP, what dense prediction has no use for: scalars of its contrastive loss and of its archive, the causal mask.
@@ -696,8 +697,6 @@ def with_image_backbone(weights: SourceWeights | None, image: str | os.PathLike,
     Raises:
         ValueError: for a model that is no backbone, or whose weights do not fit; names tensors.
     """
-    from .modeling_denseclip_backbone import load_backbone, measure_layout
-
     own = PreTrainedConfig.get_config_dict(image)[0]
     if own.get("model_type") in ("clip", "clip_vision_model"):
         raise ValueError(
@@ -820,8 +819,6 @@ def fit_positions(state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tens
 
     Source: published `init_weights` of `CLIPResNetWithAttention`, `CLIPVisionTransformer`, `CLIPTextContextEncoder`.
     """
-    from .modeling_denseclip import resize_grid
-
     fitted = dict(state_dict)
     for name in POSITION_GRIDS:
         if name in state_dict and name in own and state_dict[name].shape[0] != own[name].shape[0]:

@@ -15,7 +15,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPVisionModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
@@ -33,8 +31,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of, pack_prompts
+from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
+from .modeling_denseclip_attention import DenseCLIPAttentionPool, resize_grid
 from .modeling_denseclip_backbone import build_backbone
 from .modeling_denseclip_heads import (
     CLASSIFIER_STD,
@@ -44,14 +43,18 @@ from .modeling_denseclip_heads import (
     DenseCLIPNeck,
     DenseCLIPUperNetHead,
 )
+from .modeling_denseclip_prompting import (
+    DenseCLIPContextDecoder,
+    DenseCLIPPrompts,
+    embed_prompts,
+    prompt_attention_mask,
+)
 from .modeling_denseclip_resnet import DenseCLIPInitializationMixin
 from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 
 # The smallest side in pixels that leaves one cell at stride 32.
 MIN_IMAGE_SIZE = 32
-# CLIP's attention heads have this width.
-CLIP_HEAD_DIM = 64
 
 
 @auto_docstring(
@@ -111,102 +114,6 @@ class DenseCLIPSemanticSegmenterOutput(ModelOutput):
     auxiliary_logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    attention_weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
-    if attention_mask is not None:
-        attention_weights = attention_weights + attention_mask
-    attention_weights = F.softmax(attention_weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    attention_weights = F.dropout(attention_weights, p=dropout, training=module.training)
-    attention_output = torch.matmul(attention_weights, value)
-    return attention_output.transpose(1, 2).contiguous(), attention_weights
-
-
-def attend(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_heads: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """
-    Multi-head attention of projected states by the implementation that `module.config` names:
-    (batch_size, length, hidden_size) -> (batch_size, query_length, hidden_size), and the weights where it makes them.
-    """
-    # (batch_size, length, hidden_size) -> (batch_size, num_heads, length, head_dim)
-    head_dim = query.shape[-1] // num_heads
-    query, key, value = (states.unflatten(-1, (num_heads, head_dim)).transpose(1, 2) for states in (query, key, value))
-    attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager_attention_forward
-    )
-    output, weights = attention_interface(
-        module, query, key, value, None, scaling=head_dim**-0.5, dropout=0.0, is_causal=False
-    )
-    return output.flatten(-2), weights
-
-
-def resize_grid(positions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """
-    Position embeddings of another grid: (1 + side * side, hidden_size) -> (1 + height * width, hidden_size).
-
-    Bilinear as published, where Transformers' CLIP is bicubic. It is always interpolated, since a branch on the size
-    of the input would be baked into an exported graph; at the same size that changes nothing.
-    """
-    side = math.isqrt(positions.shape[0] - 1)
-    grid = positions[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    grid = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
-    return torch.cat([positions[:1], grid[0].flatten(1).T])
-
-
-class DenseCLIPAttentionPool(nn.Module):
-    """
-    CLIP's attention pool, kept dense: attention among all cells and their mean, projected to the joint space.
-    (batch_size, channels, height, width) -> (batch_size, 1 + height * width, projection_dim); the first is global.
-
-    Source: paper section 3.2; published `AttentionPool2d` in `models.py`.
-    """
-
-    def __init__(self, config: DenseCLIPConfig, channels: int):
-        super().__init__()
-        self.config = config
-        # CODEPATH: CLIP's ResNet rows have CLIP's own pool; rows of Table 5 a new one, with heads as wide as CLIP's
-        if config.is_clip_resnet:
-            self.num_heads = config.vision_config.num_attention_heads
-            side = config.vision_config.image_size // config.vision_config.patch_size
-        else:
-            self.num_heads = math.gcd(channels, max(channels // CLIP_HEAD_DIM, 1))
-            side = config.attention_pool_grid_size
-        self.position_embedding = nn.Parameter(torch.empty(1 + side * side, channels))
-        self.q_proj = nn.Linear(channels, channels)
-        self.k_proj = nn.Linear(channels, channels)
-        self.v_proj = nn.Linear(channels, channels)
-        self.out_proj = nn.Linear(channels, config.projection_dim)
-
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        size = hidden_states.shape[-2:]
-        # (batch_size, channels, height, width) -> (batch_size, height * width, channels)
-        hidden_states = hidden_states.flatten(2).transpose(1, 2)
-        hidden_states = torch.cat([hidden_states.mean(dim=1, keepdim=True), hidden_states], dim=1)
-        hidden_states = hidden_states + resize_grid(self.position_embedding, size)
-        query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
-        hidden_states, attention_weights = attend(self, query, key, value, self.num_heads)
-        return self.out_proj(hidden_states), attention_weights
-
-    def project_values(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """
-        Each cell's own value, without attention and without positions: (batch_size, channels, height, width) ->
-        (batch_size, projection_dim, height, width).
-
-        Source: "Extract Free Dense Labels from CLIP", section 3.2.
-        """
-        values = self.out_proj(self.v_proj(hidden_states.flatten(2).transpose(1, 2)))
-        return values.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
 
 
 class DenseCLIPDropPath(nn.Module):
@@ -289,150 +196,6 @@ class DenseCLIPPyramid(nn.Module):
         )
         stride4 = self.upsample4_activation(self.upsample4_norm(self.upsample4_first(stride4)))
         return self.upsample4_second(stride4), self.upsample2(stride8), stride16, self.downsample2(stride32)
-
-
-class DenseCLIPPrompts(nn.Module):
-    """
-    Learned contexts, and where they stand among the names of the classes: all prompts as one packed sequence.
-
-    Source: paper section 3.3 "language-domain prompting"; published `CLIPTextContextEncoder`, which runs one padded
-    sequence per class instead.
-    """
-
-    def __init__(self, config: DenseCLIPConfig):
-        super().__init__()
-        self.config = config
-        self.contexts = nn.Parameter(torch.empty(1, config.num_context_tokens, config.text_config.hidden_size))
-        self.pack(config.class_names, config.class_token_ids)
-
-    def pack(self, class_names: Sequence[str], class_token_ids: Sequence[Sequence[int]]):
-        """Lay out the prompts of these classes from now on. Raises ValueError for one that is too long."""
-        for name, values in self.packed(class_names, class_token_ids).items():
-            setattr(self, name, nn.Buffer(torch.tensor(values, device=self.contexts.device), persistent=False))
-
-    def packed(
-        self, names: Sequence[str], token_ids: Sequence[Sequence[int]], num_context_tokens: int | None = None
-    ) -> dict[str, list[int]]:
-        """The layout of prompts, see `PackedPrompts`; by default with as many contexts as are learned."""
-        packed = pack_prompts(
-            names,
-            token_ids,
-            self.config.num_context_tokens if num_context_tokens is None else num_context_tokens,
-            self.config.context_position,
-            self.config.text_config.max_position_embeddings,
-        )
-        return vars(packed)
-
-    @property
-    def layout(self) -> dict[str, torch.Tensor]:
-        """The layout of the classes' prompts, on the device of the model."""
-        return dict(self.named_buffers())
-
-
-def embed_prompts(embeddings: nn.Module, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
-    """
-    Contexts and names as the text tower reads them: (batch_size, num_context_tokens, hidden_size) ->
-    (batch_size, T, hidden_size). `embeddings` is the tower's `CLIPTextEmbeddings`.
-    """
-    tokens = embeddings.token_embedding(layout["token_ids"]).expand(contexts.shape[0], -1, -1)
-    sequence = torch.cat([contexts.to(tokens.dtype), tokens], dim=1)[:, layout["source_index"]]
-    return sequence + embeddings.position_embedding(layout["position_ids"])
-
-
-def prompt_attention_mask(class_index: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """
-    Additive mask of shape (1, 1, T, T): a position sees the shared prefix and its own class, up to itself.
-    """
-    order = torch.arange(class_index.shape[0], device=class_index.device)
-    same_prompt = (class_index[None, :] == -1) | (class_index[None, :] == class_index[:, None])
-    visible = same_prompt & (order[None, :] <= order[:, None])
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill(~visible, torch.finfo(dtype).min)[None, None]
-
-
-class DenseCLIPContextAttention(nn.Module):
-    """Attention of queries to themselves or to the image. Query, key and value have no bias, as published."""
-
-    def __init__(self, config: DenseCLIPConfig):
-        super().__init__()
-        self.config = config
-        hidden_size = config.context_decoder_hidden_size
-        self.num_heads = config.context_decoder_num_attention_heads
-        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(config.context_decoder_dropout)
-
-    def forward(self, hidden_states: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        query, key, value = self.q_proj(hidden_states), self.k_proj(memory), self.v_proj(memory)
-        hidden_states, attention_weights = attend(self, query, key, value, self.num_heads)
-        return self.dropout(self.out_proj(hidden_states)), attention_weights
-
-
-class DenseCLIPContextDecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm decoder layer: self-attention among queries, cross-attention to the image, MLP."""
-
-    def __init__(self, config: DenseCLIPConfig):
-        super().__init__()
-        hidden_size = config.context_decoder_hidden_size
-        self.self_attention = DenseCLIPContextAttention(config)
-        self.cross_attention = DenseCLIPContextAttention(config)
-        self.self_attention_norm = nn.LayerNorm(hidden_size)
-        self.cross_attention_norm = nn.LayerNorm(hidden_size)
-        self.mlp_norm = nn.LayerNorm(hidden_size)
-        self.fc1 = nn.Linear(hidden_size, config.context_decoder_intermediate_size)
-        self.activation = nn.GELU()
-        self.fc2 = nn.Linear(config.context_decoder_intermediate_size, hidden_size)
-        self.dropout = nn.Dropout(config.context_decoder_dropout)
-
-    def forward(self, hidden_states: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-        queries = self.self_attention_norm(hidden_states)
-        hidden_states = hidden_states + self.self_attention(queries, queries)[0]
-        hidden_states = hidden_states + self.cross_attention(self.cross_attention_norm(hidden_states), memory)[0]
-        update = self.fc2(self.dropout(self.activation(self.fc1(self.mlp_norm(hidden_states)))))
-        return hidden_states + self.dropout(update)
-
-
-class DenseCLIPContextDecoder(nn.Module):
-    """
-    What the image adds to the prompts: queries of any width W read the image embeddings.
-    (num_queries, W) and (batch_size, 1 + height * width, projection_dim) -> (batch_size, num_queries, W).
-
-    In post-model prompting the queries are class embeddings, `text + gamma * decoder(text, image)`. In pre-model
-    prompting they are the learned contexts, and the output stands in their place before the text tower.
-
-    Source: paper section 3.3, equations 3 to 5; published `ContextDecoder` (post-model).
-    """
-
-    def __init__(self, config: DenseCLIPConfig):
-        super().__init__()
-        self.config = config
-        hidden_size = config.context_decoder_hidden_size
-        # CODEPATH: the "pre-model prompting" row of Table 2 works in the text tower's width, all others after it
-        is_pre_model = config.prompting_mode == "pre_model"
-        query_size = config.text_config.hidden_size if is_pre_model else config.projection_dim
-        self.memory_norm_in = nn.LayerNorm(config.projection_dim)
-        self.memory_proj = nn.Linear(config.projection_dim, hidden_size)
-        self.memory_norm_out = nn.LayerNorm(hidden_size)
-        self.text_norm = nn.LayerNorm(query_size)
-        self.text_proj = nn.Linear(query_size, hidden_size)
-        self.layers = nn.ModuleList(
-            DenseCLIPContextDecoderLayer(config) for _ in range(config.context_decoder_num_hidden_layers)
-        )
-        self.out_norm = nn.LayerNorm(hidden_size)
-        self.out_proj = nn.Linear(hidden_size, query_size)
-        self.gamma = None if is_pre_model else nn.Parameter(torch.empty(query_size))
-
-    def forward(self, queries: torch.Tensor, visual_embeddings: torch.Tensor) -> torch.Tensor:
-        memory = self.memory_norm_out(self.memory_proj(self.memory_norm_in(visual_embeddings)))
-        hidden_states = self.text_proj(self.text_norm(queries))
-        hidden_states = hidden_states.expand(memory.shape[0], -1, -1)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, memory)
-        update = self.out_proj(self.out_norm(hidden_states))
-        # CODEPATH: the "pre-model prompting" row of Table 2 replaces its queries, all others shift them
-        return update if self.gamma is None else queries + self.gamma * update
 
 
 @auto_docstring

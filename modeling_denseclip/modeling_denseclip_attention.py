@@ -1,0 +1,129 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Attention, and CLIP's attention pool. Source: DenseCLIP `models.py` (MIT)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_denseclip import DenseCLIPConfig
+
+
+# CLIP's attention heads have this width.
+CLIP_HEAD_DIM = 64
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    attention_weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        attention_weights = attention_weights + attention_mask
+    attention_weights = F.softmax(attention_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attention_weights = F.dropout(attention_weights, p=dropout, training=module.training)
+    attention_output = torch.matmul(attention_weights, value)
+    return attention_output.transpose(1, 2).contiguous(), attention_weights
+
+
+def attend(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_heads: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    Multi-head attention of projected states by the implementation that `module.config` names:
+    (batch_size, length, hidden_size) -> (batch_size, query_length, hidden_size), and the weights where it makes them.
+    """
+    # (batch_size, length, hidden_size) -> (batch_size, num_heads, length, head_dim)
+    head_dim = query.shape[-1] // num_heads
+    query, key, value = (states.unflatten(-1, (num_heads, head_dim)).transpose(1, 2) for states in (query, key, value))
+    attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, eager_attention_forward
+    )
+    output, weights = attention_interface(
+        module, query, key, value, None, scaling=head_dim**-0.5, dropout=0.0, is_causal=False
+    )
+    return output.flatten(-2), weights
+
+
+def resize_grid(positions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Position embeddings of another grid: (1 + side * side, hidden_size) -> (1 + height * width, hidden_size).
+
+    Bilinear as published, where Transformers' CLIP is bicubic. It is always interpolated, since a branch on the size
+    of the input would be baked into an exported graph; at the same size that changes nothing.
+    """
+    side = math.isqrt(positions.shape[0] - 1)
+    grid = positions[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    grid = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+    return torch.cat([positions[:1], grid[0].flatten(1).T])
+
+
+class DenseCLIPAttentionPool(nn.Module):
+    """
+    CLIP's attention pool, kept dense: attention among all cells and their mean, projected to the joint space.
+    (batch_size, channels, height, width) -> (batch_size, 1 + height * width, projection_dim); the first is global.
+
+    Source: paper section 3.2; published `AttentionPool2d` in `models.py`.
+    """
+
+    def __init__(self, config: DenseCLIPConfig, channels: int):
+        super().__init__()
+        self.config = config
+        # CODEPATH: CLIP's ResNet rows have CLIP's own pool; rows of Table 5 a new one, with heads as wide as CLIP's
+        if config.is_clip_resnet:
+            self.num_heads = config.vision_config.num_attention_heads
+            side = config.vision_config.image_size // config.vision_config.patch_size
+        else:
+            self.num_heads = math.gcd(channels, max(channels // CLIP_HEAD_DIM, 1))
+            side = config.attention_pool_grid_size
+        self.position_embedding = nn.Parameter(torch.empty(1 + side * side, channels))
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, config.projection_dim)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        size = hidden_states.shape[-2:]
+        # (batch_size, channels, height, width) -> (batch_size, height * width, channels)
+        hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        hidden_states = torch.cat([hidden_states.mean(dim=1, keepdim=True), hidden_states], dim=1)
+        hidden_states = hidden_states + resize_grid(self.position_embedding, size)
+        query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
+        hidden_states, attention_weights = attend(self, query, key, value, self.num_heads)
+        return self.out_proj(hidden_states), attention_weights
+
+    def project_values(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Each cell's own value, without attention and without positions: (batch_size, channels, height, width) ->
+        (batch_size, projection_dim, height, width).
+
+        Source: "Extract Free Dense Labels from CLIP", section 3.2.
+        """
+        values = self.out_proj(self.v_proj(hidden_states.flatten(2).transpose(1, 2)))
+        return values.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
+
+
+__all__ = ["CLIP_HEAD_DIM", "DenseCLIPAttentionPool", "attend", "resize_grid"]
