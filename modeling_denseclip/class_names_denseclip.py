@@ -284,6 +284,8 @@ class DenseCLIPClassNamesMixin:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: index for index, name in enumerate(names)}
         self.num_labels = len(names)
+        if self.is_fused:
+            self.keep_text_embeddings()
         # Something that the user has to know, unless every class keeps its weights.
         (logger.warning if report.new or report.dropped else logger.info)(str(report))
         return report
@@ -380,6 +382,8 @@ class DenseCLIPClassNamesMixin:
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""
+        if self.is_fused:
+            raise ValueError("This model was fused for inference, so it cannot be saved. Save it before `fuse()`.")
         self.config.untrained_contexts = self.config.use_language and self.has_untrained_contexts()
         if is_main_process and self.config.use_language:
             try:

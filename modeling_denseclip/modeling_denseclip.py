@@ -33,6 +33,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
+from .fusion_denseclip import fold_batch_norms
 from .modeling_denseclip_attention import DenseCLIPAttentionPool, resize_grid
 from .modeling_denseclip_backbone import build_backbone
 from .modeling_denseclip_heads import (
@@ -403,6 +404,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
     # The loss is a mean over pixels: the Trainer must not rescale it by a number of items in the batch.
     accepts_loss_kwargs = False
     _untrained_contexts: torch.Tensor | None = None
+    is_fused = False
 
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
@@ -446,6 +448,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if config.use_auxiliary_head:
             self.auxiliary_head = DenseCLIPAuxiliaryHead(config, self.image_encoder.feature_sizes)
         self.text_cache = TextEmbeddingCache()
+        self.register_buffer("constant_text_embeddings", None, persistent=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -460,6 +463,8 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
         They are computed once and kept while no weight of the text side changes, if no gradient is asked for.
         """
+        if self.constant_text_embeddings is not None:
+            return self.constant_text_embeddings
         modules = (self.text_encoder, self.text_projection)
         trainable = self.prompts.contexts.requires_grad or any(
             parameter.requires_grad for module in modules for parameter in module.parameters()
@@ -488,6 +493,36 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         ]
         with torch.no_grad():
             return self.text_cache.get(tensors, settings, self.encode_class_names)
+
+    def fuse(self) -> "DenseCLIPForSemanticSegmentation":
+        """
+        Prepare the model for inference alone, in place: batch norms are folded into the convolutions before them, and
+        class embeddings, if they do not depend on the image, become a constant, for which no call has to look whether
+        a weight of the text tower has changed. Results are equal up to rounding. From then on the model cannot be
+        trained or saved, and weights must not be edited; class names can be set.
+
+        Raises:
+            ValueError: for a model in training mode.
+        """
+        if self.training:
+            raise ValueError("`fuse` is for inference; call `model.eval()` first.")
+        fold_batch_norms(self)
+        self.requires_grad_(False)
+        self.is_fused = True
+        self.keep_text_embeddings()
+        return self
+
+    @torch.no_grad()
+    def keep_text_embeddings(self):
+        """Make the class embeddings of a fused model a constant."""
+        # CODEPATH: in the "pre-model prompting" row of Table 2 they depend on the image
+        if self.config.use_language and self.config.prompting_mode != "pre_model":
+            self.constant_text_embeddings = self.encode_class_names()
+
+    def train(self, mode: bool = True):
+        if mode and self.is_fused:
+            raise ValueError("This model was fused for inference, so it cannot be trained. Load it anew.")
+        return super().train(mode)
 
     def encode_class_names(self) -> torch.Tensor:
         """Run the text tower on the learned contexts and the names of the classes: `(num_labels, projection_dim)`."""
@@ -637,9 +672,10 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             windows = [
                 pixel_values[:, :, top : top + window_height, left : left + window_width] for top, left in chunk
             ]
-            window_logits = self.segment(torch.cat(windows)).logits.float()
-            window_logits = resize_logits(window_logits, (window_height, window_width))
+            window_logits = self.segment(torch.cat(windows)).logits
             for (top, left), part in zip(chunk, window_logits.split(batch_size), strict=True):
+                # One window at a time: enlarged, they take far more than all else in the model.
+                part = resize_logits(part.float(), (window_height, window_width))
                 logits[:, :, top : top + window_height, left : left + window_width] += part
 
         # How often each row and column was seen; the windows form a grid, so a pixel was seen their product of times.
@@ -648,7 +684,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             rows[top : top + window_height] += 1
         for left in lefts:
             columns[left : left + window_width] += 1
-        return logits / rows[:, None] / columns
+        return logits.div_(rows[:, None] * columns)
 
     @torch.no_grad()
     def score_text(

@@ -1,0 +1,374 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+How fast it is: each figure a ratio of two ways to the same result, taken in one run.
+
+    make bench                                        # everything, a quarter of an hour on two cores
+    python -m benchmarks.speed rn50_inference load    # some rows
+
+"Plain" is `benchmarks/plain.py`, DenseCLIP as its published code computes it, with the same weights. Both sides are
+checked to give the same before they are timed. Then they take turns, the first one changing from round to round;
+times are medians, the ratio is the median of the rounds' ratios. The floor is the row's multiply-adds (of ours, by
+`training.complexity`) over the rate of a product of two matrices on this machine, measured at the start.
+"""
+
+import argparse
+import copy
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from training.complexity import measure
+from training.dataset_files import read_ade20k_classes
+from training.metrics import MeanIoU, confusion_matrix
+from training.optimization import build_parameter_groups, freeze_text_encoder
+from training.recipes import REPOSITORY
+
+from .plain import PlainDenseCLIP
+
+
+MODELS = REPOSITORY / "configuration" / "models"
+# Word pieces of ADE20K's names by CLIP's tokenizer: 116 names have one, 34 have two, in the lengths that count here.
+START, WORD, END = 49406, 320, 49407
+NUM_LONGER_NAMES = 34
+
+
+@dataclass
+class Row:
+    """
+    One line of the table. Times in seconds, except where `unit` says otherwise.
+
+    Args:
+        what: The row, in words.
+        plain, ours: The two sides; what `plain` is, if not the plain DenseCLIP, says `what`.
+        ratio: The gain, plain / ours, or the cost, ours / plain.
+        target: What was asked for.
+        reached: Whether `ratio` satisfies it.
+        floor: Seconds that ours would take at the rate of a matrix product.
+    """
+
+    what: str
+    plain: float
+    ours: float
+    ratio: float
+    target: str
+    reached: bool
+    floor: float | None = None
+    unit: str = "s"
+
+
+def alternate(plain: Callable[[], object], ours: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+    """Median seconds of both, and the median of plain / ours."""
+    sides = {"plain": plain, "ours": ours}
+    for run in sides.values():
+        run()
+    seconds = {name: [] for name in sides}
+    for turn in range(rounds):
+        for name in sorted(sides, reverse=turn % 2 == 0):
+            start = time.perf_counter()
+            sides[name]()
+            seconds[name].append(time.perf_counter() - start)
+    ratios = [slow / fast for slow, fast in zip(seconds["plain"], seconds["ours"], strict=True)]
+    return statistics.median(seconds["plain"]), statistics.median(seconds["ours"]), statistics.median(ratios)
+
+
+def matrix_rate(size: int = 2048, rounds: int = 9) -> float:
+    """Multiply-adds per second of a product of two matrices in float32."""
+    first, second = torch.randn(size, size), torch.randn(size, size)
+    torch.mm(first, second)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        torch.mm(first, second)
+        seconds.append(time.perf_counter() - start)
+    return size**3 / statistics.median(seconds)
+
+
+def make_config(stem: str) -> DenseCLIPConfig:
+    """A row of the paper, with ADE20K's classes."""
+    names, _ = read_ade20k_classes()
+    fields = json.loads((MODELS / f"{stem}.json").read_text()) | {"id2label": dict(enumerate(names))}
+    if fields["use_language"]:
+        words = [[WORD] * (2 if index < NUM_LONGER_NAMES else 1) for index in range(len(names))]
+        fields["class_token_ids"] = [[START, *word, END] for word in words]
+    return DenseCLIPConfig(**fields)
+
+
+def make_pair(stem: str) -> tuple[PlainDenseCLIP, DenseCLIPForSemanticSegmentation]:
+    """Plain and ours with the same random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    config = make_config(stem)
+    ours = DenseCLIPForSemanticSegmentation(copy.deepcopy(config)).eval()
+    plain = PlainDenseCLIP(config).eval()
+    plain.load_state_dict(ours.state_dict())
+    return plain, ours
+
+
+def check_equal(plain: torch.Tensor, ours: torch.Tensor, what: str, tolerance: float = 1e-4) -> None:
+    error = ((plain - ours).abs().max() / plain.std()).item()
+    if not error < tolerance:
+        raise SystemExit(f"{what}: the two sides differ by {error:.1e} of the standard deviation; nothing is timed.")
+
+
+def multiply_adds(config: DenseCLIPConfig, size: tuple[int, int]) -> int:
+    return measure(config, size).flops
+
+
+@torch.inference_mode()
+def inference(stem: str, side: int, target: float, rounds: int, rate: float) -> Row:
+    plain, ours = make_pair(stem)
+    ours.fuse()
+    pixel_values = torch.randn(1, 3, side, side)
+    check_equal(plain(pixel_values).logits, ours(pixel_values).logits, stem)
+    times = alternate(lambda: plain(pixel_values), lambda: ours(pixel_values), rounds)
+    return Row(
+        f"{stem}, inference, {side} x {side}",
+        *times,
+        f">= {target}",
+        times[2] >= target,
+        multiply_adds(ours.config, (side, side)) / rate,
+    )
+
+
+def rn50_inference(rounds: int, rate: float) -> Row:
+    return inference("denseclip_fpn_rn50", 512, 2.2, rounds, rate)
+
+
+def vit_inference(rounds: int, rate: float) -> Row:
+    return inference("denseclip_fpn_vit_b16", 640, 1.5, rounds, rate)
+
+
+@torch.inference_mode()
+def language_cost(rounds: int, rate: float) -> Row:
+    """Ours with language beside ours without."""
+    torch.manual_seed(0)
+    with_language = DenseCLIPForSemanticSegmentation(make_config("denseclip_fpn_rn50")).eval().fuse()
+    without = DenseCLIPForSemanticSegmentation(make_config("clip_fpn_rn50")).eval().fuse()
+    pixel_values = torch.randn(1, 3, 512, 512)
+    baseline, ours, gain = alternate(lambda: without(pixel_values), lambda: with_language(pixel_values), rounds)
+    return Row(
+        "denseclip_fpn_rn50 beside clip_fpn_rn50, inference, 512 x 512: cost of language",
+        baseline,
+        ours,
+        1 / gain,
+        "<= 1.12",
+        1 / gain <= 1.12,
+        multiply_adds(with_language.config, (512, 512)) / rate,
+    )
+
+
+def segment_photograph(model: DenseCLIPForSemanticSegmentation, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Class ids of a whole photograph, each side by its own post-processing."""
+    size = tuple(pixel_values.shape[-2:])
+    with torch.inference_mode():
+        outputs = model(pixel_values, inference_mode="slide")
+        if isinstance(model, PlainDenseCLIP):
+            logits = torch.nn.functional.interpolate(outputs.logits, size=size, mode="bilinear", align_corners=False)
+            return logits.softmax(dim=1).argmax(dim=1)[0]
+        return DenseCLIPImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[size])[0]
+
+
+def peak_of(is_plain: bool, results) -> None:
+    """In a process of its own: bytes of resident memory that a photograph takes beyond the weights."""
+    plain, ours = make_pair("denseclip_fpn_rn50")
+    model = plain if is_plain else ours.fuse()
+    pixel_values = torch.randn(1, 3, 1024, 2048)
+    with torch.inference_mode():  # what every call takes once, and the text tower
+        model(pixel_values[:, :, :64, :64], inference_mode="whole")
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    segment_photograph(model, pixel_values)
+    results.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+
+
+def sliding_window(rounds: int, rate: float) -> list[Row]:
+    plain, ours = make_pair("denseclip_fpn_rn50")
+    ours.fuse()
+    pixel_values = torch.randn(1, 3, 1024, 2048)
+    agreement = (segment_photograph(plain, pixel_values) == segment_photograph(ours, pixel_values)).float().mean()
+    if agreement < 0.9999:
+        raise SystemExit(f"sliding windows: only {agreement:.3%} of the pixels are the same; nothing is timed.")
+    times = alternate(
+        lambda: segment_photograph(plain, pixel_values), lambda: segment_photograph(ours, pixel_values), rounds
+    )
+    flops = 3 * 6 * multiply_adds(ours.config, (512, 512))
+    name = "denseclip_fpn_rn50, sliding window and post-processing, 1024 x 2048"
+    rows = [Row(name, *times, ">= 2.2", times[2] >= 2.2, flops / rate)]
+
+    context = multiprocessing.get_context("spawn")
+    results, peaks = context.Queue(), []
+    for is_plain in (True, False):
+        process = context.Process(target=peak_of, args=(is_plain, results))
+        process.start()
+        peaks.append(results.get() / 2**30)
+        process.join()
+    ratio = peaks[0] / peaks[1]
+    return [*rows, Row(f"{name}: peak memory beyond the weights", *peaks, ratio, ">= 3", ratio >= 3, unit="GiB")]
+
+
+def training_step(rounds: int, rate: float) -> Row:
+    """Forward, backward and AdamW on four crops. The plain side computes gradients of the text tower's weights too."""
+    plain, ours = make_pair("denseclip_fpn_rn50")
+    for model in (plain, ours):  # no chance, or the two sides could not be compared
+        for module in model.train().modules():
+            if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
+                module.p = 0.0
+    freeze_text_encoder(ours)
+    pixel_values, labels = torch.randn(4, 3, 512, 512), torch.randint(0, 150, (4, 512, 512))
+    optimizers = {
+        plain: torch.optim.AdamW(build_parameter_groups(plain, 1e-4, 1e-4, 0.1), foreach=False),
+        ours: torch.optim.AdamW(build_parameter_groups(ours, 1e-4, 1e-4, 0.1), fused=True),
+    }
+
+    def step(model: DenseCLIPForSemanticSegmentation) -> torch.Tensor:
+        loss = model(pixel_values, labels=labels).loss
+        loss.backward()
+        optimizers[model].step()
+        optimizers[model].zero_grad()
+        return loss.detach()
+
+    losses = {model: torch.stack([step(model) for _ in range(2)]) for model in (plain, ours)}
+    error = (losses[plain] / losses[ours] - 1).abs().max().item()
+    if error > 1e-4:
+        raise SystemExit(f"training step: the losses differ by {error:.1e}; nothing is timed.")
+    times = alternate(lambda: step(plain), lambda: step(ours), rounds)
+    flops = 3 * 4 * multiply_adds(ours.config, (512, 512))
+    return Row("denseclip_fpn_rn50, training step, 4 x 512 x 512", *times, ">= 1.3", times[2] >= 1.3, flops / rate)
+
+
+def load(rounds: int, rate: float) -> Row:
+    """`from_pretrained` beside reading the file and building the modules."""
+    config = make_config("denseclip_fpn_rn50")
+    with tempfile.TemporaryDirectory() as folder:
+        DenseCLIPForSemanticSegmentation(config).save_pretrained(folder)
+
+        def read_and_build() -> None:
+            with torch.device("meta"):
+                model = DenseCLIPForSemanticSegmentation(copy.deepcopy(config))
+            weights = load_file(f"{folder}/model.safetensors")
+            model.load_state_dict(weights, assign=True, strict=False)
+            for parameter in model.parameters():  # the file is mapped: without this nothing would be read
+                parameter.sum()
+
+        def from_pretrained() -> None:
+            for parameter in DenseCLIPForSemanticSegmentation.from_pretrained(folder).parameters():
+                parameter.sum()
+
+        plain, ours, gain = alternate(read_and_build, from_pretrained, rounds)
+    what = "denseclip_fpn_rn50, from_pretrained beside reading the weights and building the modules: cost"
+    return Row(what, plain, ours, 1 / gain, "<= 1.5", 1 / gain <= 1.5)
+
+
+IMPORTS = (
+    "from transformers import AutoBackbone, AutoConfig, AutoModel, CLIPModel, CLIPTextModel, CLIPTokenizer,"
+    " CLIPVisionModel, PreTrainedModel, PreTrainedTokenizerBase, UperNetConfig, AutoModelForSemanticSegmentation;"
+    " from transformers.models.auto.image_processing_auto import AutoImageProcessor;"
+    " from transformers.models.upernet.modeling_upernet import UperNetHead;"
+    " from transformers.image_processing_backends import PilBackend"
+)
+
+
+def import_package(rounds: int, rate: float) -> Row:
+    def run(code: str) -> None:
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+    plain, ours, gain = alternate(lambda: run(IMPORTS), lambda: run("import modeling_denseclip"), max(rounds, 7))
+    what = "import modeling_denseclip beside the Transformers classes that it stands on: cost"
+    return Row(what, plain, ours, 1 / gain, "<= 1.1", 1 / gain <= 1.1)
+
+
+def evaluation(rounds: int, rate: float) -> list[Row]:
+    """The metric's share of an evaluation, and what 2,000 maps leave behind in memory."""
+    _, ours = make_pair("denseclip_fpn_rn50")
+    ours.fuse()
+    image_processor = DenseCLIPImageProcessor()
+    pixel_values, labels = torch.randn(1, 3, 512, 683), torch.randint(0, 150, (16, 22))
+    labels = labels.repeat_interleave(32, 0).repeat_interleave(32, 1)[:512, :683]
+    metric = MeanIoU()
+
+    @torch.inference_mode()
+    def segment() -> torch.Tensor:
+        return image_processor.post_process_semantic_segmentation(ours(pixel_values), [(512, 683)])[0]
+
+    segmentation = segment()
+
+    def count() -> None:
+        metric.add_counts(confusion_matrix(segmentation, labels, ours.num_labels, ours.config.ignore_index))
+
+    seconds, counting, _ = alternate(segment, count, rounds)
+    page = os.sysconf("SC_PAGE_SIZE")
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * page
+    for _ in range(2000):
+        count()
+    grown = (int(Path("/proc/self/statm").read_text().split()[1]) * page - before) / 2**20
+    share = counting / (counting + seconds)
+    return [
+        Row("metric's share of an evaluation, 512 x 683, K = 150", seconds, counting, share, "<= 0.02", share <= 0.02),
+        Row("growth of memory over 2,000 maps", 0.0, grown, grown, "<= 1", grown <= 1, unit="MiB"),
+    ]
+
+
+ROWS = {
+    "rn50_inference": rn50_inference,
+    "language_cost": language_cost,
+    "vit_inference": vit_inference,
+    "sliding_window": sliding_window,
+    "training_step": training_step,
+    "evaluation": evaluation,
+    "load": load,
+    "import": import_package,
+}
+
+
+def format_row(row: Row) -> str:
+    floor = "-" if row.floor is None else f"{row.floor:.3f} s"
+    return (
+        f"| {row.what} | {row.plain:.3f} {row.unit} | {row.ours:.3f} {row.unit} | {row.ratio:.2f} | {row.target} |"
+        f" {'yes' if row.reached else 'no'} | {floor} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    args = parser.parse_args()
+    unknown = set(args.rows) - ROWS.keys()
+    if unknown:
+        parser.error(f"no row is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+
+    rate = matrix_rate()
+    threads = torch.get_num_threads()
+    print(f"{threads} threads; a product of matrices makes {rate / 1e9:.0f} billion multiply-adds per second.\n")
+    print("| What | Plain | Ours | Ratio | Target | Reached | Floor |\n|---|---:|---:|---:|---:|---|---:|")
+    for name in args.rows or ROWS:
+        rows = ROWS[name](args.rounds, rate)
+        for row in rows if isinstance(rows, list) else [rows]:
+            print(format_row(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
