@@ -56,6 +56,8 @@ from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 # The smallest side in pixels that leaves one cell at stride 32.
 MIN_IMAGE_SIZE = 32
+# Of how many classes `segment_classes` holds logits at full size.
+CLASSES_AT_A_TIME = 16
 
 
 @auto_docstring(
@@ -448,7 +450,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if config.use_auxiliary_head:
             self.auxiliary_head = DenseCLIPAuxiliaryHead(config, self.image_encoder.feature_sizes)
         self.text_cache = TextEmbeddingCache()
-        self.register_buffer("constant_text_embeddings", None, persistent=False)
+        self.constant_text_embeddings = nn.Buffer(torch.empty(0), persistent=False)  # filled by `fuse`
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -463,7 +465,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
         They are computed once and kept while no weight of the text side changes, if no gradient is asked for.
         """
-        if self.constant_text_embeddings is not None:
+        if self.is_fused:
             return self.constant_text_embeddings
         modules = (self.text_encoder, self.text_projection)
         trainable = self.prompts.contexts.requires_grad or any(
@@ -496,10 +498,11 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
     def fuse(self) -> "DenseCLIPForSemanticSegmentation":
         """
-        Prepare the model for inference alone, in place: batch norms are folded into the convolutions before them, and
-        class embeddings, if they do not depend on the image, become a constant, for which no call has to look whether
-        a weight of the text tower has changed. Results are equal up to rounding. From then on the model cannot be
-        trained or saved, and weights must not be edited; class names can be set.
+        Prepare the model for inference alone, in place: batch norms are folded into the convolutions before them,
+        convolutions work with channels last, and class embeddings, if they do not depend on the image, become a
+        constant, for which no call has to look whether a weight of the text tower has changed. Results are equal up to
+        rounding. From then on the model cannot be trained or saved, and weights must not be edited; class names can be
+        set.
 
         Raises:
             ValueError: for a model in training mode.
@@ -507,6 +510,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if self.training:
             raise ValueError("`fuse` is for inference; call `model.eval()` first.")
         fold_batch_norms(self)
+        self.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.is_fused = True
         self.keep_text_embeddings()
@@ -660,31 +664,76 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
         Source: mmseg `EncoderDecoder.slide_inference`.
         """
+        windows = self.segment_windows(pixel_values, window_size, window_stride)
+        return average_windows(windows, slice(None), tuple(pixel_values.shape[-2:]))
+
+    def segment_windows(
+        self, pixel_values: torch.Tensor, window_size: tuple[int, int], window_stride: tuple[int, int]
+    ) -> list[tuple[slice, slice, torch.Tensor]]:
+        """Rows and columns of each window in the image, and its logits at stride 4."""
         batch_size, _, height, width = pixel_values.shape
         window_height, window_width = min(window_size[0], height), min(window_size[1], width)
-        tops = window_starts(height, window_height, window_stride[0])
-        lefts = window_starts(width, window_width, window_stride[1])
-        corners = [(top, left) for top in tops for left in lefts]
+        places = [
+            (slice(top, top + window_height), slice(left, left + window_width))
+            for top in window_starts(height, window_height, window_stride[0])
+            for left in window_starts(width, window_width, window_stride[1])
+        ]
+        windows = []
+        for first in range(0, len(places), self.config.window_batch_size):
+            chunk = places[first : first + self.config.window_batch_size]
+            logits = self.segment(torch.cat([pixel_values[:, :, rows, columns] for rows, columns in chunk])).logits
+            for place, part in zip(chunk, logits.split(batch_size), strict=True):
+                windows.append((*place, part))
+        return windows
 
-        logits = pixel_values.new_zeros((batch_size, self.num_labels, height, width), dtype=torch.float32)
-        for first in range(0, len(corners), self.config.window_batch_size):
-            chunk = corners[first : first + self.config.window_batch_size]
-            windows = [
-                pixel_values[:, :, top : top + window_height, left : left + window_width] for top, left in chunk
-            ]
-            window_logits = self.segment(torch.cat(windows)).logits
-            for (top, left), part in zip(chunk, window_logits.split(batch_size), strict=True):
-                # One window at a time: enlarged, they take far more than all else in the model.
-                part = resize_logits(part.float(), (window_height, window_width))
-                logits[:, :, top : top + window_height, left : left + window_width] += part
+    @torch.no_grad()
+    def segment_classes(
+        self,
+        pixel_values: torch.Tensor,
+        target_size: tuple[int, int] | None = None,
+        inference_mode: str | None = None,
+        window_size: int | tuple[int, int] | None = None,
+        window_stride: int | tuple[int, int] | None = None,
+    ) -> torch.Tensor:
+        r"""
+        The class of each pixel, as post-processing makes it of the logits of a call, in a fraction of the memory: the
+        logits are enlarged for a few classes at a time. For large photographs; images must not be padded.
 
-        # How often each row and column was seen; the windows form a grid, so a pixel was seen their product of times.
-        rows, columns = logits.new_zeros(height), logits.new_zeros(width)
-        for top in tops:
-            rows[top : top + window_height] += 1
-        for left in lefts:
-            columns[left : left + window_width] += 1
-        return logits.div_(rows[:, None] * columns)
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Images as the image processor makes them.
+            target_size (`tuple[int, int]`, *optional*):
+                Height and width of the result, such as the photograph's own. Defaults to those of `pixel_values`.
+            inference_mode, window_size, window_stride (*optional*):
+                As in a call.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, *target_size)`: class ids in `[0, num_labels)`.
+
+        Raises:
+            ValueError: for a model in training mode, or images or windows that a call would refuse.
+        """
+        if self.training:
+            raise ValueError("This model is in training mode; call `model.eval()` first.")
+        size = check_image_size(pixel_values)
+        target_size = size if target_size is None else target_size
+        window = sliding_window(self.config, inference_mode, window_size, window_stride)
+        if window is not None and (size[0] > window[0][0] or size[1] > window[0][1]):
+            windows = self.segment_windows(pixel_values, *window)
+        else:
+            windows = None
+            logits = self.segment(pixel_values).logits
+        best = classes = None
+        for first in range(0, self.num_labels, CLASSES_AT_A_TIME):
+            some = slice(first, first + CLASSES_AT_A_TIME)
+            enlarged = logits[:, some].float() if windows is None else average_windows(windows, some, size)
+            values, indices = resize_logits(enlarged, target_size).max(dim=1)
+            if best is None:
+                best, classes = values, indices
+            else:
+                classes = torch.where(values > best, indices + first, classes)
+                best = torch.maximum(best, values)
+        return classes
 
     @torch.no_grad()
     def score_text(
@@ -854,6 +903,24 @@ def pixel_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index
     """
     logits = resize_logits(logits.float(), labels.shape[-2:])
     return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum") / labels.numel()
+
+
+def average_windows(
+    windows: Sequence[tuple[slice, slice, torch.Tensor]], classes: slice, size: tuple[int, int]
+) -> torch.Tensor:
+    """
+    Mean of all windows that see a pixel, for some classes: windows as `segment_windows` gives them ->
+    (batch_size, classes, *size), in float32.
+    """
+    batch_size, num_classes = windows[0][2][:, classes].shape[:2]
+    logits = windows[0][2].new_zeros((batch_size, num_classes, *size), dtype=torch.float32)
+    counts = logits.new_zeros(size)
+    for rows, columns, part in windows:
+        # One window at a time: enlarged, they take far more than all else in the model.
+        window_size = (rows.stop - rows.start, columns.stop - columns.start)
+        logits[:, :, rows, columns] += resize_logits(part[:, classes].float(), window_size)
+        counts[rows, columns] += 1
+    return logits.div_(counts)
 
 
 def sliding_window(

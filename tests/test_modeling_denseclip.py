@@ -5,11 +5,19 @@ import itertools
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPResNetBackbone
+from modeling_denseclip import (
+    DenseCLIPConfig,
+    DenseCLIPForSemanticSegmentation,
+    DenseCLIPImageProcessor,
+    DenseCLIPResNetBackbone,
+    modeling_denseclip,
+)
 from modeling_denseclip.modeling_denseclip import DenseCLIPDropPath, window_starts
-from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, spread_classes, tiny_config, tiny_model
+from training.losses import SegmentationLoss
 
 
 KINDS = ("resnet", "vit")
@@ -489,3 +497,61 @@ def test_defaults_are_rn50():
 def test_bad_configs_say_what_is_wrong(fields, message):
     with pytest.raises(Exception, match=message):
         DenseCLIPConfig(**fields)
+
+
+# Operators whose result, or the shape of it, the host has to wait for where there is a device.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+
+class FindWaiting(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        indices = args[1] if name == "index" else ()
+        if name.startswith(WAITING) or any(index is not None and index.dtype == torch.bool for index in indices):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fields", [{}, {"prompting_mode": "pre_model"}, {"decode_head_type": "upernet"}])
+@both_kinds
+def test_training_step_makes_no_host_wait_for_the_device(kind, fields):
+    model = tiny_model(kind, **fields).train()
+    labels = torch.randint(0, NUM_CLASSES, (2, 64, 64))
+    loss_function = SegmentationLoss(model.config)
+    with FindWaiting() as finder:
+        outputs = model(torch.rand(2, 3, 64, 64))
+        sum(loss_function(outputs, labels).values()).backward()
+    assert finder.found == []
+    with FindWaiting() as finder:
+        outputs.logits.max().item()
+    assert finder.found  # it would have been seen
+
+
+@all_models
+@pytest.mark.parametrize("at_a_time", [2, 16])
+@pytest.mark.parametrize(
+    "windows", [{}, {"inference_mode": "slide", "window_size": (64, 96), "window_stride": (40, 50)}]
+)
+@torch.no_grad()
+def test_classes_are_those_of_post_processing(kind, use_language, at_a_time, windows, monkeypatch):
+    monkeypatch.setattr(modeling_denseclip, "CLASSES_AT_A_TIME", at_a_time)
+    model = spread_classes(tiny_model(kind, use_language=use_language), torch.rand(2, 3, 130, 203))
+    pixel_values = torch.rand(2, 3, 130, 203)
+    outputs = model(pixel_values, **windows)
+    for size in ((130, 203), (97, 151), (260, 300)):
+        expected = DenseCLIPImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[size] * 2)
+        classes = model.segment_classes(pixel_values, target_size=size, **windows)
+        assert classes.dtype == torch.int64 and classes.unique().numel() > 2
+        # Where two classes are equal up to rounding, either may win.
+        assert (classes != torch.stack(expected)).float().mean() < 1e-3
+
+
+def test_classes_need_evaluation_mode_and_a_large_enough_image():
+    with pytest.raises(ValueError, match="training mode"):
+        tiny_model("vit").train().segment_classes(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="31 x 64 pixels"):
+        tiny_model("vit").eval().segment_classes(torch.rand(1, 3, 31, 64))
