@@ -1,0 +1,408 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+`training.export` and `training.run_onnx` against the model, its image processor and the pipeline.
+
+An export takes seconds, whatever the size of the model. So there are few, each with all that is asked of it.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, spread_classes, tiny_model
+from training import export, run_onnx
+from training.visualize import generate_palette
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = {"shortest_edge": 96, "longest_edge": 160}
+# (batch_size, height, width): none is a size of the command's own check, and most are no multiples of 32 or 16.
+SIZES = ((1, 64, 96), (2, 75, 130), (3, 201, 167))
+
+# Of the context decoder: each takes the exporter seconds.
+ONE_LAYER = {"context_decoder_num_hidden_layers": 1}
+
+# Whatever runs the file needs none of these.
+RUN_WITHOUT_TORCH = """
+import runpy
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "modeling_denseclip", "training"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Hide())
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def save(
+    model: DenseCLIPForSemanticSegmentation, folder: Path, **processor_fields
+) -> DenseCLIPForSemanticSegmentation:
+    """Make it give every class, and save it with an image processor."""
+    pictures = [draw_picture(96, 96, seed=seed) for seed in (1, 2)]
+    processor = DenseCLIPImageProcessor(size=SIZE, **processor_fields)
+    spread_classes(model, processor(pictures, return_tensors="pt").pixel_values)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model
+
+
+def smooth_noise(size: tuple[int, int, int]) -> torch.Tensor:
+    """As smooth as pictures: where neighbours differ by all of the range, the last digits of coordinates count."""
+    batch_size, height, width = size
+    values = torch.randn(batch_size, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(7))
+    return torch.nn.functional.interpolate(values, size=(height, width), mode="bicubic")
+
+
+def run_file(path: Path, pixel_values: torch.Tensor) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"pixel_values": pixel_values.numpy()})[0]
+
+
+@torch.no_grad()
+def assert_logits_equal(path: Path, model: DenseCLIPForSemanticSegmentation):
+    for size in SIZES:
+        logits = model(smooth_noise(size)).logits.numpy()
+        found = run_file(path, smooth_noise(size))
+        assert found.shape == logits.shape
+        assert np.abs(found - logits).max() <= 1e-4 * logits.std(), size
+
+
+def map_of_pipeline(folder: Path, picture: Image.Image) -> np.ndarray:
+    segmenter = pipeline("image-segmentation", model=str(folder), trust_remote_code=True, device="cpu")
+    classes = np.full(picture.size[::-1], -1)
+    for part in segmenter(picture):
+        classes[np.asarray(part["mask"]) > 0] = TINY_CLASS_NAMES.index(part["label"])
+    return classes
+
+
+# --- Whole exports --------------------------------------------------------------------------------------------------
+
+
+def test_resnet_with_language_runs_without_torch(tmp_path, capsys):
+    folder, target = tmp_path / "model", tmp_path / "new" / "resnet.onnx"
+    model = save(tiny_model("resnet", **ONE_LAYER), folder, image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4))
+    card = export.main([str(folder), str(target)])
+
+    assert "In 3 sizes onnxruntime differs from the model by at most " in capsys.readouterr().out
+    assert sorted(file.name for file in target.parent.iterdir()) == ["resnet.onnx", "resnet.onnx.json"]
+    assert_logits_equal(target, model)
+    check_that_text_is_folded(target, model)
+
+    # The JSON
+    assert json.loads(Path(f"{target}.json").read_text()) == json.loads(json.dumps(card))
+    assert card["class_names"] == list(TINY_CLASS_NAMES)
+    assert card["palette"] == generate_palette(len(TINY_CLASS_NAMES))
+    assert (card["ignore_index"], card["smallest_side"], card["windows"]) == (255, 32, None)
+    checksum = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert card["checkpoint_sha256"] == {"model.safetensors": checksum}
+
+    # A photograph, by that alone
+    picture = draw_picture(300, 210, seed=3)
+    picture.save(tmp_path / "street.png")
+    runner = tmp_path / "run_onnx.py"
+    runner.write_bytes((ROOT / "training" / "run_onnx.py").read_bytes())
+    words = [runner, target, "street.png", "--output", "maps"]
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, *words]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    mask = Image.open(tmp_path / "maps" / "street-classes.png")
+    expected = map_of_pipeline(folder, picture)
+    assert len(np.unique(expected)) == len(TINY_CLASS_NAMES)
+    assert np.mean(np.asarray(mask) == expected) > 0.9999
+    first = np.asarray(mask.convert("RGB"))[0, 0]
+    assert tuple(first) == generate_palette(5)[np.asarray(mask)[0, 0]]
+    counts = np.bincount(expected.ravel())
+    share = f"{TINY_CLASS_NAMES[counts.argmax()]} {100 * counts.max() / counts.sum():.1f} %"
+    assert f"street-classes.png: {share}, " in result.stdout
+
+    # In 8 bits
+    images = [tmp_path / f"{seed}.png" for seed in range(4)]
+    for seed, image in enumerate(images):
+        draw_picture(200, 150, seed=seed).save(image)
+    check_static_quantization(target, card, images, tmp_path / "int8.onnx")
+
+
+def check_that_text_is_folded(path: Path, model: DenseCLIPForSemanticSegmentation):
+    """No tensor of the text tower is in the file; what the image needs of it is, and little else."""
+    sizes = {tuple(tensor.dims) for tensor in onnx.load(path).graph.initializer}
+    text_config = model.config.text_config
+    assert (text_config.vocab_size, text_config.hidden_size) not in sizes
+    assert (text_config.max_position_embeddings, text_config.hidden_size) not in sizes
+    image_side = ("image_encoder", "context_decoder", "neck", "decode_head")
+    image_bytes = sum(parameter.nbytes for name, parameter in model.named_parameters() if name.startswith(image_side))
+    assert image_bytes < path.stat().st_size < image_bytes + 300_000
+
+
+def check_static_quantization(path: Path, card: dict, images: list[Path], target: Path):
+    report = export.quantize(path, target, card, "static", images)
+    assert (report["num_calibration_images"], report["num_measured_images"]) == (2, 2)
+    pictures = [run_onnx.read_picture(image) for image in images[1::2]]  # those that it was not calibrated on
+    sessions = [onnxruntime.InferenceSession(file) for file in (path, target)]
+    maps = [np.stack([run_onnx.segment(session, card, picture) for picture in pictures]) for session in sessions]
+    assert report["agreement"] == np.mean(maps[0] == maps[1])
+    assert 0.8 < report["agreement"] < 1
+    weights = [tensor for tensor in onnx.load(target).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    num_convolutions = sum(node.op_type == "Conv" for node in onnx.load(target).graph.node)
+    assert len({tensor.name for tensor in weights if len(tensor.dims) == 4}) == num_convolutions > 20
+    assert target.stat().st_size < 0.6 * path.stat().st_size
+
+
+def test_class_map_of_a_vit_is_that_of_the_image_processor(tmp_path):
+    folder, target = tmp_path / "model", tmp_path / "vit.onnx"
+    model = save(tiny_model("vit", prompting_mode="language", inference_mode="slide"), folder)
+    target.write_text("an older file")
+    card = export.main([str(folder), str(target), "--output", "class_map", "--inference_mode", "whole"])
+
+    processor = DenseCLIPImageProcessor()
+    for size in SIZES:
+        with torch.no_grad():
+            outputs = model(smooth_noise(size), inference_mode="whole")
+        expected = torch.stack(processor.post_process_semantic_segmentation(outputs, [size[1:]] * size[0])).numpy()
+        found = run_file(target, smooth_noise(size))
+        assert found.dtype.kind == "i" and found.shape == size
+        assert np.mean(found == expected) > 0.9999, size  # two classes may be a rounding error apart
+
+    # Its map is enlarged to a photograph by repeating pixels.
+    session = onnxruntime.InferenceSession(target)
+    picture = np.asarray(draw_picture(288, 192))
+    seen = run_file(target, torch.from_numpy(run_onnx.prepare(picture, card)))[0]
+    assert seen.shape == (96, 144)
+    np.testing.assert_array_equal(run_onnx.segment(session, card, picture), seen.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_backbone_of_transformers_under_upernet(tmp_path):
+    """DINOv2 rounds sizes up to multiples of 14, and UperNet pools to 1, 2, 3 and 6 cells whatever the size."""
+    folder, target = tmp_path / "model", tmp_path / "dinov2.onnx"
+    vision_config = {
+        "model_type": "dinov2",
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    model = tiny_model("resnet", use_language=False, vision_config=vision_config, decode_head_type="upernet")
+    save(model, folder)
+    export.main([str(folder), str(target)])
+    assert_logits_equal(target, model)
+
+
+def test_torch_program(tmp_path, capsys):
+    folder, target = tmp_path / "model", tmp_path / "vit.pt2"
+    model = save(tiny_model("vit", use_language=False), folder)
+    card = export.main([str(folder), str(target), "--format", "torch"])
+    program = torch.export.load(target).module()
+    for size in SIZES:
+        with torch.no_grad():
+            torch.testing.assert_close(program(smooth_noise(size)), model(smooth_noise(size)).logits)
+    assert json.loads(Path(f"{target}.json").read_text())["class_names"] == card["class_names"]
+    assert "the program differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prompting_mode", ["post_model", "pre_model", "language"])
+@torch.no_grad()
+def test_what_an_image_does_not_need_is_left_out(prompting_mode):
+    model = tiny_model("resnet", prompting_mode=prompting_mode, use_auxiliary_head=True).eval()
+    module = export.ExportableDenseCLIP(model, "logits")
+    pixel_values = smooth_noise((2, 75, 130))
+    torch.testing.assert_close(module(pixel_values), model(pixel_values).logits)
+    names = {name.split(".")[1] for name, _ in module.model.named_parameters(prefix="model")}
+    kept = {"image_encoder", "neck", "decode_head"}
+    if prompting_mode != "language":
+        kept.add("context_decoder")
+    if prompting_mode == "pre_model":
+        kept |= {"prompts", "text_encoder", "text_projection"}
+        # Of its vocabulary, the words of the classes
+        num_words = len(set(model.prompts.token_ids.flatten().tolist()))
+        assert len(module.model.text_encoder.get_input_embeddings().weight) == num_words
+        assert num_words < model.config.text_config.vocab_size
+    assert names == kept
+
+
+# --- Windows --------------------------------------------------------------------------------------------------------
+
+
+class ModelAsSession:
+    """A model as onnxruntime has it."""
+
+    def __init__(self, model: DenseCLIPForSemanticSegmentation):
+        self.model = model
+
+    @torch.no_grad()
+    def run(self, output_names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [self.model(torch.from_numpy(inputs["pixel_values"]), inference_mode="whole").logits.numpy()]
+
+
+@pytest.mark.parametrize("size", [(150, 200), (64, 160), (90, 50), (64, 64), (40, 50)])
+def test_windows_outside_the_file_are_those_of_the_model(size):
+    model = tiny_model("resnet", window_size=(64, 80), window_stride=(43, 60)).eval()
+    card = {"windows": {"size": [64, 80], "stride": [43, 60]}, "class_names": TINY_CLASS_NAMES}
+    pixel_values = smooth_noise((1, *size))
+    with torch.no_grad():
+        expected = model(pixel_values, inference_mode="slide").logits[0].numpy()
+    found = run_onnx.run(ModelAsSession(model), card, pixel_values.numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std(), rtol=0)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [SIZE, {"shortest_edge": 96}, {"height": 80, "width": 112}, None],
+    ids=["both edges", "one edge", "fixed", "unchanged"],
+)
+@pytest.mark.parametrize("picture_size", [(133, 71), (400, 101), (64, 64)])
+def test_pictures_are_prepared_as_by_the_image_processor(size, picture_size):
+    fields = {"do_resize": False} if size is None else {"size": size}
+    processor = DenseCLIPImageProcessor(**fields, do_rescale=size != SIZE, do_normalize=size != {"shortest_edge": 96})
+    config = tiny_model("resnet").config
+    card = export.describe(config, processor, "logits", "whole", []) | {"smallest_side": 32}
+    picture = draw_picture(*picture_size)
+    expected = processor(picture, return_tensors="np").pixel_values
+    found = run_onnx.prepare(np.asarray(picture), json.loads(json.dumps(card)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_picture_that_the_file_is_wrong_on_is_refused():
+    config = tiny_model("resnet").config
+    card = export.describe(config, DenseCLIPImageProcessor(size=SIZE), "logits", "whole", []) | {"smallest_side": 128}
+    with pytest.raises(ValueError, match="96 x 96 pixels when the model sees it, .* from 128 pixels on"):
+        run_onnx.prepare(np.zeros((50, 50, 3), np.uint8), card)
+
+
+# --- What goes wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sliding(tmp_path_factory) -> Path:
+    """A model that slides windows, with an older file to lose beside it."""
+    folder = tmp_path_factory.mktemp("sliding") / "model"
+    save(tiny_model("vit", use_language=False, inference_mode="slide"), folder)
+    (folder.parent / "old.onnx").write_text("old")
+    (folder.parent / "old.onnx.json").write_text("old")
+    yield folder
+    assert sorted(file.name for file in folder.parent.iterdir()) == ["model", "old.onnx", "old.onnx.json"]
+    assert {file.read_text() for file in folder.parent.glob("old*")} == {"old"}
+
+
+def words_for(sliding: Path, *words: str) -> list[str]:
+    return [str(sliding), str(sliding.parent / "old.onnx"), *words]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "torch"], r"--format torch writes a file that ends in \.pt2; got .*old\.onnx"),
+        (["--int8", "static"], "at least two photographs as --calibration_images.* got 0"),
+        (["--calibration_images", "a.png"], "are for --int8, which is missing"),
+        (["--output", "class_map"], "run by sliding windows.* --inference_mode whole"),
+    ],
+)
+def test_words_that_contradict_each_other(words, message, sliding):
+    with pytest.raises(ValueError, match=message):
+        export.main(words_for(sliding, *words))
+
+
+def test_a_folder_that_is_not_there(sliding):
+    with pytest.raises(ValueError, match="nowhere is no folder"):
+        export.main(["nowhere", str(sliding.parent / "old.onnx")])
+
+
+def test_int8_is_for_onnx(sliding):
+    with pytest.raises(ValueError, match="--int8 .* needs --format onnx"):
+        export.main([str(sliding), str(sliding.parent / "new.pt2"), "--format", "torch", "--int8", "dynamic"])
+
+
+def test_a_package_that_is_missing(sliding, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"'onnxscript': pip install \"\.\[export\]\""):
+        export.main(words_for(sliding))
+
+
+def test_an_encoder_that_has_no_graph_is_named_in_one_line(sliding, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("data-dependent\nand much more")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(
+        ValueError, match=r"'clip_vision_model' cannot be exported to onnx: RuntimeError: data-depend\w+$"
+    ):
+        export.main(words_for(sliding))
+
+
+def test_weights_that_no_onnx_file_holds(sliding, monkeypatch):
+    monkeypatch.setattr(export, "MAX_ONNX_BYTES", 100_000)
+    with pytest.raises(ValueError, match="an ONNX file holds 2.*--format torch"):
+        export.main(words_for(sliding))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda logits, size: logits * 1.001, "differs from the model by .* 0.0001 is allowed"),
+        (lambda logits, size: logits * float("nan"), "differs from the model by nan"),
+        (
+            lambda logits, size: logits[:, :, 1:],
+            r"does not run on 1 x 3 x 256 x 330 .*'clip_vision_model'.* gives \(1, 5, 63",
+        ),
+    ],
+)
+def test_a_file_that_computes_something_else_replaces_nothing(change, message, sliding, monkeypatch):
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(sliding)
+    monkeypatch.setattr(export, "write", lambda module, file_format, path: path.write_bytes(b""))
+    monkeypatch.setattr(export, "load", lambda path: lambda pixels: change(model.segment(pixels).logits, pixels.shape))
+    with pytest.raises(ValueError, match=message):
+        export.main(words_for(sliding))
+
+
+def test_a_class_map_is_judged_by_what_its_classes_lose():
+    model = tiny_model("vit").eval()
+    size = (1, 64, 96)
+    pixel_values = None
+
+    def second_best(pixels):
+        nonlocal pixel_values
+        pixel_values = pixels
+        logits = torch.nn.functional.interpolate(model(pixels).logits, size=size[1:], mode="bilinear")
+        return logits.topk(2, dim=1).indices[:, 1]
+
+    with torch.no_grad():
+        found = export.difference(second_best, model, "class_map", size)
+        logits = model(pixel_values).logits
+        best, second = torch.nn.functional.interpolate(logits, size=size[1:], mode="bilinear").topk(2, dim=1).values[0]
+    assert found == pytest.approx(((best - second).max() / logits.std()).item()) and found > 1e-3
+
+
+def test_the_smallest_size_is_found():
+    model = tiny_model("vit").eval()
+
+    def run(pixels):
+        return model(pixels).logits + (min(pixels.shape[2:]) == 64)
+
+    # Not 32, although that happens to be right
+    assert export.check(run, model, "logits") == (0, 128)

@@ -1,0 +1,156 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Segment photographs by a file that `python -m training.export` wrote.
+
+    python run_onnx.py model.onnx street.jpg --output maps
+
+This file needs onnxruntime, NumPy, OpenCV and Pillow, not PyTorch and nothing else of this repository: copy it to
+where the model runs. What it knows of the model stands in `model.onnx.json`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def load(path: str | Path) -> tuple[onnxruntime.InferenceSession, dict]:
+    """The model, on the CPU, and what `PATH.json` says of it."""
+    card = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), card
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """The upright photograph, uint8 of shape `(height, width, 3)`, RGB."""
+    with Image.open(path) as file:
+        return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+
+
+def resized_size(height: int, width: int, size: dict[str, int] | None) -> tuple[int, int]:
+    """Height and width at which the model sees a picture; `size` as in the card."""
+    if size is None:
+        return height, width
+    if "height" in size:
+        return size["height"], size["width"]
+    scale = size["shortest_edge"] / min(height, width)
+    if "longest_edge" in size:
+        scale = min(scale, size["longest_edge"] / max(height, width))
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def prepare(picture: np.ndarray, card: dict) -> np.ndarray:
+    """
+    A picture as the model takes it: uint8 `(height, width, 3)` -> float32 `(1, 3, resized_height, resized_width)`.
+
+    Raises:
+        ValueError: for a picture that is too small.
+    """
+    rule = card["image_processor"]
+    height, width = resized_size(*picture.shape[:2], rule["size"])
+    if min(height, width) < card["smallest_side"]:
+        raise ValueError(
+            f"The picture is {height} x {width} pixels when the model sees it, and this file was found right from"
+            f" {card['smallest_side']} pixels on. Enlarge the picture, or `size` in the JSON beside the file."
+        )
+    # Without antialiasing, as in training.
+    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    resized = resized * np.float32(rule["rescale_factor"])
+    resized = (resized - np.float32(rule["image_mean"])) / np.float32(rule["image_std"])
+    return np.ascontiguousarray(resized.transpose(2, 0, 1)[None])
+
+
+def segment(session: onnxruntime.InferenceSession, card: dict, picture: np.ndarray) -> np.ndarray:
+    """The class id of each pixel of a picture: uint8 `(height, width, 3)` -> int64 `(height, width)`."""
+    pixel_values = prepare(picture, card)
+    if card["output"] == "class_map":
+        classes = session.run(None, {"pixel_values": pixel_values})[0][0].astype(np.int32)
+        return cv2.resize(classes, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(np.int64)
+    return best_classes(run(session, card, pixel_values), *picture.shape[:2])
+
+
+def run(session: onnxruntime.InferenceSession, card: dict, pixel_values: np.ndarray) -> np.ndarray:
+    """The logits of one image, `(num_labels, height / 4, width / 4)`, or of full size where windows slide over it."""
+    windows, (height, width) = card["windows"], pixel_values.shape[2:]
+    if windows is None or (height <= windows["size"][0] and width <= windows["size"][1]):
+        return session.run(None, {"pixel_values": pixel_values})[0][0]
+    window_height, window_width = min(windows["size"][0], height), min(windows["size"][1], width)
+    logits = np.zeros((len(card["class_names"]), height, width), dtype=np.float32)
+    counts = np.zeros((height, width), dtype=np.float32)
+    for top in window_starts(height, window_height, windows["stride"][0]):
+        for left in window_starts(width, window_width, windows["stride"][1]):
+            rows, columns = slice(top, top + window_height), slice(left, left + window_width)
+            window = np.ascontiguousarray(pixel_values[:, :, rows, columns])
+            for class_logits, part in zip(logits, session.run(None, {"pixel_values": window})[0][0], strict=True):
+                class_logits[rows, columns] += cv2.resize(part, (window_width, window_height))
+            counts[rows, columns] += 1
+    return logits / counts
+
+
+def window_starts(length: int, window: int, stride: int) -> Iterator[int]:
+    """First pixel of each window along one side; the last window ends with the image."""
+    yield from range(0, length - window, stride)
+    yield length - window
+
+
+def best_classes(logits: np.ndarray, height: int, width: int) -> np.ndarray:
+    """
+    The best class of each pixel: float32 `(num_labels, ...)` -> int64 `(height, width)`. One class is enlarged at a
+    time; all of them, for 150 classes and a photograph of 12 megapixels, would take 7 GB.
+    """
+    best, classes = np.full((height, width), -np.inf, dtype=np.float32), np.zeros((height, width), dtype=np.int64)
+    for class_id, class_logits in enumerate(logits):
+        scores = cv2.resize(class_logits, (width, height), interpolation=cv2.INTER_LINEAR)
+        is_better = scores > best
+        best[is_better], classes[is_better] = scores[is_better], class_id
+    return classes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description="Segment photographs by an exported model: writes the class id of each pixel, IMAGE-classes.png."
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", help="with MODEL.onnx.json beside it")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="photographs")
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the maps")
+    args = parser.parse_args(argv)
+    session, card = load(args.model)
+    names = card["class_names"]
+    Path(args.output).mkdir(parents=True, exist_ok=True)
+    for image in map(Path, args.images):
+        classes = segment(session, card, read_picture(image))
+        target = Path(args.output) / f"{image.stem}-classes.png"
+        if len(names) <= 256:
+            # Class ids that any viewer shows in the colours of the classes.
+            mask = Image.fromarray(classes.astype(np.uint8))
+            mask.putpalette([channel for color in card["palette"] for channel in color])
+        else:
+            mask = Image.fromarray(classes.astype(np.uint16))
+        mask.save(target)
+        shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
+        found = sorted(np.flatnonzero(shares), key=lambda class_id: -shares[class_id])
+        print(f"{target}: {', '.join(f'{names[class_id]} {100 * shares[class_id]:.1f} %' for class_id in found)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
