@@ -295,6 +295,30 @@ def load(rounds: int, rate: float) -> Row:
     return Row(what, plain, ours, 1 / gain, "<= 1.5", 1 / gain <= 1.5)
 
 
+def onnx(rounds: int, rate: float) -> Row:
+    """The exported file in onnxruntime beside ours, fused."""
+    import onnxruntime
+
+    from training.export import main as export
+
+    _, ours = make_pair("denseclip_fpn_rn50")
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save_pretrained(f"{folder}/model")
+        DenseCLIPImageProcessor().save_pretrained(f"{folder}/model")
+        export([f"{folder}/model", f"{folder}/model.onnx"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"])
+    ours.fuse()
+    pixel_values = torch.randn(1, 3, 512, 512)
+    feed = {"pixel_values": pixel_values.numpy()}
+    with torch.inference_mode():
+        check_equal(ours(pixel_values).logits, torch.from_numpy(session.run(None, feed)[0]), "onnxruntime")
+        times = alternate(lambda: ours(pixel_values), lambda: session.run(None, feed), rounds)
+    what = "denseclip_fpn_rn50, inference, 512 x 512: onnxruntime beside our fused model"
+    return Row(what, *times, "-", True, multiply_adds(ours.config, (512, 512)) / rate)
+
+
 IMPORTS = (
     "from transformers import AutoBackbone, AutoConfig, AutoModel, CLIPModel, CLIPTextModel, CLIPTokenizer,"
     " CLIPVisionModel, PreTrainedModel, PreTrainedTokenizerBase, UperNetConfig, AutoModelForSemanticSegmentation;"
@@ -352,6 +376,7 @@ ROWS = {
     "evaluation": evaluation,
     "load": load,
     "import": import_package,
+    "onnx": onnx,
 }
 
 

@@ -504,7 +504,12 @@ def with_eval_norms(trajectory: Trajectory) -> Trajectory:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"bf16": True}, {"gradient_checkpointing": True}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}],
+    [
+        {"bf16": True},
+        {"gradient_checkpointing": True},
+        {"torch_compile": True, "torch_compile_backend": "aot_eager"},
+        {"channels_last": True},
+    ],
     ids=lambda arguments: next(iter(arguments)),
 )
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
@@ -517,6 +522,9 @@ def test_faster_and_leaner_ways_train_the_same(kind, arguments, tmp_path):
     for (parts, _), decode in zip(trainer.history, trajectory.decode, strict=True):
         assert parts["decode"] == pytest.approx(decode, rel=tolerance)
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    kernels = [module.weight for module in trainer.model.modules() if isinstance(module, torch.nn.Conv2d)]
+    is_channels_last = [kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels]
+    assert all(is_channels_last) == ("channels_last" in arguments)
 
 
 def test_frozen_norms_keep_their_statistics(model, folder, tmp_path):

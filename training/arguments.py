@@ -171,6 +171,10 @@ class DenseCLIPTrainingArguments(TrainingArguments):
             " those of the pretrained ResNet; pyramid and head, which are new, take theirs as 'sync' does."
         },
     )
+    channels_last: bool = field(
+        default=False,
+        metadata={"help": "Train convolutions with channels last: faster, and equal up to rounding."},
+    )
     class_weights: str | None = field(
         default=None, metadata={"help": "File with one weight per line, in order of ids, for the cross-entropy."}
     )

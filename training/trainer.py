@@ -71,6 +71,8 @@ class DenseCLIPTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.args.freeze_text_encoder:
             freeze_text_encoder(self.model)
+        if self.args.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         if self.args.world_size > 1 and self.args.batch_norm != "local":
             synchronize_batch_norm(self.model, self.args.device)
         self._frozen_norms = pretrained_batch_norms(self.model) if self.args.batch_norm == "frozen" else []
