@@ -466,6 +466,17 @@ def test_command_on_a_denseclip(model_folder, photograph, tmp_path, capsys, word
     assert np.abs(np.asarray(drawn).astype(int) - np.asarray(Image.open(paths[0]))).max() <= 1
 
 
+def test_command_says_that_an_untrained_checkpoint_is_read_plainly(fresh, tmp_path, capsys):
+    fresh.save_pretrained(tmp_path / "model")
+    DenseCLIPImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path / "model")
+    draw_picture(96, 64).save(tmp_path / "picture.png")
+    words = [str(tmp_path / "model"), str(tmp_path / "picture.png"), "--texts", *SENTENCES]
+    main([*words, "--output", str(tmp_path / "out")])
+    by_itself = capsys.readouterr().out
+    main([*words, "--output", str(tmp_path / "out"), "--plain"])
+    assert by_itself == capsys.readouterr().out and "Texts are read plainly" in by_itself
+
+
 def test_command_on_a_clip_finds_what_it_was_taught(clip, tmp_path, capsys):
     """
     From painted photograph to printed table and picture: a CLIP without positions, whose texts mean two colours.

@@ -77,13 +77,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--plain",
         dest="learned_prompts",
         action="store_false",
-        help="read texts as CLIP does, without what training learned for class names. Also for a checkpoint that"
-        " `training.convert` made of CLIP and nobody has trained",
+        help="read texts as CLIP does, without what training learned for class names; the default where nobody has"
+        " trained that",
     )
     prompts.add_argument(
         "--learned_prompts",
         action="store_true",
-        help="prompt texts as class names are, which is the default for a DenseCLIP",
+        help="prompt texts as class names are, which is the default for a trained DenseCLIP",
     )
     parser.set_defaults(learned_prompts=None)
     parser.add_argument(
@@ -125,6 +125,9 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
 
     model, image_processor = load_model(args.model, args.clip, args.tokenizer)
     model.to(device)
+    learned_prompts = args.learned_prompts
+    if learned_prompts is None:  # as `score_text` decides, to say which it was
+        learned_prompts = not model.has_untrained_contexts()
     temperature = args.temperature or (CLIP_TEMPERATURE if args.clip else model.config.temperature)
     for image, target in targets.items():
         photograph = read_photograph(image)
@@ -133,13 +136,13 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         scores = model.score_text(
             inputs.pixel_values.to(device, model.dtype),
             args.texts,
-            learned_prompts=False if args.clip else args.learned_prompts,
+            learned_prompts=learned_prompts,
             value_projection=args.value_projection,
         )[0].cpu()
         picture = draw_scores(photograph, scores, args.texts, temperature, image.name)
         save_whole(picture, target)
         print(f"\n{format_scores(scores, args.texts, image.name)}")
-    print(f"\n{describe(args.model, model.config, args.clip, args.learned_prompts)}")
+    print(f"\n{describe(args.model, model.config, args.clip, learned_prompts)}")
     print(f"Written to: {args.output}")
     return list(targets.values())
 
@@ -266,14 +269,14 @@ def format_scores(scores: torch.Tensor, texts: Sequence[str], name: str) -> str:
     return "\n".join(lines)
 
 
-def describe(name: str, config: DenseCLIPConfig, is_clip: bool, learned_prompts: bool | None) -> str:
+def describe(name: str, config: DenseCLIPConfig, is_clip: bool, learned_prompts: bool) -> str:
     """Say what these scores are."""
     if is_clip:
         return f"Zero-shot: the CLIP {name} as it is, which has seen no masks. Texts are read plainly, as sentences."
     lines = [
         f"From the score map of {name}. The decode head takes no part: it knows {config.num_labels} classes alone."
     ]
-    if learned_prompts is False:
+    if not learned_prompts:
         lines.append("Texts are read plainly, as sentences, without what training learned for class names.")
     else:
         lines.append("Texts are prompted as class names are; other words than those are untrained.")
