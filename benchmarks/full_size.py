@@ -21,34 +21,26 @@ gradient, seconds, and the peak of resident memory. Each row runs in a process o
 """
 
 import argparse
-import json
 import multiprocessing
 import resource
 import time
 
 import torch
 
-from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
-from training.dataset_files import read_ade20k_classes
-from training.recipes import REPOSITORY
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+
+from .speed import make_config
 
 
-MODELS = REPOSITORY / "configuration" / "models"
 ROWS = ("denseclip_fpn_rn50", "denseclip_fpn_vit_b16", "denseclip_upernet_swin_tiny")
-# Start token, three word pieces, end token: what a name of ADE20K takes, or less.
-TOKEN_IDS = (49406, 320, 1125, 2368, 49407)
 
 
 def run(stem: str) -> None:
     """Print one line of the table."""
-    class_names, _ = read_ade20k_classes()
-    fields = json.loads((MODELS / f"{stem}.json").read_text()) | {"id2label": dict(enumerate(class_names))}
-    if fields["use_language"]:
-        fields["class_token_ids"] = [TOKEN_IDS] * len(class_names)
     torch.manual_seed(0)
-    model = DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields)).train()
+    model = DenseCLIPForSemanticSegmentation(make_config(stem)).train()
     pixel_values = torch.randn(2, 3, 512, 512)
-    labels = torch.randint(0, len(class_names), (2, 512, 512))
+    labels = torch.randint(0, model.num_labels, (2, 512, 512))
     start = time.perf_counter()
     loss = model(pixel_values, labels=labels).loss
     forward = time.perf_counter() - start

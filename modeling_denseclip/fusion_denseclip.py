@@ -37,23 +37,17 @@ _PAIRS_BY_NAME = {
 
 
 @torch.no_grad()
-def fold_batch_norms(model: nn.Module) -> int:
+def fold_batch_norms(model: nn.Module):
     """
     Replace each batch norm by scaling the convolution before it, in place; in evaluation mode the model computes the
     same. Batch norms of other modules stay.
-
-    Returns:
-        How many were folded.
     """
-    folded = 0
     for module in model.modules():
         for conv_name, norm_name in _PAIRS_BY_NAME.get(type(module).__name__, ()):
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            norm = getattr(module, norm_name, None)  # not every bottleneck has a convolution in its shortcut
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                _fold(conv, norm)
+                _fold(getattr(module, conv_name), norm)
                 setattr(module, norm_name, nn.Identity())
-                folded += 1
-    return folded
 
 
 def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d):
