@@ -41,7 +41,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from training.complexity import measure
+from modeling_denseclip.tools.complexity import measure
 from training.dataset_files import read_ade20k_classes
 from training.metrics import MeanIoU, confusion_matrix
 from training.optimization import build_parameter_groups, freeze_text_encoder

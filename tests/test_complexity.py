@@ -10,11 +10,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
-from tests.test_model_configs import FILES, FOLDER
-from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
-from training.complexity import (
-    ADE20K_NAME_TOKENS,
-    ADE20K_NUM_LABELS,
+from modeling_denseclip.tools.complexity import (
     BETWEEN_PARTS,
     CONVOLUTION,
     LINEAR,
@@ -22,10 +18,11 @@ from training.complexity import (
     NORMALIZATION,
     RESIZING,
     TEXT_TOWER,
-    main,
     measure,
-    read_config,
 )
+from tests.test_model_configs import FILES, FOLDER
+from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
+from training.complexity import ADE20K_NAME_TOKENS, ADE20K_NUM_LABELS, main, read_config
 from training.recipes import load_recipe
 
 

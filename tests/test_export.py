@@ -32,9 +32,9 @@ from PIL import Image
 from transformers import pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.tools.visualization import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, spread_classes, tiny_model
 from training import export, run_onnx
-from training.visualize import generate_palette
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 import training.inspect_dataset
+from modeling_denseclip.tools.visualization import draw_overlay
 from training.inspect_dataset import (
     draw_samples,
     format_report,
@@ -31,7 +32,6 @@ from training.inspect_dataset import (
     median_frequency_weights,
     report_to_json,
 )
-from training.visualize import draw_overlay
 
 
 STREET_SCENES = Path(__file__).resolve().parents[2] / "shared" / "street-scenes"

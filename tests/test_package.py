@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "modeling_denseclip"
 # `__init__.py` stays behind when a checkpoint is saved; the others are copied beside the weights.
 COPIED_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+# Installed, but never copied.
+TOOLS = sorted((PACKAGE / "tools").glob("*.py"))
 # What `pip install` brings along with the package, or Python itself.
 ALLOWED_IMPORTS = {"huggingface_hub", "numpy", "PIL", "safetensors", "torch", "transformers", *sys.stdlib_module_names}
 
@@ -73,9 +75,10 @@ def test_importing_prints_nothing_and_asks_for_no_torchvision():
 
 def test_every_file_is_found_by_the_rules_below():
     assert len(COPIED_FILES) >= 8
-    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "__init__.py"} == {
+    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "__init__.py", "tools"} == {
         path.name for path in COPIED_FILES
     }, "data files and sub-packages are not copied to the Hub"
+    assert {path.name for path in (PACKAGE / "tools").iterdir()} - {"__pycache__"} == {path.name for path in TOOLS}
 
 
 @pytest.mark.parametrize("path", COPIED_FILES, ids=lambda path: path.stem)
@@ -116,8 +119,18 @@ def test_file_never_asks_for_the_class_of_our_own_configs(path):
             assert not names & own_classes, f"line {node.lineno}: compare `model_type` instead"
 
 
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+def test_tool_needs_no_more_than_is_installed(path):
+    """Extras are imported where they are used, so that `denseclip --help` works without them."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom | ast.Import) and getattr(node, "level", 0) == 0:
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for module in modules:
+                assert module.split(".")[0] in {*ALLOWED_IMPORTS, "tqdm"}, f"line {node.lineno}: {module} is an extra"
+
+
 def test_no_file_imports_torchvision():
-    for path in sorted((*PACKAGE.glob("*.py"), *(ROOT / "training").glob("*.py"))):
+    for path in sorted((*PACKAGE.rglob("*.py"), *(ROOT / "training").rglob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = {getattr(node, "module", None) or "", *(alias.name for alias in node.names)}
@@ -160,7 +173,7 @@ def test_no_file_names_the_machine_it_was_written_on():
 
 
 def test_every_code_file_names_its_licence():
-    for path in (*COPIED_FILES, *(ROOT / "training").glob("*.py")):
+    for path in (*COPIED_FILES, *TOOLS, *(ROOT / "training").glob("*.py")):
         head = path.read_text(encoding="utf-8")[:1000]
         assert path.name == "__init__.py" or "Licensed under the Apache License" in head, path.name
 
@@ -189,7 +202,7 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == {f"modeling_denseclip/{path.name}" for path in PACKAGE.glob("*.py")}
+    assert names == {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
 
 

@@ -169,7 +169,7 @@ def test_an_interrupted_write_leaves_the_old_summary_and_no_temporary_file(tmp_p
     def interrupt(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.metrics.report.os.replace", interrupt)
+    monkeypatch.setattr("modeling_denseclip.tools.files.os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         report(tmp_path, dataset={**DATASET, "name": "other"})
     assert (tmp_path / "metrics.json").read_bytes() == before

@@ -38,6 +38,7 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     tokenize_class_names,
 )
+from modeling_denseclip.tools.visualization import save_overlay
 
 from .arguments import DenseCLIPTrainingArguments
 from .class_names import read_class_names
@@ -48,7 +49,6 @@ from .demo_tokenizer import build_tokenizer
 from .metrics import format_scores
 from .trainer import DenseCLIPTrainer
 from .transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
-from .visualize import save_overlay
 
 
 NUM_TRAINING, NUM_VALIDATION = 320, 32

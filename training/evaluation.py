@@ -21,12 +21,12 @@ import PIL.Image
 from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.tools.visualization import contact_sheet
 
 from .data import SegmentationData
 from .metrics.report import write_report
 from .panels import draw_comparison
 from .trainer import DenseCLIPTrainer
-from .visualize import contact_sheet
 
 
 def describe_protocol(

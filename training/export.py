@@ -47,13 +47,13 @@ from torch.export import Dim, ExportedProgram
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE, resize_logits
+from modeling_denseclip.tools.files import list_images
+from modeling_denseclip.tools.visualization import generate_palette
 
 from .run_onnx import prepare, read_picture, segment
-from .visualize import generate_palette
 
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Sizes of 0 or 1 and equal sizes would be taken for constants. Sides whose maps fit no window of 7 x 7 at any stride:
 # Swin pads them, and a program that was traced where it does not would never do so.
 TRACED_SHAPE = (2, 3, 288, 352)
@@ -188,13 +188,6 @@ def check_arguments(args: argparse.Namespace) -> list[Path]:
     return images
 
 
-def list_images(path: Path) -> list[Path]:
-    """The photograph, or those in a folder."""
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    return [path]
-
-
 def describe(
     config: DenseCLIPConfig,
     image_processor: DenseCLIPImageProcessor,
@@ -220,7 +213,7 @@ def describe(
     return {
         "output": output,
         "class_names": [config.id2label[class_id] for class_id in range(config.num_labels)],
-        "palette": generate_palette(config.num_labels),
+        "palette": config.palette or generate_palette(config.num_labels),
         "ignore_index": config.ignore_index,
         "image_processor": {
             # None: pictures keep their size. OpenCV's bilinear without antialiasing, sides int(side * scale + 0.5).

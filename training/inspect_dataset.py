@@ -50,6 +50,8 @@ import PIL.Image
 import PIL.ImageOps
 from tqdm import tqdm
 
+from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
+
 from .class_names import CLASSES_FILE, read_class_names
 from .dataset_files import (
     EXIF_ORIENTATION,
@@ -59,7 +61,6 @@ from .dataset_files import (
     MASK_SUFFIXES,
     read_ade20k_classes,
 )
-from .visualize import contact_sheet, draw_overlay
 
 
 DEEP_IMAGE_MODES = ("I", "I;16", "I;16B", "F")

@@ -21,7 +21,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from .visualize import contact_sheet, draw_heat_map, draw_overlay
+from modeling_denseclip.tools.visualization import contact_sheet, draw_heat_map, draw_overlay
 
 
 SAMPLES_FOLDER = "samples"

@@ -23,21 +23,18 @@ classes of its training alone. Whole images, no sliding windows.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import PIL.Image
-import PIL.ImageOps
 import torch
-from transformers import PreTrainedConfig
 
-from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.class_names_denseclip import load_clip_tokenizer
+from modeling_denseclip import DenseCLIPConfig
 from modeling_denseclip.modeling_denseclip import resize_logits
-
-from .visualize import MINIMUM_WIDTH, contact_sheet, draw_heat_map, draw_overlay
+from modeling_denseclip.tools.files import read_photograph, save_whole
+from modeling_denseclip.tools.loading import choose_device, load_model
+from modeling_denseclip.tools.visualization import MINIMUM_WIDTH, contact_sheet, draw_heat_map, draw_overlay
 
 
 # What CLIP's own training ended at: its `logit_scale` is 100.
@@ -140,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
             value_projection=args.value_projection,
         )[0].cpu()
         picture = draw_scores(photograph, scores, args.texts, temperature, image.name)
-        save_whole(picture, target)
+        save_whole(target, picture.save)
         print(f"\n{format_scores(scores, args.texts, image.name)}")
     print(f"\n{describe(args.model, model.config, args.clip, learned_prompts)}")
     print(f"Written to: {args.output}")
@@ -166,49 +163,6 @@ def choose_targets(images: Sequence[Path], output: Path) -> dict[Path, Path]:
             raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
         seen[target] = image
     return targets
-
-
-def read_photograph(path: Path) -> PIL.Image.Image:
-    """The upright photograph, RGB."""
-    with PIL.Image.open(path) as file:
-        return PIL.ImageOps.exif_transpose(file).convert("RGB")
-
-
-def choose_device(name: str | None) -> torch.device:
-    """
-    Raises:
-        ValueError: for a device that is not there.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device {name} cannot be used: {reason}") from error
-
-
-def load_model(
-    name_or_path: str, is_clip: bool, tokenizer: str | None
-) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor]:
-    """
-    A DenseCLIP or CLIP to score texts with, with its tokenizer, and what prepares its images.
-
-    Raises:
-        ValueError: for a model of another kind.
-    """
-    if is_clip:
-        # A model has classes; these words of one are in nothing that is drawn.
-        model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
-        return model, DenseCLIPImageProcessor()
-    model_type = PreTrainedConfig.get_config_dict(name_or_path)[0].get("model_type")
-    if model_type != DenseCLIPConfig.model_type:
-        advice = " Say --clip to score with it as it is." if model_type == "clip" else ""
-        raise ValueError(f"{name_or_path} is no DenseCLIP: the model_type in its config is {model_type!r}.{advice}")
-    model = DenseCLIPForSemanticSegmentation.from_pretrained(name_or_path)
-    if tokenizer is not None:
-        model.tokenizer = load_clip_tokenizer(tokenizer)
-    return model, DenseCLIPImageProcessor.from_pretrained(name_or_path)
 
 
 def draw_scores(
@@ -247,17 +201,6 @@ def draw_scores(
             pictures.append(draw_heat_map(photograph, shares[index].numpy(), title=text, limits=(0, 1)))
             captions.append(f"share among the texts, up to {100 * shares[index].max():.1f} %")
     return contact_sheet(pictures, captions, columns=2, tile_width=PICTURE_WIDTH)
-
-
-def save_whole(picture: PIL.Image.Image, target: Path) -> None:
-    """Write a PNG that is there as a whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        picture.save(partial, format="PNG")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def format_scores(scores: torch.Tensor, texts: Sequence[str], name: str) -> str:

@@ -16,9 +16,7 @@
 import csv
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+
+from modeling_denseclip.tools.files import save_whole
 
 from .mean_iou.mean_iou import SegmentationScores
 
@@ -128,7 +128,7 @@ def write_report(
         _format_markdown(scores, class_names, order, protocol, dataset), encoding="utf-8"
     )
     draw_confusion_matrix(confusion, class_names).save(output_dir / f"confusion_matrix{suffix}.png", optimize=True)
-    _write_at_once(output_dir / f"{summary_name}.json", text)
+    save_whole(output_dir / f"{summary_name}.json", lambda partial: partial.write_text(text, encoding="utf-8"))
     return summary
 
 
@@ -314,17 +314,6 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], protocol: Mapping[str, An
         writer.writeheader()
         # csv writes None as an empty field.
         writer.writerows({**row, "protocol": protocol["name"]} for row in rows)
-
-
-def _write_at_once(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        temporary = Path(file.name)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _as_matrix(confusion: torch.Tensor | np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.visualize import (
+from modeling_denseclip.tools.visualization import (
     BACKGROUND,
     HEAT_COLORS,
     HEAT_OPACITY,
