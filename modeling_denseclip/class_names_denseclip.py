@@ -216,6 +216,19 @@ def _listed(names: Sequence[str], most: int = 10) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def check_weights_are_loaded(model: nn.Module):
+    """
+    Raises:
+        ValueError: for a model whose weights are to be edited, but are offloaded.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(
+            "This model was loaded with weights offloaded to disk or memory (`device_map`), which can be run but not"
+            " edited. Load it without `device_map`, set class names or fuse it then; to offload a model with new class"
+            " names, save it and load that."
+        )
+
+
 def class_names_of(id2label: dict) -> tuple[str, ...]:
     """The names of `id2label` in the order of their ids, which must be 0 to K - 1."""
     id2label = {int(index): name for index, name in id2label.items()}
@@ -259,6 +272,7 @@ class DenseCLIPClassNamesMixin:
         Raises:
             ValueError: for an empty, repeated or too long name, or where no tokenizer is found.
         """
+        check_weights_are_loaded(self)
         names = tuple(class_names) if not isinstance(class_names, str) else class_names
         config = self.config
         if config.use_language:

@@ -31,7 +31,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of
+from .class_names_denseclip import DenseCLIPClassNamesMixin, check_weights_are_loaded, class_names_of
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
 from .fusion_denseclip import fold_batch_norms
 from .modeling_denseclip_attention import DenseCLIPAttentionPool, resize_grid
@@ -171,7 +171,9 @@ class DenseCLIPViTEmbeddings(CLIPVisionEmbeddings):
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         # (batch_size, channels, height, width) -> (batch_size, hidden_size, grid_height, grid_width)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
-        positions = resize_grid(self.position_embedding.weight, patches.shape[-2:])
+        # By a call, which fetches an offloaded weight.
+        positions = self.position_embedding(torch.arange(self.num_positions, device=patches.device))
+        positions = resize_grid(positions, patches.shape[-2:])
         class_embedding = (self.class_embedding_scale * self.class_embedding).expand(patches.shape[0], 1, -1)
         return torch.cat([class_embedding, patches.flatten(2).transpose(1, 2)], dim=1) + positions
 
@@ -372,7 +374,7 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
             wanted["output_attentions"] = output_attentions
         # CODEPATH: CLIP's ResNet rows take every size, as published; backbones of Transformers what they take
         if self.layout is not None:
-            pixel_values = self.layout.fit(pixel_values)
+            pixel_values = self.layout.fit(pixel_values.to(self.dtype))
         backbone_outputs = self.backbone(pixel_values, **wanted)
         feature_maps = backbone_outputs.feature_maps
         attentions = (backbone_outputs.attentions or ()) if output_attentions else ()
@@ -471,7 +473,12 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         trainable = self.prompts.contexts.requires_grad or any(
             parameter.requires_grad for module in modules for parameter in module.parameters()
         )
-        if self.training or (torch.is_grad_enabled() and trainable) or not is_cacheable(*modules):
+        if (
+            self.training
+            or (torch.is_grad_enabled() and trainable)
+            or self.prompts.contexts.is_meta
+            or not is_cacheable(*modules)
+        ):
             return self.encode_class_names()
         device_type = self.prompts.contexts.device.type
         token_embedding = self.text_encoder.get_input_embeddings()
@@ -509,6 +516,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         """
         if self.training:
             raise ValueError("`fuse` is for inference; call `model.eval()` first.")
+        check_weights_are_loaded(self)
         fold_batch_norms(self)
         self.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
@@ -530,7 +538,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
     def encode_class_names(self) -> torch.Tensor:
         """Run the text tower on the learned contexts and the names of the classes: `(num_labels, projection_dim)`."""
-        return self.encode_prompts(self.prompts.contexts, self.prompts.layout)[0]
+        return self.encode_prompts(self.prompts(), self.prompts.layout)[0]
 
     def encode_prompts(self, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
         """
@@ -556,12 +564,12 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         visual_embeddings = torch.cat([image_outputs.global_embedding[:, None], pixels], dim=1)
         # CODEPATH: the "pre-model prompting" row of Table 2 reads the image before the text tower, all others after it
         if self.config.prompting_mode == "pre_model":
-            contexts = self.context_decoder(self.prompts.contexts[0], visual_embeddings)
+            contexts = self.context_decoder(self.prompts()[0], visual_embeddings)
             return self.encode_prompts(contexts, self.prompts.layout if layout is None else layout)
         if layout is None:
             text_embeddings = self.get_text_embeddings()
         else:
-            text_embeddings = self.encode_prompts(self.prompts.contexts, layout)[0]
+            text_embeddings = self.encode_prompts(self.prompts(), layout)[0]
         # CODEPATH: the "language prompt only" row of Table 2 stops here
         if self.config.prompting_mode == "post_model":
             return self.context_decoder(text_embeddings, visual_embeddings)
@@ -788,23 +796,25 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if learned_prompts is None:
             learned_prompts = not self.has_untrained_contexts()
         packed = self.prompts.packed(texts, token_ids, num_context_tokens=None if learned_prompts else 0)
-        layout = {name: torch.tensor(values, device=self.device) for name, values in packed.items()}
         image_outputs = self.image_encoder(pixel_values, value_projection=value_projection)
+        # The device that the model works on; its weights may be elsewhere between calls.
+        device = image_outputs.pixel_embeddings.device
+        layout = {name: torch.tensor(values, device=device) for name, values in packed.items()}
         if learned_prompts:
             text_embeddings = self.embed_prompts_of_image(image_outputs, layout)
         else:
-            text_embeddings = self.encode_prompts(self.prompts.contexts[:, :0], layout)
+            text_embeddings = self.encode_prompts(self.prompts()[:, :0], layout)
             text_embeddings = text_embeddings.expand(pixel_values.shape[0], -1, -1)
         pixels = image_outputs.value_embeddings if value_projection else image_outputs.pixel_embeddings
         return compute_score_map(pixels, text_embeddings)
 
     def remember_untrained_contexts(self):
         """Take the contexts as they are now for untrained."""
-        self._untrained_contexts = self.prompts.contexts.detach().clone()
+        self._untrained_contexts = self.prompts().detach().clone()
 
     def has_untrained_contexts(self) -> bool:
         """Whether the contexts still are those of `from_clip_pretrained`, also if it was saved since."""
-        contexts = self.prompts.contexts
+        contexts = self.prompts()
         return self._untrained_contexts is not None and torch.equal(self._untrained_contexts.to(contexts), contexts)
 
     @classmethod

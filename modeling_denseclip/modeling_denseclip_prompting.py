@@ -58,6 +58,10 @@ class DenseCLIPPrompts(nn.Module):
         )
         return vars(packed)
 
+    def forward(self) -> torch.Tensor:
+        """The learned contexts, `(1, num_context_tokens, hidden_size)`. A call fetches offloaded ones."""
+        return self.contexts
+
     @property
     def layout(self) -> dict[str, torch.Tensor]:
         """The layout of the classes' prompts, on the device of the model."""
