@@ -1,0 +1,141 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+How fast it is on one GPU: training steps and inference, beside plain DenseCLIP and beside the rate of the chip.
+
+    python -m benchmarks.gpu                                                     # everything, some minutes
+    python -m benchmarks.gpu --device cpu --batch_size 1 --side 64 --rounds 1    # only to see that it runs
+
+Plain trains in float32 with TF32 products, as PyTorch would today; ours in bfloat16, channels last, compiled, with
+fused AdamW. The rate is that of a product of two matrices of 8192 x 8192 in bfloat16, and the share of it counts the
+multiply-adds of `training.complexity`: three times the forward pass for a training step. "Idle" is the share of a step
+in which the GPU works on nothing, by PyTorch's profiler; the batch is there already, so it says nothing of the data.
+"""
+
+import argparse
+import platform
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from .speed import (
+    alternate,
+    check_equal,
+    check_losses,
+    make_config,
+    make_pair,
+    make_training_steps,
+    matrix_rate,
+    multiply_adds,
+    wait_for,
+)
+
+
+# Row of the paper: shares of the rate that were asked for, in training and in inference.
+SHARES = {"denseclip_fpn_rn50": (0.40, 0.55), "denseclip_fpn_vit_b16": (0.50, 0.60)}
+SIDES = {"denseclip_fpn_rn50": 512, "denseclip_fpn_vit_b16": 640}
+# Of the loss, and of the logits' standard deviation: what eight bits of mantissa leave.
+LOSS_TOLERANCE, LOGITS_TOLERANCE = 0.02, 0.2
+
+
+def idle_share(step, device: str) -> float:
+    """1 - the time in which at least one kernel runs / the time of the step."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        step()
+        wait_for(device)
+    events = profiler.events()
+    kernels = sorted((event.time_range.start, event.time_range.end) for event in events if is_on_gpu(event))
+    busy, covered = 0.0, float("-inf")
+    for start, end in kernels:
+        busy += max(0.0, end - max(start, covered))
+        covered = max(covered, end)
+    whole = max(event.time_range.end for event in events) - min(event.time_range.start for event in events)
+    return 1 - busy / whole
+
+
+def is_on_gpu(event) -> bool:
+    return event.device_type == torch.autograd.DeviceType.CUDA
+
+
+def training(stem: str, batch_size: int, side: int, device: str, rounds: int, rate: float) -> str:
+    pixel_values = torch.randn(batch_size, 3, side, side, device=device)
+    labels = torch.randint(0, 150, (batch_size, side, side), device=device)
+    torch.set_float32_matmul_precision("high")  # TF32
+    torch.backends.cudnn.allow_tf32 = True
+    plain, ours = make_training_steps(stem, pixel_values, labels, dtype=torch.bfloat16)
+    check_losses(plain, ours, LOSS_TOLERANCE)
+    slow, fast, gain = alternate(lambda: (plain(), wait_for(device)), lambda: (ours(), wait_for(device)), rounds)
+    share = 3 * batch_size * multiply_adds(make_config(stem), (side, side)) / fast / rate
+    idle = f"{idle_share(ours, device):.1%}" if device == "cuda" else "-"
+    what = f"{stem}, training step, {batch_size} x {side} x {side}"
+    return format_row(what, slow, fast, gain, ">= 2", share, SHARES[stem][0], batch_size / fast, idle)
+
+
+@torch.inference_mode()
+def inference(stem: str, batch_size: int, side: int, device: str, rounds: int, rate: float) -> str:
+    plain, ours = (model.to(device) for model in make_pair(stem))
+    ours = ours.to(torch.bfloat16).fuse()
+    pixel_values = torch.randn(batch_size, 3, side, side, device=device)
+    half = pixel_values.to(torch.bfloat16, memory_format=torch.channels_last)
+    run = torch.compile(ours)
+    check_equal(plain(pixel_values).logits, run(half).logits.float(), stem, LOGITS_TOLERANCE)
+    slow, fast, gain = alternate(
+        lambda: (plain(pixel_values), wait_for(device)), lambda: (run(half), wait_for(device)), rounds
+    )
+    share = batch_size * multiply_adds(ours.config, (side, side)) / fast / rate
+    idle = f"{idle_share(lambda: run(half), device):.1%}" if device == "cuda" else "-"
+    what = f"{stem}, inference, {batch_size} x {side} x {side}"
+    return format_row(what, slow, fast, gain, "-", share, SHARES[stem][1], batch_size / fast, idle)
+
+
+def format_row(
+    what: str,
+    plain: float,
+    ours: float,
+    gain: float,
+    target: str,
+    share: float,
+    share_target: float,
+    images_per_second: float,
+    idle: str,
+) -> str:
+    return (
+        f"| {what} | {1000 * plain:.1f} ms | {1000 * ours:.1f} ms | {gain:.2f} | {target} | {share:.1%} |"
+        f" >= {share_target:.0%} | {images_per_second:.0f} | {idle} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--batch_size", type=int, help="32 in training and 16 in inference by default")
+    parser.add_argument("--side", type=int, help="pixels; 512 for RN50 and 640 for ViT-B by default")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU here; --device cpu only shows that the script runs")
+
+    rate = matrix_rate(8192 if args.device == "cuda" else 512, torch.bfloat16, args.device)
+    name = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or "CPU"
+    print(f"{name}, PyTorch {torch.__version__}: {rate / 1e12:.1f} trillion multiply-adds per second in bfloat16.\n")
+    print("| What | Plain | Ours | Ratio | Target | Share of the rate | Target | Images/s | Idle |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for stem, side in SIDES.items():
+        side = args.side or side
+        print(training(stem, args.batch_size or 32, side, args.device, args.rounds, rate), flush=True)
+        print(inference(stem, args.batch_size or 16, side, args.device, args.rounds, rate), flush=True)
+
+
+if __name__ == "__main__":
+    main()
