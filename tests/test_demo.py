@@ -13,8 +13,6 @@
 # limitations under the License.
 """The demonstration's scenes, its tokenizer, its overlay, and a run of it that is too short to learn anything."""
 
-import colorsys
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +20,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import training.demo
-from modeling_denseclip.tools.visualization import generate_palette, save_overlay
+from modeling_denseclip.tools.visualization import save_overlay
 from training import demo_ablation as ablation
 from training.class_names import read_class_names
 from training.demo import build_model, build_tokenizer
@@ -92,15 +90,6 @@ def test_tokenizer_survives_saving(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------------- overlay
-
-
-def test_generated_colours_are_far_apart():
-    palette = generate_palette(20)
-    assert len(set(palette)) == 20 and all(0 <= channel <= 255 for color in palette for channel in color)
-    assert generate_palette(5) == palette[:5]
-    hues = [colorsys.rgb_to_hsv(*(channel / 255 for channel in color))[0] for color in palette]
-    for first, second in zip(hues, hues[1:], strict=False):
-        assert min(abs(first - second), 1 - abs(first - second)) > 0.2
 
 
 def test_overlay_shows_classes_boundaries_and_a_legend(tmp_path):

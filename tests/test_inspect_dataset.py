@@ -23,7 +23,10 @@ import pytest
 from PIL import Image
 
 import training.inspect_dataset
+from modeling_denseclip import tokenize_class_names
+from modeling_denseclip.tools.explanation import class_similarity, load_text_reader
 from modeling_denseclip.tools.visualization import draw_overlay
+from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.inspect_dataset import (
     draw_samples,
     format_report,
@@ -505,6 +508,75 @@ def test_doubts_are_warnings(folder, doubt, rule, found):
     assert len(findings) == 1 or doubt is doubt_not_in_training  # there, training never sees it either
 
 
+# ---------------------------------------------------------------------------------------------------- names of classes
+
+
+@pytest.mark.parametrize(
+    "names, found",
+    [
+        (["sky", "roads", "road"], ["road / roads"]),
+        (["bus", "buses", "tree"], ["bus / buses"]),
+        (["city", "sky", "cities"], ["city / cities"]),
+        (["t-shirt", "sky", "T Shirt!"], ["t-shirt / T Shirt!"]),
+        (["sky", "caf\u00e9", "cafe"], ["café / cafe"]),
+        (["traffic light", "trafficlights", "sky"], ["traffic light / trafficlights"]),
+        (["glass", "bus", "grass"], None),
+        (["pin", "pine", "pineapple"], None),
+        (["道", "空", "木"], None),
+    ],
+)
+def test_names_that_are_nearly_the_same_are_warned_of(folder, names, found):
+    (folder / "classes.txt").write_text("\n".join(names), encoding="utf-8")
+    code, findings = run(folder)
+    assert code == 0 and list(findings) == ([] if found is None else ["nearly_the_same_names"])
+    if found is not None:
+        assert findings["nearly_the_same_names"]["found"] == found
+        assert findings["nearly_the_same_names"]["level"] == "warning"
+
+
+def test_names_that_training_takes_for_one_are_refused(folder):
+    names = ["traffic light", "sky", "Traffic_Light"]
+    (folder / "classes.txt").write_text("\n".join(names))
+    code, findings = run(folder)
+    assert code == 1 and findings["same_class_names"]["found"] == ["traffic light / Traffic_Light"]
+    with pytest.raises(ValueError, match="both called"):
+        tokenize_class_names(names, make_tiny_tokenizer())
+
+
+@pytest.fixture
+def reader(tmp_path) -> Path:
+    """A model to which "sky" is nearly the same word as "wall"."""
+    model = tiny_model("resnet")
+    model.tokenizer = make_tiny_tokenizer()
+    words = {word: model.tokenizer(word).input_ids[1] for word in ("wall", "sky", "person")}
+    table = model.text_encoder.get_input_embeddings().weight.data
+    table[words["sky"]] = table[words["wall"]] + 0.05 * table[words["sky"]]
+    model.save_pretrained(tmp_path / "reader")
+    return tmp_path / "reader"
+
+
+def test_names_that_a_text_tower_reads_alike_are_warned_of(folder, reader, capsys):
+    (folder / "classes.txt").write_text("wall\nperson\nsky")
+    assert run(folder) == (0, {})
+    code, findings = run(folder, "--similar_names", str(reader))
+    (item,) = findings["names_read_alike"]["found"]
+    similarity = class_similarity(load_text_reader(str(reader)), ["wall", "person", "sky"])
+    assert code == 0 and findings["names_read_alike"]["level"] == "warning"
+    assert item == f"wall / sky: cosine {similarity[0, 2]:.3f}" and similarity[0, 2] > 0.9
+    assert "hardly tells apart (1)" in capsys.readouterr().out
+
+
+def test_names_that_training_refuses_are_not_read(folder, tmp_path):
+    (folder / "classes.txt").write_text("sky\nSky\ntree")
+    code, findings = run(folder, "--similar_names", str(tmp_path / "no model"))
+    assert code == 1 and list(findings) == ["same_class_names"]
+
+
+def test_a_reader_that_is_none_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="no model is neither a file, nor a folder, nor the id of a repository"):
+        run(folder, "--similar_names", str(tmp_path / "no model"))
+
+
 # ------------------------------------------------------------------------------------------------- samples and weights
 
 
@@ -584,6 +656,7 @@ def test_command_line_refuses_nonsense(folder, capsys):
     for arguments, message in (
         (["--num_workers", "-1"], "at least 0"),
         (["--write_class_weights", "w.txt", "--splits", "validation"], "not among"),
+        (["--tokenizer", "here"], "goes with --similar_names"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([str(folder), *arguments])

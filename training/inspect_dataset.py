@@ -16,6 +16,7 @@ Look at a data set of images and masks before training on it: does training acce
 
     python -m training.inspect_dataset my_data
     python -m training.inspect_dataset ADEChallengeData2016 --dataset ade20k
+    python -m training.inspect_dataset my_data --similar_names openai/clip-vit-base-patch16
 
 A folder is laid out as
 
@@ -28,6 +29,9 @@ Training stops at the first file that it cannot use. This reads every file, name
 right, and exits with 0 if training accepts the data set, with 1 if not. It is stricter in what training cannot tell:
 masks that are all 0 and 255, splits without a label, and grey values of 2 or 4 bits are errors too. It prints the
 report, and writes it to `report.json`, beside a `contact_sheet.png` of samples under their masks.
+
+Names of classes that differ in a plural, an accent or punctuation alone are warned of; with --similar_names MODEL, a
+CLIP or DenseCLIP, also those that its text tower hardly tells apart.
 """
 
 import argparse
@@ -35,8 +39,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import statistics
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -50,6 +56,9 @@ import PIL.Image
 import PIL.ImageOps
 from tqdm import tqdm
 
+from modeling_denseclip.class_names_denseclip import normalize_class_name
+from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
+from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
 
 from .class_names import CLASSES_FILE, read_class_names
@@ -106,6 +115,14 @@ RULES = {
             "Labels are reduced, but the masks seem to count from 0",
             "The greatest id is one less than expected. If 0 is a class here, leave --reduce_labels true out.",
         ),
+        "nearly_the_same_names": (
+            "Class names that differ in a plural, an accent or punctuation alone",
+            "The text tower reads them nearly alike. If they are one class, join them, or choose other words.",
+        ),
+        "names_read_alike": (
+            "Class names that the text tower hardly tells apart",
+            "At no pixel can their scores differ much. Choose words that say in what the classes differ.",
+        ),
         "some_binary_masks": (
             "Masks of only 0 and 255, in a data set of two classes",
             "255 is unlabelled. If it means the second class there, save it as 1.",
@@ -113,6 +130,10 @@ RULES = {
     },
     "error": {
         "class_names": ("The names of the classes cannot be read", "Write one per line, in the order of ids."),
+        "same_class_names": (
+            "Class names that are the same words",
+            "Case and underscores make no difference to the text tower: give them different names.",
+        ),
         "missing_folder": (
             "A folder is missing or empty",
             "A split keeps .jpg, .jpeg or .png images in images/SPLIT and .png masks in annotations/SPLIT.",
@@ -367,6 +388,8 @@ def inspect_dataset(
     reduce_labels: bool | None = None,
     splits: Sequence[str] = ("training", "validation"),
     num_workers: int = 0,
+    similar_names: str | None = None,
+    tokenizer: str | None = None,
 ) -> DatasetReport:
     """
     Read every file of a data set and report what is there and what is wrong.
@@ -379,9 +402,13 @@ def inspect_dataset(
             ADE20K only.
         splits (`Sequence[str]`, *optional*): names of the sub-folders.
         num_workers (`int`, *optional*, defaults to 0): processes that read files; 0 reads in this one.
+        similar_names (`str`, *optional*): a CLIP or DenseCLIP whose text tower is to read the names of the classes: a
+            folder, or the id of a repository on the Hub.
+        tokenizer (`str`, *optional*): where its tokenizer is, if not beside it.
 
     Raises:
-        `ValueError`: if there is no such folder. All else that is wrong is in the report.
+        `ValueError`: if there is no such folder, or the model is of another kind. All else that is wrong is in the
+            report.
     """
     dataset_dir = Path(dataset_dir)
     if not dataset_dir.is_dir():
@@ -398,6 +425,9 @@ def inspect_dataset(
             report.class_names = read_class_names(dataset_dir)
         except ValueError as error:
             report.add("class_names", str(error))
+    _check_names(report)
+    if similar_names is not None and report.accepted:
+        _read_names(report, similar_names, tokenizer)
 
     pairs = [pair for split in report.splits for pair in _find_pairs(report, split)]
     pictures: dict[bytes, list[Pair]] = defaultdict(list)
@@ -458,8 +488,7 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
     id2label = dict(enumerate(report.class_names))
     pictures, captions = [], []
     for pair in (report.drawable[index] for index in indices):
-        with PIL.Image.open(pair.image) as file:
-            image = PIL.ImageOps.exif_transpose(file).convert("RGB")
+        image = read_photograph(pair.image)
         with PIL.Image.open(pair.mask) as file:
             ids = np.asarray(file).astype(np.int32)
         # Drawn at the size that is shown; every n-th pixel of a mask is its nearest-neighbour reduction.
@@ -471,6 +500,41 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
         pictures.append(draw_overlay(image, ids, id2label, report.palette, legend=False))
         captions.append(f"{pair.split}/{pair.image.stem}")
     return contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+
+
+def _check_names(report: DatasetReport) -> None:
+    """Compare names by their letters."""
+    words: dict[str, str] = {}
+    spellings: dict[str, str] = {}
+    for name in report.class_names:
+        key = normalize_class_name(name).lower()
+        if key in words:
+            report.add("same_class_names", f"{words[key]} / {name}")
+        else:
+            words[key] = name
+            spellings.setdefault(_letters(name), name)
+    for name in words.values():
+        letters = _letters(name)
+        # The name itself, and what it may be the plural of.
+        for singular in (letters, letters.removesuffix("s"), letters.removesuffix("es"), re.sub("ies$", "y", letters)):
+            other = spellings.get(singular, name)
+            if other != name:
+                report.add("nearly_the_same_names", f"{other} / {name}")
+                break
+
+
+def _letters(name: str) -> str:
+    """Letters and digits of a name, in lower case, without accents."""
+    decomposed = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(character for character in decomposed if character.isalnum())
+
+
+def _read_names(report: DatasetReport, name_or_path: str, tokenizer: str | None) -> None:
+    """Compare names as the text tower of a model reads them."""
+    model = load_text_reader(name_or_path, report.class_names, tokenizer)
+    similarity = class_similarity(model, report.class_names)
+    for first, second, cosine in confusable_names(similarity, report.class_names):
+        report.add("names_read_alike", f"{first} / {second}: cosine {cosine:.3f}")
 
 
 def _find_pairs(report: DatasetReport, split: str) -> list[Pair]:
@@ -753,6 +817,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_workers", type=int, default=os.cpu_count() or 1, help="processes that read files; 0 for none besides"
     )
+    parser.add_argument(
+        "--similar_names",
+        metavar="MODEL",
+        help="warn of class names that the text tower of this CLIP or DenseCLIP hardly tells apart: a folder, or the"
+        " id of a repository on the Hub",
+    )
+    parser.add_argument("--tokenizer", metavar="DIR_OR_ID", help="its tokenizer, if it is not beside MODEL")
     parser.add_argument("--output_dir", default="inspection", help="for report.json and contact_sheet.png")
     parser.add_argument("--num_samples", type=int, default=24, help="pictures on the contact sheet; 0 for no sheet")
     parser.add_argument(
@@ -769,11 +840,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.num_workers < 0 or args.num_samples < 0:
         parser.error(f"numbers are at least 0, got {args.num_workers} workers and {args.num_samples} samples")
+    if args.tokenizer is not None and args.similar_names is None:
+        parser.error("--tokenizer goes with --similar_names")
     if args.write_class_weights is not None and "training" not in args.splits:
         parser.error(f"--write_class_weights weighs the split training, which is not among {args.splits}")
 
     reduce_labels = None if args.reduce_labels is None else args.reduce_labels == "true"
-    report = inspect_dataset(args.dataset_dir, args.dataset, reduce_labels, args.splits, args.num_workers)
+    report = inspect_dataset(
+        args.dataset_dir,
+        args.dataset,
+        reduce_labels,
+        args.splits,
+        args.num_workers,
+        args.similar_names,
+        args.tokenizer,
+    )
     print(format_report(report))
 
     output_dir = Path(args.output_dir)

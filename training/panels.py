@@ -21,6 +21,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from modeling_denseclip.tools.files import to_rgb
 from modeling_denseclip.tools.visualization import contact_sheet, draw_heat_map, draw_overlay
 
 
@@ -40,7 +41,7 @@ def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> list[PIL.Image
     model, config = trainer.model.eval(), trainer.model.config
     copies = [copy.to(trainer.args.device) for copy in sample["pixel_values"]]
     segmentation, _ = trainer.segment_for_scoring(model, copies, sample["labels"].to(trainer.args.device))
-    photograph = row["image"].convert("RGB")
+    photograph = to_rgb(row["image"])
     overlays = [
         draw_overlay(photograph, ids.cpu().numpy(), config.id2label, config.palette, legend=False)
         for ids in (sample["labels"], segmentation)
@@ -60,7 +61,7 @@ def draw_score_map(trainer: Trainer, row: dict, sample: dict) -> tuple[PIL.Image
     pixel_values = sample["pixel_values"][0].to(trainer.args.device)
     scores = model(pixel_values[None], inference_mode="whole").score_map[0, class_id]
     class_name = config.id2label[class_id]
-    return draw_heat_map(row["image"].convert("RGB"), scores.float().cpu().numpy(), title=class_name), class_name
+    return draw_heat_map(to_rgb(row["image"]), scores.float().cpu().numpy(), title=class_name), class_name
 
 
 class SamplePanels(TrainerCallback):

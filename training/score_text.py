@@ -27,20 +27,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import PIL.Image
-import torch
-
-from modeling_denseclip import DenseCLIPConfig
-from modeling_denseclip.modeling_denseclip import resize_logits
 from modeling_denseclip.tools.files import read_photograph, save_whole
 from modeling_denseclip.tools.loading import choose_device, load_model
-from modeling_denseclip.tools.visualization import MINIMUM_WIDTH, contact_sheet, draw_heat_map, draw_overlay
+from modeling_denseclip.tools.text_scores import describe, draw_scores, format_scores
 
 
 # What CLIP's own training ended at: its `logit_scale` is 100.
 CLIP_TEMPERATURE = 0.01
-# Photographs are drawn at this width, so that what is written on them has one size.
-PICTURE_WIDTH = MINIMUM_WIDTH
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -163,69 +156,6 @@ def choose_targets(images: Sequence[Path], output: Path) -> dict[Path, Path]:
             raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
         seen[target] = image
     return targets
-
-
-def draw_scores(
-    photograph: PIL.Image.Image, scores: torch.Tensor, texts: Sequence[str], temperature: float, name: str
-) -> PIL.Image.Image:
-    """
-    Draw the photograph, the best text of each pixel, and below, text by text, its cosines and its share.
-
-    Cosines have one scale of colours for all texts: with a scale of its own, a text that names nothing in the
-    photograph would be as bright as one that does. The share is a softmax over the texts. One text alone has no other
-    to be compared with, so there its cosines stand beside the photograph.
-
-    Args:
-        photograph (`PIL.Image.Image`): upright, RGB.
-        scores (`torch.Tensor` of shape `(num_texts, grid_height, grid_width)`): cosines in [-1, 1], float32.
-        texts (`Sequence[str]`): the captions.
-        temperature (`float`): what cosines are divided by before the softmax.
-        name (`str`): caption of the photograph.
-    """
-    height = max(round(photograph.height * PICTURE_WIDTH / photograph.width), 1)
-    photograph = photograph.resize((PICTURE_WIDTH, height), PIL.Image.Resampling.LANCZOS)
-    limits = (float(scores.min()), float(scores.max()))
-    per_pixel = resize_logits(scores[None], (height, PICTURE_WIDTH))[0]
-    shares = (per_pixel / temperature).softmax(dim=0)
-
-    pictures, captions = [photograph], [name]
-    if len(texts) > 1:
-        best = per_pixel.argmax(dim=0).numpy()
-        pictures.append(draw_overlay(photograph, best, dict(enumerate(texts)), legend_below=True))
-        captions.append("the best of these texts at each pixel")
-    for index, text in enumerate(texts):
-        low, high = scores[index].min(), scores[index].max()
-        pictures.append(draw_heat_map(photograph, per_pixel[index].numpy(), title=text, limits=limits))
-        captions.append(f"cosine, {low:.3f} to {high:.3f}")
-        if len(texts) > 1:
-            pictures.append(draw_heat_map(photograph, shares[index].numpy(), title=text, limits=(0, 1)))
-            captions.append(f"share among the texts, up to {100 * shares[index].max():.1f} %")
-    return contact_sheet(pictures, captions, columns=2, tile_width=PICTURE_WIDTH)
-
-
-def format_scores(scores: torch.Tensor, texts: Sequence[str], name: str) -> str:
-    """A table of the cosines of each text, `(num_texts, grid_height, grid_width)`."""
-    width = max(map(len, [name, *texts]))
-    lines = [f"{name:<{width}}  cosine: least    mean  greatest"]
-    for text, values in zip(texts, scores, strict=True):
-        lines.append(f"{text:<{width}}  {values.min():13.3f}  {values.mean():6.3f}  {values.max():8.3f}")
-    return "\n".join(lines)
-
-
-def describe(name: str, config: DenseCLIPConfig, is_clip: bool, learned_prompts: bool) -> str:
-    """Say what these scores are."""
-    if is_clip:
-        return f"Zero-shot: the CLIP {name} as it is, which has seen no masks. Texts are read plainly, as sentences."
-    lines = [
-        f"From the score map of {name}. The decode head takes no part: it knows {config.num_labels} classes alone."
-    ]
-    if not learned_prompts:
-        lines.append("Texts are read plainly, as sentences, without what training learned for class names.")
-    else:
-        lines.append("Texts are prompted as class names are; other words than those are untrained.")
-        if config.prompting_mode == "post_model":
-            lines.append("They attend to each other: with another list of texts, the scores of the same text differ.")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,28 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-r"""Photographs that are read, and files that are written as a whole or not at all."""
+"""Photographs that are read, and files that are written as a whole or not at all."""
 
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from transformers.utils import logging
 
 
+logger = logging.get_logger(__name__)
+
+# What a file begins with that is a TIFF of either byte order, or a large one.
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TO_8_BITS = (
+    "Choose one band or three, and write them with 8 bits, such as by `gdal_translate -b 3 -b 2 -b 1 -ot Byte -scale 0"
+    " 4095 0 255 in.tif out.png` for values from 0 to 4095."
+)
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -32,15 +43,80 @@ def list_images(path: Path) -> list[Path]:
     return [path]
 
 
-def read_photograph(path: str | Path) -> PIL.Image.Image:
+def open_photograph(file: str | Path | BinaryIO, source: str | None = None) -> PIL.Image.Image:
     """
-    The upright photograph, RGB.
+    Open a photograph that [`to_rgb`] takes, without decoding it.
+
+    Args:
+        file (`str`, `Path` or `BinaryIO`): the file, or its bytes as a stream.
+        source (`str`, *optional*): what an error calls it, by default by its name.
 
     Raises:
         OSError: for a file that is not there or no image.
+        ValueError: for a TIFF that Pillow does not read, and as [`to_rgb`].
     """
-    with PIL.Image.open(path) as file:
-        return PIL.ImageOps.exif_transpose(file).convert("RGB")
+    source = str(file) if source is None else source
+    try:
+        image = PIL.Image.open(file)
+    except PIL.UnidentifiedImageError as error:
+        if _first_bytes(file) in TIFF_BEGINNINGS:
+            raise ValueError(
+                f"{source} is a TIFF whose bands are not read: they are more than three and not said to be RGB, or"
+                f" numbers other than integers of 8 or 16 bits. {TO_8_BITS}"
+            ) from error
+        raise
+    _refuse_unknown_range(image, source)
+    return image
+
+
+def to_rgb(image: PIL.Image.Image, source: str = "The picture") -> PIL.Image.Image:
+    """
+    A picture of any mode as RGB of 8 bits. All that reads photographs converts them here.
+
+    16 bits of grey are scaled by 1 / 257, so that 65535 becomes 255, whatever the picture holds: all pictures of a
+    camera stay comparable. (Of 16-bit RGB Pillow itself keeps the upper 8 bits.) An alpha channel is dropped: a
+    transparent pixel has the colour that is stored beneath. CMYK is converted without a colour profile.
+
+    Raises:
+        ValueError: for 32 bits per pixel, integers or floating point, whose range is unknown.
+    """
+    _refuse_unknown_range(image, source)
+    if not image.mode.startswith("I;16"):
+        return image.convert("RGB")
+    # Pillow's own conversion would cut off at 255, and leave white.
+    values = np.asarray(image).astype(np.uint32)
+    if values.max() < 4096:
+        logger.warning_once(
+            "A 16-bit picture holds no value above 4095. As it is read, 65535 is white, so it is nearly black. If its"
+            f" camera has 12 bits or fewer, scale its pictures, all by one factor. {TO_8_BITS}"
+        )
+    return PIL.Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def read_photograph(path: str | Path) -> PIL.Image.Image:
+    """
+    The upright photograph, RGB; see [`to_rgb`].
+
+    Raises:
+        OSError: for a file that is not there or no image.
+        ValueError: for one of more bands or another type of numbers than can be read.
+    """
+    with open_photograph(path) as file:
+        return to_rgb(PIL.ImageOps.exif_transpose(file), str(path))
+
+
+def _first_bytes(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, str | Path):
+        with open(file, "rb") as stream:
+            return stream.read(4)
+    file.seek(0)
+    return file.read(4)
+
+
+def _refuse_unknown_range(image: PIL.Image.Image, source: str) -> None:
+    if image.mode in ("I", "F"):
+        numbers = "floating-point numbers" if image.mode == "F" else "integers of 32 bits or with a sign"
+        raise ValueError(f"{source} holds {numbers}, whose range is unknown. {TO_8_BITS}")
 
 
 def save_whole(target: Path, write: Callable[[Path], object]) -> None:

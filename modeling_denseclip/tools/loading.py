@@ -13,7 +13,11 @@
 # limitations under the License.
 r"""A model, the processor of its images, and the device that they run on, as commands name them."""
 
+from pathlib import Path
+
 import torch
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig
 
 from ..class_names_denseclip import load_clip_tokenizer
@@ -36,24 +40,60 @@ def choose_device(name: str | None) -> torch.device:
         raise ValueError(f"--device {name} cannot be used: {reason}") from error
 
 
+def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
+    """
+    The config of a checkpoint, of which nothing else is read or downloaded.
+
+    Args:
+        name_or_path (`str`): a folder, or the id of a repository on the Hub.
+        revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a repository.
+
+    Raises:
+        ValueError: for what is no checkpoint, or one of another kind.
+        OSError: for a repository that cannot be reached.
+    """
+    if not Path(name_or_path).is_dir():
+        try:
+            validate_repo_id(name_or_path)
+        except HFValidationError:
+            raise ValueError(
+                f"{name_or_path} is neither a folder nor the id of a repository on the Hub, such as user/name."
+            ) from None
+    fields = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)[0]
+    if not fields:
+        raise ValueError(f"{name_or_path} has no config.json: name the folder that `save_pretrained` wrote.")
+    model_type = fields.get("model_type")
+    if model_type != DenseCLIPConfig.model_type:
+        advice = " Score with a CLIP by `python -m training.score_text --clip`." if model_type == "clip" else ""
+        raise ValueError(f"{name_or_path} is no DenseCLIP: the model_type in its config is {model_type!r}.{advice}")
+    try:
+        return DenseCLIPConfig.from_dict(fields)
+    except StrictDataclassError as error:
+        raise ValueError(f"The config of {name_or_path} is invalid: {' '.join(str(error).split())}") from error
+
+
 def load_model(
-    name_or_path: str, is_clip: bool, tokenizer: str | None
+    name_or_path: str, is_clip: bool = False, tokenizer: str | None = None, revision: str = "main"
 ) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor]:
     """
-    A DenseCLIP or CLIP to score texts with, with its tokenizer, and what prepares its images.
+    A model, in evaluation mode, and what prepares its images.
+
+    Args:
+        name_or_path (`str`): a DenseCLIP: a folder, or the id of a repository on the Hub.
+        is_clip (`bool`, *optional*, defaults to `False`): it is a CLIP instead, to score texts with.
+        tokenizer (`str`, *optional*): where CLIP's tokenizer is, if not beside the model.
+        revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a DenseCLIP on the Hub.
 
     Raises:
         ValueError: for a model of another kind.
+        OSError: for a repository that cannot be reached.
     """
     if is_clip:
         # A model has classes; these words of one are in nothing that is drawn.
         model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
         return model, DenseCLIPImageProcessor()
-    model_type = PreTrainedConfig.get_config_dict(name_or_path)[0].get("model_type")
-    if model_type != DenseCLIPConfig.model_type:
-        advice = " Say --clip to score with it as it is." if model_type == "clip" else ""
-        raise ValueError(f"{name_or_path} is no DenseCLIP: the model_type in its config is {model_type!r}.{advice}")
-    model = DenseCLIPForSemanticSegmentation.from_pretrained(name_or_path)
+    read_config(name_or_path, revision)
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(name_or_path, revision=revision)
     if tokenizer is not None:
         model.tokenizer = load_clip_tokenizer(tokenizer)
-    return model, DenseCLIPImageProcessor.from_pretrained(name_or_path)
+    return model, DenseCLIPImageProcessor.from_pretrained(name_or_path, revision=revision)

@@ -1,0 +1,99 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+r"""
+The console command `denseclip`.
+
+A sub-command is a module beside this one, with `add_arguments(parser)` and `run(args)`, which returns the exit status.
+Only the one that is named is imported: all of them need PyTorch, and `--help` does not.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+
+SUB_COMMANDS = {
+    "predict": "segment photographs and videos, or show where they match any words",
+    "info": "say what a model is: architecture, classes, parameters, cost, licence",
+    "explain": "show why a model sees what it sees: score maps, and class names that it confuses",
+    "web": "try a model on a web page of your own machine",
+}
+EPILOG = """examples:
+  denseclip info user/model
+  denseclip predict photos --model user/model --out results
+  denseclip predict street.jpg --model user/model --out results \\
+      --text "a bus stop" "a bicycle"
+  denseclip web --model user/model
+
+A model is a folder that `save_pretrained` wrote, or the id of a repository on
+the Hub. `denseclip COMMAND --help` says what a command takes.
+
+exit status: 0, all is done; 1, files were left out; 2, an error ended it;
+130, Ctrl-C did.
+"""
+
+
+def build_parser(named: str | None) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the sub-command that is named."""
+    parser = argparse.ArgumentParser(
+        prog="denseclip",
+        description="Semantic segmentation with DenseCLIP: every pixel of a photograph gets a class that words name.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version, and end")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, summary in SUB_COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == named:
+            module = importlib.import_module(f"modeling_denseclip.tools.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command; returns the exit status.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): the words behind `denseclip`, by default those of the command line.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        parser = build_parser(argv[0] if argv else None)
+        args = parser.parse_args(argv)
+        if args.version:
+            print(f"denseclip {importlib.metadata.version('modeling-denseclip')}")
+            return 0
+        if not argv:
+            parser.print_help()
+            return 2
+        return args.run(args)
+    except (ImportError, OSError, ValueError) as error:  # the first names an extra that is not installed
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

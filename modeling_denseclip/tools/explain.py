@@ -1,0 +1,310 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+r"""`denseclip explain`: why a model sees what it sees, by pixel and by class, and class names that are alike."""
+
+import argparse
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+
+from ..class_names_denseclip import normalize_class_name
+from .explanation import (
+    ClassExplanation,
+    ImageExplanation,
+    PixelExplanation,
+    class_similarity,
+    draw_class,
+    draw_pixel,
+    draw_similarity,
+    explain_image,
+    load_text_reader,
+    similar_names,
+    similarity_threshold,
+)
+from .files import read_photograph, save_whole
+from .loading import choose_device, load_model
+
+
+# How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.
+LARGEST_CLASSES = 3
+LISTED_PAIRS = 5
+NUMBERS = "explanation.json"
+
+EPILOG = f"""what is written, below --out:
+  PHOTO-pixel-X-Y.png      what speaks for each class at a pixel: probabilities, scores, and score maps
+  PHOTO-class-ID-NAME.png  where a class is seen, and what it is confused with
+  class-names.png          with --names: cosines of class names, as a matrix
+  {NUMBERS}         with --json: the numbers
+
+A score is the cosine of a cell of the picture and a class name. Before prompting, the name is as it comes from the
+text tower; after prompting, the picture has changed it, and that is what the decode head is given. The probability is
+the decode head's, and decides. The photograph is looked at as a whole, without sliding windows.
+
+Names are hard to tell apart if at no pixel their scores can differ by more than half of what those of the median pair
+of these names can; --threshold sets a cosine instead.
+
+examples:
+  denseclip explain street.jpg --model user/model --out why
+  denseclip explain street.jpg --model user/model --out why --pixel 320 200 --class road sidewalk
+  denseclip explain --model user/model --out why --names
+  denseclip explain --model openai/clip-vit-base-patch16 --out why --names sofa couch armchair lamp
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    parser.add_argument("photo", metavar="PHOTO", nargs="?", help="a photograph")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a DenseCLIP with language: a folder, or the id of a repository on the Hub. For --names NAME ... also a"
+        " CLIP",
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures; made if it is missing")
+    parser.add_argument(
+        "--pixel",
+        metavar=("X", "Y"),
+        nargs=2,
+        type=int,
+        action="append",
+        default=[],
+        help="explain a pixel, counted from 0 at the upper left corner of the upright photograph; may be repeated",
+    )
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help=f"explain classes. With neither --pixel nor --class, the {LARGEST_CLASSES} largest in the photograph",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="NAME",
+        nargs="*",
+        help="compare class names as the text tower reads them: these, or the model's own",
+    )
+    parser.add_argument(
+        "--threshold", metavar="COSINE", type=float, help="with --names: report pairs from this cosine on"
+    )
+    parser.add_argument("--json", action="store_true", help=f"write the numbers to {NUMBERS} too")
+    parser.add_argument("--tokenizer", metavar="DIR_OR_ID", help="CLIP's tokenizer, if it is not beside the model")
+    parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Explain, print and draw; returns the exit status, 0.
+
+    Raises:
+        ValueError: for a model, pixels, classes or names that do not serve; nothing is written then.
+        OSError: for files that are not there or no image.
+    """
+    if args.photo is None and (args.pixel or args.classes):
+        raise ValueError("--pixel and --class explain a photograph: name a PHOTO.")
+    if args.photo is None and args.names is None:
+        raise ValueError("There is nothing to explain: name a PHOTO, or compare class names by --names.")
+    if args.threshold is not None and not (args.names is not None and -1 <= args.threshold <= 1):
+        raise ValueError(f"--threshold is a cosine in [-1, 1] and goes with --names; got {args.threshold}.")
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out must be a folder.")
+
+    report = _Report()
+    if args.photo is not None:
+        _explain_photograph(args, report)
+    if args.names is not None:
+        _compare_names(args, report)
+    print("\n\n".join(report.sections))
+    for name, picture in report.pictures.items():
+        save_whole(out / name, picture.save)
+    written = list(report.pictures)
+    if args.json:
+        text = json.dumps(report.numbers, indent=2, ensure_ascii=False) + "\n"
+        save_whole(out / NUMBERS, lambda path: path.write_text(text, encoding="utf-8"))
+        written.append(NUMBERS)
+    print(f"\nWritten to {out}: {', '.join(written)}")
+    return 0
+
+
+@dataclass
+class _Report:
+    """What is printed, drawn, and written as JSON: all of it is there before anything is written."""
+
+    sections: list[str] = field(default_factory=list)
+    pictures: dict[str, PIL.Image.Image] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+# -------------------------------------------------------------------------------------------------------- photographs
+
+
+def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
+    photo = Path(args.photo)
+    photograph = read_photograph(photo)
+    device = choose_device(args.device)
+    model, image_processor = load_model(args.model, tokenizer=args.tokenizer)
+    indices = [find_class(name, model.config.class_names) for name in args.classes]
+    model.to(device).eval()
+    # Not padded, even if the processor pads batches: the maps have to lie on the photograph.
+    pixel_values = image_processor(photograph, do_pad=False, return_tensors="pt").pixel_values
+    explanation = explain_image(model, pixel_values.to(device, model.dtype), photograph.size[::-1])
+    pixels = [explanation.explain_pixel(row, column) for column, row in args.pixel]
+    if not pixels and not indices:
+        indices = _largest_classes(explanation)
+
+    palette = model.config.palette
+    report.numbers.update(photo=photo.name, pixels=[], classes=[])
+    for pixel in pixels:
+        report.sections.append(format_pixel(pixel))
+        report.numbers["pixels"].append(_pixel_numbers(pixel))
+        picture = draw_pixel(photograph, explanation, pixel, palette)
+        report.pictures[f"{photo.stem}-pixel-{pixel.column}-{pixel.row}.png"] = picture
+    for index in indices:
+        a_class = explanation.explain_class(index)
+        report.sections.append(format_class(a_class))
+        report.numbers["classes"].append(_class_numbers(a_class))
+        name = re.sub(r"\W+", "_", a_class.class_names[index])
+        report.pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(
+            photograph, explanation, a_class, palette
+        )
+    if model.config.prompting_mode == "language":
+        report.sections.append("This model's names are not prompted by the picture: before and after are the same.")
+
+
+def find_class(name: str, class_names: Sequence[str]) -> int:
+    """
+    The id of a class, whatever its case, and with `_` for a space.
+
+    Raises:
+        ValueError: for an unknown name; suggests those that are spelt alike.
+    """
+    known = {normalize_class_name(class_name).lower(): index for index, class_name in enumerate(class_names)}
+    wanted = normalize_class_name(name).lower()
+    if wanted in known:
+        return known[wanted]
+    alike = [class_names[known[match]] for match in difflib.get_close_matches(wanted, known)]
+    advice = f"Did you mean {' or '.join(map(repr, alike))}?" if alike else f"It has: {', '.join(class_names)}."
+    raise ValueError(f"The model has no class {name!r}. {advice}")
+
+
+def _largest_classes(explanation: ImageExplanation) -> list[int]:
+    ids, counts = explanation.logits.argmax(dim=0).unique(return_counts=True)
+    return ids[counts.argsort(descending=True)[:LARGEST_CLASSES]].tolist()
+
+
+def format_pixel(pixel: PixelExplanation, top_k: int = 5) -> str:
+    """A table of the classes that are among the best by probability or by score, the most probable first."""
+    columns = (pixel.probabilities, pixel.score_before, pixel.score_after)
+    shown = {index for values in columns for index in values.argsort(descending=True)[:top_k].tolist()}
+    order = sorted(shown, key=lambda index: -pixel.probabilities[index].item())
+    width = max(len("class"), *(len(pixel.class_names[index]) for index in order))
+    lines = [
+        f"pixel x {pixel.column}, y {pixel.row}: {pixel.class_names[order[0]]}",
+        f"{'class':<{width}}  probability  score before  score after",
+    ]
+    for index in order:
+        probability = 100 * pixel.probabilities[index]
+        before, after = pixel.score_before[index], pixel.score_after[index]
+        lines.append(f"{pixel.class_names[index]:<{width}}  {probability:9.1f} %  {before:12.3f}  {after:11.3f}")
+    return "\n".join(lines)
+
+
+def format_class(a_class: ClassExplanation, top_k: int = 5) -> str:
+    """What is predicted as a class, and a table of the classes that are probable there too."""
+    names, index = a_class.class_names, a_class.index
+    row, column = a_class.best_pixel
+    best = f"most probable at x {column}, y {row}: {100 * a_class.probability_map.max():.1f} %"
+    lines = [f"class {names[index]}: {100 * a_class.share:.1f} % of the picture, {best}"]
+    for when, scores in (("before", a_class.score_before), ("after", a_class.score_after)):
+        lines.append(f"score {when} prompting: {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}")
+    if not a_class.share:
+        return "\n".join([*lines, f"It is predicted nowhere. See what is in its place: --pixel {column} {row}"])
+    others = [other for other in a_class.probabilities.argsort(descending=True).tolist() if other != index][:top_k]
+    width = max(len(names[other]) for other in [index, *others])
+    lines.append("mean probability where it is predicted:")
+    for other in [index, *others]:
+        lines.append(f"  {names[other]:<{width}}  {100 * a_class.probabilities[other]:5.1f} %")
+    return "\n".join(lines)
+
+
+def _named(values: torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    return dict(zip(class_names, values.tolist(), strict=True))
+
+
+def _pixel_numbers(pixel: PixelExplanation) -> dict[str, Any]:
+    return {
+        "x": pixel.column,
+        "y": pixel.row,
+        "class": pixel.class_names[pixel.probabilities.argmax()],
+        "probability": _named(pixel.probabilities, pixel.class_names),
+        "score_before": _named(pixel.score_before, pixel.class_names),
+        "score_after": _named(pixel.score_after, pixel.class_names),
+    }
+
+
+def _class_numbers(a_class: ClassExplanation) -> dict[str, Any]:
+    return {
+        "class": a_class.class_names[a_class.index],
+        "share": a_class.share,
+        "mean_probability": _named(a_class.probabilities, a_class.class_names) if a_class.share else None,
+        "greatest_probability": a_class.probability_map.max().item(),
+        "most_probable_at": {"x": a_class.best_pixel[1], "y": a_class.best_pixel[0]},
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- names
+
+
+def _compare_names(args: argparse.Namespace, report: _Report) -> None:
+    if len(args.names) == 1:
+        raise ValueError(f"--names compares two names or more; got {args.names[0]!r} alone.")
+    model = load_text_reader(args.model, args.names or None, args.tokenizer)
+    names = args.names or model.config.class_names
+    if len(names) < 2:
+        raise ValueError(f"{args.model} has one class alone, {names[0]!r}: give --names NAME ... to compare.")
+    similarity = class_similarity(model.to(choose_device(args.device)), args.names or None)
+    threshold = similarity_threshold(similarity) if args.threshold is None else args.threshold
+    report.sections.append(format_names(similarity, names, threshold))
+    pairs = similar_names(similarity, names)
+    report.numbers["names"] = {
+        "threshold": threshold,
+        "confusable": [{"names": pair[:2], "cosine": pair[2]} for pair in pairs if pair[2] >= threshold],
+        "class_names": list(names),
+        "cosines": similarity.tolist(),
+    }
+    report.pictures["class-names.png"] = draw_similarity(similarity, names)
+
+
+def format_names(similarity: torch.Tensor, class_names: Sequence[str], threshold: float) -> str:
+    """Pairs of names that are hard to tell apart, and some that come next."""
+    pairs = similar_names(similarity, class_names)
+    confusable = [pair for pair in pairs if pair[2] >= threshold]
+    lines = [
+        f"{len(confusable)} of {len(pairs)} pairs of names are hard to tell apart: cosine {threshold:.3f} or more",
+        *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in confusable),
+    ]
+    if following := pairs[len(confusable) : len(confusable) + LISTED_PAIRS]:
+        lines += [
+            "the next:" if confusable else "the most alike:",
+            *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in following),
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,325 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+r"""`denseclip info`: what a checkpoint is, without its weights being read or downloaded."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata, metadata_load
+from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
+
+from ..class_names_denseclip import find_file
+from ..configuration_denseclip import DenseCLIPConfig
+from ..image_processing_denseclip import DenseCLIPImageProcessor
+from .complexity import measure
+from .loading import read_config
+
+
+SHOWN_CLASSES = 10
+SQUARE = (512, 512)
+ENCODERS = {"denseclip_resnet": "CLIP's ResNet", "clip_vision_model": "CLIP's Vision Transformer"}
+# Fields of image encoders that tell how large they are -> in words.
+ENCODER_FIELDS = {
+    "depths": "blocks per stage",
+    "num_hidden_layers": "layers",
+    "embedding_size": "width of the stem",
+    "embed_dim": "width",
+    "hidden_size": "width",
+    "hidden_sizes": "widths",
+    "patch_size": "patch size",
+}
+PROMPTING_MODES = {
+    "language": "none: what the text tower makes of the names is the same for every image",
+    "pre_model": "pre-model: contexts are made from the image, so the text tower runs for each one",
+    "post_model": "post-model: the image refines what the text tower makes of the names",
+}
+DECODE_HEADS = {"semantic_fpn": "Semantic FPN", "upernet": "UperNet"}
+NORMALIZATIONS = {
+    (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)): "CLIP's",
+    (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)): "ImageNet's",
+}
+NUMBER_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+EPILOG = """Neither weights nor code of the checkpoint are read: of a repository on the Hub,
+only the configuration, the card and the heads of the weights' files are
+downloaded. Multiply-adds are counted while the architecture runs without
+numbers, as in the paper: a multiply-add is 1.
+
+examples:
+  denseclip info outputs/mine
+  denseclip info user/model --size 1024 1024 --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    parser.add_argument("model", metavar="MODEL", help="a DenseCLIP: a folder, or the id of a repository on the Hub")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a model on the Hub")
+    parser.add_argument(
+        "--size",
+        metavar=("H", "W"),
+        type=int,
+        nargs=2,
+        help="height and width in pixels of the image whose multiply-adds are counted (default: a square of the short"
+        " side that images are prepared with)",
+    )
+    parser.add_argument("--all", action="store_true", help="name all classes, not the first ones alone")
+    parser.add_argument("--json", action="store_true", help="print it as JSON, for programs, with all classes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Raises:
+        ValueError: for what is no DenseCLIP, or an image that is too small for it.
+        OSError: for a repository that cannot be reached.
+    """
+    facts = collect(args.model, args.revision, args.size and tuple(args.size))
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else format_facts(facts, args.all))
+    return 0
+
+
+def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """
+    What is known of a checkpoint, as plain values.
+
+    Args:
+        name_or_path (`str`): a folder, or the id of a repository on the Hub.
+        revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a repository.
+        size (`tuple[int, int]`, *optional*): height and width of the image whose multiply-adds are counted. Defaults
+            to a square of the short side that images are prepared with.
+
+    Raises:
+        ValueError: for what is no DenseCLIP, or an image that is too small for it.
+        OSError: for a repository that cannot be reached.
+    """
+    config = read_config(name_or_path, revision)
+    has_processor = find_file(name_or_path, "preprocessor_config.json", revision=revision) is not None
+    image_processor = DenseCLIPImageProcessor()
+    if has_processor:
+        image_processor = DenseCLIPImageProcessor.from_pretrained(name_or_path, revision=revision)
+    if size is None:
+        size = image_processor.get_resized_size(*SQUARE) if image_processor.do_resize else SQUARE
+    weights, card = read_weights(name_or_path, revision), read_card(name_or_path, revision)
+    complexity = measure(config, size)
+    slides = config.inference_mode == "slide"
+    return {
+        "model": name_or_path,
+        "is_trained": not config.untrained_contexts,
+        "image_encoder": collect_encoder(config),
+        "language": collect_language(config),
+        "decode_head": {"type": config.decode_head_type, "hidden_size": config.decode_head_hidden_size},
+        "classes": [config.id2label[index] for index in range(config.num_labels)],
+        "parameters": {
+            "total": complexity.parameters + complexity.text_parameters,
+            "image": complexity.parameters,
+            "text": complexity.text_parameters,
+        },
+        "multiply_adds": {
+            "height": size[0],
+            "width": size[1],
+            "image": complexity.flops,
+            "text": complexity.flops_with_text - complexity.flops,
+            "text_runs_per_image": complexity.encodes_text_per_image,
+        },
+        "images": collect_images(image_processor) if has_processor else None,
+        "window": {"size": config.window_size, "stride": config.window_stride} if slides else None,
+        "weights": weights,
+        **card,
+    }
+
+
+def collect_encoder(config: DenseCLIPConfig) -> dict[str, Any]:
+    vision_config = config.vision_config
+    name = ENCODERS.get(vision_config.model_type, type(vision_config).__name__.removesuffix("Config"))
+    fields = vision_config.to_dict()
+    sizes = {field: fields[field] for field in ENCODER_FIELDS if field in fields}
+    return {"name": name, "model_type": vision_config.model_type, **sizes}
+
+
+def collect_language(config: DenseCLIPConfig) -> dict[str, Any] | None:
+    if not config.use_language:
+        return None
+    return {
+        "num_hidden_layers": config.text_config.num_hidden_layers,
+        "hidden_size": config.text_config.hidden_size,
+        "num_context_tokens": config.num_context_tokens,
+        "prompting_mode": config.prompting_mode,
+    }
+
+
+def collect_images(image_processor: DenseCLIPImageProcessor) -> dict[str, Any]:
+    return {
+        "size": dict(image_processor.size) if image_processor.do_resize else None,
+        "mean": list(image_processor.image_mean),
+        "std": list(image_processor.image_std),
+        "pads": image_processor.do_pad,
+    }
+
+
+def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
+    """
+    Bytes of the weights, and how many numbers there are of each type; `None` where no safetensors are found.
+
+    Raises:
+        ValueError: for files that are no safetensors.
+    """
+    # A repository that is in the cache is a folder too.
+    folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
+    try:
+        try:
+            metadata = get_local_safetensors_metadata(folder)
+        except NotASafetensorsRepoError:
+            if Path(name_or_path).is_dir():
+                return None
+            metadata = get_safetensors_metadata(name_or_path, revision=revision)
+    except NotASafetensorsRepoError:
+        return None
+    except SafetensorsParsingError as error:
+        raise ValueError(f"The weights of {name_or_path} are broken: {error}") from error
+    tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
+    types = Counter()
+    for tensor in tensors:
+        types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
+    return {
+        "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
+        "numbers": dict(types.most_common()),
+    }
+
+
+def read_card(name_or_path: str, revision: str) -> dict[str, Any]:
+    """
+    Licence and base model, as the head of the card states them.
+
+    Raises:
+        ValueError: for a head that is not valid YAML.
+    """
+    path = find_file(name_or_path, "README.md", revision=revision)
+    try:
+        head = (path and metadata_load(path)) or {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"The head of the card, README.md of {name_or_path}, is no valid YAML: {error}") from error
+    return {
+        "license": head.get("license"),
+        "license_name": head.get("license_name"),
+        "base_model": head.get("base_model"),
+    }
+
+
+def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
+    """
+    What [`collect`] gives, for people.
+
+    Args:
+        facts (`dict[str, Any]`): from [`collect`].
+        shows_all (`bool`, *optional*, defaults to `False`): whether all classes are named.
+    """
+    names, language, card_license = facts["classes"], facts["language"], facts["license"]
+    shown = names if shows_all else names[:SHOWN_CLASSES]
+    more = f", and {len(names) - len(shown)} more (--all)" if len(shown) < len(names) else ""
+    encoder, head = facts["image_encoder"], facts["decode_head"]
+    sizes = [f"{words} {format_list(encoder[field])}" for field, words in ENCODER_FIELDS.items() if field in encoder]
+    if facts["license_name"]:
+        card_license = f"{card_license}: {facts['license_name']}"
+    lines = [
+        ("Model", facts["model"] + ("" if facts["is_trained"] else ", made of CLIP and not trained on masks yet")),
+        ("Image encoder", ", ".join([encoder["name"], *sizes])),
+    ]
+    if language is None:
+        lines.append(("Language", "none: the names of the classes are names alone"))
+    else:
+        lines += [
+            (
+                "Language",
+                f"CLIP's text tower, layers {language['num_hidden_layers']}, width {language['hidden_size']}; in each"
+                f" prompt {language['num_context_tokens']} learned contexts",
+            ),
+            ("Prompting", PROMPTING_MODES[language["prompting_mode"]]),
+        ]
+    lines += [
+        ("Decode head", f"{DECODE_HEADS[head['type']]}, width {head['hidden_size']}"),
+        ("Classes", f"{len(names)}: {', '.join(shown)}{more}"),
+        ("Parameters", format_parameters(facts["parameters"])),
+        ("Multiply-adds", format_multiply_adds(facts["multiply_adds"])),
+        ("Images", format_images(facts["images"])),
+        ("Seen", format_window(facts["window"])),
+        ("Weights", format_weights(facts["weights"])),
+        ("Licence", card_license or "none is stated"),
+        ("Base model", format_list(facts["base_model"] or "none is stated")),
+    ]
+    return "\n".join(f"{name:<15}{line}" for name, line in lines)
+
+
+def format_parameters(parameters: dict[str, int]) -> str:
+    total = format_count(parameters["total"])
+    if not parameters["text"]:
+        return total
+    image, text = format_count(parameters["image"]), format_count(parameters["text"])
+    return f"{total}: {image} on the way of an image, and {text} of the text tower"
+
+
+def format_multiply_adds(counts: dict[str, Any]) -> str:
+    image = f"{format_count(counts['image'])} for an image of {counts['height']} x {counts['width']} pixels"
+    if counts["text_runs_per_image"]:
+        return f"{image}, with those of the text tower"
+    return f"{image}, and {format_count(counts['text'])} once for the names" if counts["text"] else image
+
+
+def format_count(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.2f} million"
+
+
+def format_images(images: dict[str, Any] | None) -> str:
+    if images is None:
+        return "unknown: there is no preprocessor_config.json"
+    size = images["size"]
+    mean, std = tuple(images["mean"]), tuple(images["std"])
+    statistics = NORMALIZATIONS.get((mean, std))
+    if size is None:
+        resized = "in their own size"
+    elif "height" in size:
+        resized = f"{size['height']} x {size['width']} pixels (height x width)"
+    else:
+        limit = f", the long one at most {size['longest_edge']}" if "longest_edge" in size else ""
+        resized = f"the short side {size['shortest_edge']} pixels{limit}"
+    normalized = f"{statistics} mean and deviation" if statistics else f"mean {mean}, deviation {std}"
+    return f"{resized}; {normalized}{'; padded' if images['pads'] else ''}"
+
+
+def format_window(window: dict[str, Any] | None) -> str:
+    if window is None:
+        return "as a whole"
+    (height, width), (down, right) = window["size"], window["stride"]
+    return f"by windows of {height} x {width} pixels, in steps of {down} and {right} (height and width)"
+
+
+def format_weights(weights: dict[str, Any] | None) -> str:
+    if weights is None:
+        return "no safetensors are there"
+    total = sum(weights["numbers"].values())
+    # Batch norms count their batches: a few integers say nothing of the weights' type.
+    types = [name for name, count in weights["numbers"].items() if count > total / 100]
+    return f"{weights['bytes'] / 1e6:.1f} MB, {' and '.join(types)}"
+
+
+def format_list(values: Any) -> str:
+    return ", ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)

@@ -1,0 +1,501 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`denseclip predict`, against the pipeline and plain computations."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.tools import predict
+from modeling_denseclip.tools.command import main
+from modeling_denseclip.tools.predict import (
+    OVERLAY_SIDE,
+    ClassPredictor,
+    batched,
+    choose_targets,
+    draw_mask,
+    find_inputs,
+    parse_window,
+    shrink,
+)
+from modeling_denseclip.tools.text_scores import draw_scores
+from modeling_denseclip.tools.visualization import OPACITY, color_blind_palette, generate_palette
+from tests.test_pipeline import SIZE, as_map, load_pipeline, save_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer
+
+
+ORIENTATION = 0x0112
+# File -> width and height. The first three are one batch, though the third lies in another folder.
+PHOTOGRAPHS = {
+    "a.png": (120, 90),
+    "b.png": (120, 90),
+    "inner/a.png": (120, 90),
+    "inner/c.png": (64, 64),
+    "inner/deep/d.png": (133, 71),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A model in whose photographs each class is found."""
+    folder = tmp_path_factory.mktemp("model")
+    save_model("resnet", folder)
+    make_tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(saved) -> DenseCLIPForSemanticSegmentation:
+    return DenseCLIPForSemanticSegmentation.from_pretrained(saved)
+
+
+@pytest.fixture(scope="module")
+def image_processor(saved) -> DenseCLIPImageProcessor:
+    return DenseCLIPImageProcessor.from_pretrained(saved)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Path:
+    """The working folder, with `photos`."""
+    monkeypatch.chdir(tmp_path)
+    for seed, (name, size) in enumerate(PHOTOGRAPHS.items()):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(*size, seed).save(path)
+    return tmp_path
+
+
+def run(saved: Path, *words, status: int = 0) -> dict:
+    """`denseclip predict`, with its results in "out" -> what it wrote for programs."""
+    assert main(["predict", *map(str, words), "--model", str(saved), "--out", "out"]) == status
+    return json.loads(Path("out/predictions.json").read_text())
+
+
+def read_mask(name: str) -> np.ndarray:
+    return np.asarray(Image.open(Path("out") / name))
+
+
+def tree(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def probabilities_by_hand(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].softmax(dim=0)
+
+
+def assert_scores_are_means(classes: list[dict], mask: np.ndarray, probabilities: torch.Tensor):
+    """Areas counted in the mask, and scores as means over it."""
+    assert [entry["id"] for entry in classes] == sorted(np.unique(mask), key=lambda i: -np.count_nonzero(mask == i))
+    for entry in classes:
+        own = mask == entry["id"]
+        assert entry["label"] == TINY_CLASS_NAMES[entry["id"]]
+        assert entry["pixels"] == np.count_nonzero(own)
+        assert entry["area"] == pytest.approx(own.mean(), abs=1e-6)
+        assert entry["score"] == pytest.approx(probabilities[entry["id"]].numpy()[own].mean(), abs=1e-3)
+
+
+# --- Classes ---------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_those_of_the_pipeline(saved, work):
+    """A folder with folders in it, photographs of several sizes and one that the camera has turned."""
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    draw_picture(100, 80, seed=9).save("photos/turned.jpg", exif=turned, quality=95)
+    report = run(saved, "photos", "--batch_size", 3)
+
+    segmenter = load_pipeline(saved)
+    assert (report["classes"], report["left_out"], report["videos"]) == (list(TINY_CLASS_NAMES), [], [])
+    assert report["model"] == str(saved) and report["window"] is None and report["tta"] is False
+    assert {entry["file"] for entry in report["images"]} == {f"photos/{name}" for name in [*PHOTOGRAPHS, "turned.jpg"]}
+    palette, seen = np.array(generate_palette(5)), set()
+    for entry in report["images"]:
+        name = Path(entry["file"]).relative_to("photos").with_suffix("").as_posix()
+        assert (entry["overlay"], entry["mask"]) == (f"{name}-overlay.jpg", f"{name}-mask.png")
+        segments = segmenter(entry["file"])
+        mask, picture = read_mask(entry["mask"]), Image.open(Path("out") / entry["mask"])
+        assert mask.shape == (entry["height"], entry["width"]) and picture.mode == "P"
+        expected = as_map(segments, (entry["width"], entry["height"]))
+        assert (mask != expected).mean() < 1e-3  # fused, and in batches: other sums
+        assert np.array_equal(np.asarray(picture.convert("RGB")), palette[mask])
+        scores = {segment["label"]: segment["score"] for segment in segments}
+        for found in entry["classes"]:
+            assert found["pixels"] == np.count_nonzero(mask == found["id"])
+            assert found["score"] == pytest.approx(scores[found["label"]], abs=1e-3)
+        assert sum(found["area"] for found in entry["classes"]) == pytest.approx(1, abs=1e-5)
+        areas = [found["area"] for found in entry["classes"]]
+        assert areas == sorted(areas, reverse=True)
+        seen.update(found["label"] for found in entry["classes"])
+        Image.open(Path("out") / entry["overlay"]).load()
+    assert seen == set(TINY_CLASS_NAMES)
+    assert Image.open("out/turned-mask.png").size == (80, 100)
+    written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
+    assert written == {"predictions.json"} | {
+        entry[kind] for entry in report["images"] for kind in ("overlay", "mask")
+    }
+
+
+def test_the_overlay_has_the_colours_of_the_mask(saved, work):
+    report = run(saved, "photos/a.png", "--palette", "colorblind")
+    mask = read_mask("a-mask.png")
+    overlay = np.asarray(Image.open("out/a-overlay.jpg"), dtype=float)
+    factor = 6  # a photograph of 120 pixels beside a legend is enlarged to 640 or more
+    photograph = np.asarray(draw_picture(120, 90, 0), dtype=float)
+    grey = 0.5 * photograph + 0.5 * photograph.mean(axis=-1, keepdims=True)
+    palette = np.array(color_blind_palette(5), dtype=float)
+    expected = (1 - OPACITY) * grey + OPACITY * palette[mask]
+    # Far from any edge.
+    flat = (mask[2:-2, 2:-2] == mask[:-4, 2:-2]) & (mask[2:-2, 2:-2] == mask[4:, 2:-2])
+    flat &= (photograph[2:-2, 2:-2] == photograph[:-4, 2:-2]).all(-1) & (
+        photograph[2:-2, 2:-2] == photograph[4:, 2:-2]
+    ).all(-1)
+    centres = overlay[factor // 2 : 90 * factor : factor, factor // 2 : 120 * factor : factor]
+    difference = np.abs(centres - expected)[2:-2, 2:-2][flat].mean(axis=-1)
+    assert flat.sum() > 1000 and np.quantile(difference, 0.8) < 8
+    assert np.array_equal(np.asarray(Image.open("out/a-mask.png").convert("RGB")), palette[mask])
+    assert report["images"][0]["overlay"] == "a-overlay.jpg"
+
+
+@pytest.mark.parametrize("words, window", [("64,43", (64, 43)), ("64", (64, 42)), ("slide", (80, 40))])
+def test_windows(saved, model, image_processor, work, words, window, tmp_path):
+    """Those of the command line, and with "slide" those of the config."""
+    folder = shutil.copytree(saved, tmp_path / "with windows")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "window_size": [80, 80], "window_stride": [40, 40]}))
+    report = run(folder, "photos/inner/deep/d.png", "--window", words)
+    photograph = Image.open("photos/inner/deep/d.png")
+    pixel_values = image_processor(photograph, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        logits = model(pixel_values, inference_mode="slide", window_size=window[0], window_stride=window[1]).logits
+        whole = model(pixel_values).logits
+    mask = read_mask("d-mask.png")
+    probabilities = probabilities_by_hand(logits, (71, 133))
+    assert (mask != probabilities.argmax(dim=0).numpy()).mean() < 1e-3
+    assert (mask != probabilities_by_hand(whole, (71, 133)).argmax(dim=0).numpy()).any()
+    assert_scores_are_means(report["images"][0]["classes"], mask, probabilities)
+    assert report["window"] == {"size": [window[0]] * 2, "stride": [window[1]] * 2}
+
+
+@pytest.mark.parametrize(
+    "word, message", [("wide", "SIZE"), ("16", "32 or more"), ("64,65", "STRIDE"), ("64,8,8", "STRIDE")]
+)
+def test_windows_that_are_none(work, saved, capsys, word, message):
+    with pytest.raises(SystemExit) as end:
+        run(saved, "photos", "--window", word)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_stride_of_two_thirds_is_that_of_the_paper():
+    assert [parse_window(word)["window_stride"] for word in ("512", "640")] == [341, 426]
+
+
+def test_tta_is_a_mean_over_sizes_and_mirrors(saved, model, image_processor, work):
+    """A photograph no larger than what the model sees: all at its own size, as an evaluation does it."""
+    report = run(saved, "photos/inner/c.png", "--tta")
+    photograph, size = Image.open("photos/inner/c.png"), (64, 64)
+    total = 0
+    for scale in (0.5, 0.75, 1, 1.25, 1.5, 1.75):
+        scaled = {side: int(length * scale) for side, length in SIZE.items()}
+        pixels = image_processor(photograph, size=scaled, return_tensors="pt").pixel_values
+        for mirrored in (False, True):
+            with torch.no_grad():
+                logits = model(pixels.flip(-1) if mirrored else pixels).logits
+            logits = F.interpolate(logits, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+            probabilities = probabilities_by_hand(logits, size)
+            total = total + (probabilities.flip(-1) if mirrored else probabilities)
+    mask = read_mask("c-mask.png")
+    assert (mask != (total / 12).argmax(dim=0).numpy()).mean() < 1e-3
+    assert_scores_are_means(report["images"][0]["classes"], mask, total / 12)
+    assert report["tta"] is True
+
+
+def test_tta_of_a_large_photograph_takes_the_memory_of_a_small_one(model, image_processor, monkeypatch):
+    photograph = draw_picture(360, 288, seed=3)
+    small = photograph.resize((120, 96), Image.Resampling.BILINEAR)
+    predictor = ClassPredictor(model, image_processor, generate_palette(5), use_tta=True)
+    sizes, average = [], predict.average_probabilities
+
+    def note_size(model, copies, target_size):
+        sizes.append(target_size)
+        return average(model, copies, target_size)
+
+    monkeypatch.setattr(predict, "average_probabilities", note_size)
+    (class_ids, _), (of_small, _) = predictor([photograph])[0], predictor([small])[0]
+    assert sizes == [(96, 120), (96, 120)] and class_ids.shape == (288, 360)
+    # The same, but for edges and for what shrinking has smoothed.
+    assert (class_ids[1::3, 1::3] == of_small).mean() > 0.8
+
+
+def test_an_image_processor_that_pads_does_not_here(saved, work, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "padding")
+    DenseCLIPImageProcessor(size=SIZE, do_pad=True, pad_size={"height": 160, "width": 160}).save_pretrained(folder)
+    run(saved, "photos/a.png")
+    plain = read_mask("a-mask.png")
+    run(folder, "photos/a.png")
+    assert np.array_equal(read_mask("a-mask.png"), plain)
+
+
+def test_half_precision_and_no_training(saved, model, work, tmp_path, capsys):
+    """A checkpoint of 16 bits is run in them; of one that nobody has trained it is said."""
+    run(saved, "photos/a.png")
+    assert "warning" not in capsys.readouterr().err
+    mask = read_mask("a-mask.png")
+    folder = shutil.copytree(saved, tmp_path / "half")
+    half = DenseCLIPForSemanticSegmentation.from_pretrained(saved, dtype=torch.bfloat16)
+    half.remember_untrained_contexts()
+    half.save_pretrained(folder)
+    run(folder, "photos/a.png")
+    assert 0 < (read_mask("a-mask.png") != mask).mean() < 0.1
+    assert "is not trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("num_labels", [256, 257])
+def test_masks_hold_every_id(tmp_path, num_labels):
+    class_ids = np.arange(num_labels * 4).reshape(4, -1) % num_labels
+    palette = generate_palette(num_labels)
+    draw_mask(class_ids, palette).save(tmp_path / "mask.png")
+    read = Image.open(tmp_path / "mask.png")
+    assert np.array_equal(np.asarray(read), class_ids)
+    assert read.mode == ("P" if num_labels == 256 else "I;16")
+
+
+def test_large_photographs_are_shrunk_under_the_overlay():
+    class_ids = np.zeros((1000, 3200), dtype=np.int64)
+    class_ids[:, 1600:] = 300
+    photograph, ids = shrink(Image.new("RGB", (3200, 1000)), class_ids)
+    assert photograph.size == (OVERLAY_SIDE, 500) and ids.shape == (500, OVERLAY_SIDE)
+    assert (ids[:, :800] == 0).all() and (ids[:, 800:] == 300).all()
+    assert shrink(photograph, ids)[0] is photograph
+
+
+def test_batches_are_of_one_kind_and_keep_the_order():
+    items = ["a1", "a2", "a3", "b1", "a4", "a5"]
+    assert list(batched(items, 2, key=lambda item: item[0])) == [["a1", "a2"], ["a3"], ["b1"], ["a4", "a5"]]
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_which_files_words_stand_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        *("photos/a.jpg", "photos/notes.txt", "photos/.hidden/b.jpg", "photos/.c.jpg", "photos/in/D.PNG"),
+        *("photos/in/e.MP4", "photos/out/a-overlay.jpg", "other/f.webp", "other/g.unknown", "odd[1].jpg"),
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    output = Path("photos/out")
+
+    def found(*words):
+        return {file.as_posix(): name.as_posix() for file, name in find_inputs(words, output).items()}
+
+    photos = {"photos/a.jpg": "a", "photos/in/D.PNG": "in/D", "photos/in/e.MP4": "in/e"}
+    assert found("photos") == photos and list(found("photos")) == list(photos)
+    assert found("photos", "photos/a.jpg", "./photos/in") == photos
+    assert found("photos/**/*.*") == photos
+    assert found("photos/in/*") == {"photos/in/D.PNG": "D", "photos/in/e.MP4": "e"}
+    assert found("*/?.jpg", "other/g.unknown") == {"photos/a.jpg": "photos/a", "other/g.unknown": "g"}
+    assert found("odd[1].jpg") == {"odd[1].jpg": "odd[1]"}
+    # Above all photographs, results are in nobody's way.
+    assert "photos/out/a-overlay.jpg" in {file.as_posix() for file in find_inputs(["photos"], Path())}
+    targets = choose_targets({Path("x/a.b.jpg"): Path("a.b"), Path("x/a.b.mp4"): Path("a.b")}, output, False)
+    assert [path.name for paths in targets.values() for path in paths] == [
+        *("a.b-overlay.jpg", "a.b-mask.png", "a.b-overlay.mp4")
+    ]
+
+
+BROKEN = {
+    "nothing there": ("nowhere.jpg", "", "nowhere.jpg: there is no such file"),
+    "an empty folder": ("empty", "", "empty: no photograph"),
+    "a pattern of nothing": ("photos/*.gif", "", "no photograph"),
+    "same names": ("photos/a.png photos/inner/a.png", "", "would both become"),
+    "an input replaced": ("photos/a.png a-mask.png", "--out .", "would be replaced"),
+    "results among inputs": ("photos", "--out photos", "is the folder that photos"),
+    "results among matches": ("photos/**/*.png", "--out photos", "is the folder that"),
+    "results in a file": ("photos", "--out photos/a.png", "must be a folder"),
+    "no model": ("photos", "--model ./nowhere", "neither a folder nor"),
+    "another model": ("photos", "--model clip", "no DenseCLIP"),
+    "no device": ("photos", "--device abacus", "--device abacus"),
+    "texts and windows": ("photos", "--window whole --text sky", "leave --tta"),
+    "a text twice": ("photos", "--text sky sky", "0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_on_an_error_nothing_is_written(saved, work, capsys, name):
+    Path("empty").mkdir()
+    Path("clip").mkdir()
+    Path("clip/config.json").write_text('{"model_type": "clip"}')
+    draw_picture(64, 64).save("a-mask.png")
+    before = tree(work)
+    inputs, options, message = BROKEN[name]
+    options = {"--out": "out", "--model": str(saved)} | dict([options.split(maxsplit=1)] if options else [])
+    words = [word for name, value in options.items() for word in (name, *value.split())]
+    assert main(["predict", *inputs.split(), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert tree(work) == before
+
+
+def test_broken_files_are_named_and_left_out(saved, work, capsys):
+    good = Path("photos/a.png").read_bytes()
+    Path("photos/a0.png").write_bytes(good[: len(good) // 2])
+    Path("photos/a1.jpg").write_text("no image")
+    draw_picture(600, 20).save("photos/a2.png")
+    Image.new("F", (64, 64)).save("photos/a3.tiff")
+    report = run(saved, "photos", status=1)
+    printed = capsys.readouterr()
+    left_out = {entry["file"]: entry["error"] for entry in report["left_out"]}
+    assert list(left_out) == ["photos/a0.png", "photos/a1.jpg", "photos/a2.png", "photos/a3.tiff"]
+    assert "at least 32" in left_out["photos/a2.png"] and "truncated" in left_out["photos/a0.png"]
+    assert all(f"left out: {file}: {error}\n" in printed.err for file, error in left_out.items())
+    assert "5 done, 4 left out" in printed.out
+    assert [entry["file"] for entry in report["images"]] == [f"photos/{name}" for name in PHOTOGRAPHS]
+    assert not [path for path in Path("out").rglob("*") if path.name.startswith((".", "a0", "a1", "a2", "a3"))]
+
+
+def test_a_result_that_cannot_be_written_ends_it(saved, work, capsys, monkeypatch):
+    run(saved, "photos/a.png")
+    before = tree(Path("out"))
+
+    def save_half(self, target, **kwargs):
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", save_half)
+    run(saved, "photos/a.png", status=2)
+    assert "error: no space left" in capsys.readouterr().err and tree(Path("out")) == before
+
+
+def test_too_little_memory_is_said(saved, work, capsys, monkeypatch):
+    def run_out(*args):
+        raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(ClassPredictor, "__call__", run_out)
+    assert main(["predict", "photos", "--model", str(saved), "--out", "out"]) == 2
+    assert "error: cpu has too little memory for this: try --batch_size 1" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+# --- Texts -----------------------------------------------------------------------------------------------------------
+
+
+def test_texts(saved, model, image_processor, work, capsys):
+    texts = ["traffic light", "a cat"]
+    report = run(saved, "photos/a.png", "photos/b.png", "--text", *texts)
+    printed = capsys.readouterr().out
+    assert report["texts"] == texts and "classes" not in report and "decode head takes no part" in printed
+    for name, entry in zip(("a", "b"), report["images"], strict=True):
+        photograph = Image.open(f"photos/{name}.png")
+        scores = model.score_text(image_processor(photograph, return_tensors="pt").pixel_values, texts)[0]
+        expected = [[values.min(), values.mean(), values.max()] for values in scores]
+        written = [[cosine[key] for key in ("least", "mean", "greatest")] for cosine in entry["cosines"]]
+        np.testing.assert_allclose(written, expected, atol=1e-5)
+        assert [cosine["text"] for cosine in entry["cosines"]] == texts
+        drawn = draw_scores(photograph, scores, texts, model.config.temperature, f"{name}.png")
+        picture = Image.open(Path("out") / entry["picture"])
+        assert np.abs(np.asarray(drawn).astype(int) - np.asarray(picture)).max() <= 1
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a-texts.png", "b-texts.png", "predictions.json"]
+
+
+# --- Videos ----------------------------------------------------------------------------------------------------------
+
+
+def write_video(path: str, num_frames: int = 7, size: tuple[int, int] = (128, 96)) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 12.0, size)
+    for seed in range(num_frames):
+        writer.write(cv2.cvtColor(np.asarray(draw_picture(*size, seed)), cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def read_video(path: str) -> tuple[float, list[Image.Image]]:
+    """Frames per second, and frames."""
+    cv2 = pytest.importorskip("cv2")
+    capture, frames = cv2.VideoCapture(path), []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(Image.fromarray(np.ascontiguousarray(frame[..., ::-1])))
+    return capture.get(cv2.CAP_PROP_FPS), frames
+
+
+def test_a_video(saved, model, image_processor, work):
+    write_video("drive.mp4")
+    report = run(saved, "drive.mp4", "photos/a.png", "--batch_size", 3)
+    (entry,) = report["videos"]
+    assert (entry["file"], entry["width"], entry["height"], entry["frames"]) == ("drive.mp4", 128, 96, 7)
+    assert len(report["images"]) == 1 and report["left_out"] == []
+
+    _, frames = read_video("drive.mp4")
+    masks, probabilities = [], []
+    for frame in frames:
+        with torch.no_grad():
+            logits = model(image_processor(frame, return_tensors="pt").pixel_values).logits
+        probabilities.append(probabilities_by_hand(logits, (96, 128)))
+        masks.append(probabilities[-1].argmax(dim=0).numpy())
+    # One picture of all frames.
+    masks, probabilities = np.concatenate(masks), torch.cat(probabilities, dim=1)
+    found = {item["id"]: item for item in entry["classes"]}
+    assert set(found) == set(np.unique(masks))
+    for index, item in found.items():
+        assert item["area"] == pytest.approx((masks == index).mean(), abs=1e-3)
+        assert item["score"] == pytest.approx(probabilities[index].numpy()[masks == index].mean(), abs=2e-3)
+
+    frames_per_second, overlays = read_video(f"out/{entry['overlay']}")
+    assert frames_per_second == entry["frames_per_second"] == 12 and len(overlays) == 7
+    palette = np.array(generate_palette(5), dtype=float)
+    for number, (frame, overlay) in enumerate(zip(frames, overlays, strict=True)):
+        pixels = np.asarray(frame, dtype=float)
+        grey = 0.5 * pixels + 0.5 * pixels.mean(axis=-1, keepdims=True)
+        expected = (1 - OPACITY) * grey + OPACITY * palette[masks[96 * number : 96 * (number + 1)]]
+        pixels = np.asarray(overlay, dtype=float)
+        difference, swapped = (np.abs(values - expected).mean() for values in (pixels, pixels[..., ::-1]))
+        assert difference < 25 and difference < 0.7 * swapped  # compressed, but red is no blue
+
+
+def test_videos_that_cannot_be_done_are_left_out(saved, work, monkeypatch, capsys):
+    cv2 = pytest.importorskip("cv2")
+    write_video("good.mp4", num_frames=2)
+    Path("bad.mp4").write_bytes(Path("good.mp4").read_bytes()[:200])
+
+    def left_out(*words) -> dict[str, str]:
+        report = run(saved, *words, status=1)
+        assert [path.name for path in Path("out").iterdir()] == ["predictions.json"]
+        return {entry["file"]: entry["error"] for entry in report["left_out"]}
+
+    assert left_out("bad.mp4") == {"bad.mp4": "OpenCV does not read it as a video."}
+    assert "alone" in left_out("good.mp4", "--text", "sky")["good.mp4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "VideoWriter", lambda *args: SilentWriter())
+        assert left_out("good.mp4") == {"good.mp4": "OpenCV has written 0 of 2 frames."}
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "cv2", None)
+        assert "pip install opencv-python-headless" in left_out("good.mp4")["good.mp4"]
+
+
+class SilentWriter:
+    """As OpenCV's on a full disk."""
+
+    def write(self, frame):
+        pass
+
+    def release(self):
+        pass
