@@ -2,18 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST_VENV := .venv-lowest
+WEB_VENV := .venv-web
 BIN := $(VENV)/bin
 # One process per core, each with one thread (tests/conftest.py).
 PYTEST_ARGS ?= -n auto
-CODE := modeling_denseclip training tests benchmarks
+CODE := modeling_denseclip training tests benchmarks model_cards/space
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest bench style quality clean
+.PHONY: help demo test test-lowest test-web bench style quality clean
 
 help:
 	@echo "make demo         train a small DenseCLIP on painted scenes and look at the result (demo_output/)"
 	@echo "make test         run all tests; PYTEST_ARGS='-k pipeline' runs some"
 	@echo "make test-lowest  run all tests with the lowest versions that setup.cfg allows"
+	@echo "make test-web     test the web page in a browser; needs Chromium (Debian: apt-get install chromium)"
 	@echo "make bench        measure speed beside plain DenseCLIP; a quarter of an hour on two cores"
 	@echo "make style        format the code and fix what can be fixed"
 	@echo "make quality      check format and code: ruff, transformers-mlinter"
@@ -31,6 +33,9 @@ bench: $(VENV)/installed
 test-lowest: $(LOWEST_VENV)/installed
 	$(LOWEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
+test-web: $(WEB_VENV)/installed
+	$(WEB_VENV)/bin/python -m pytest tests/web
+
 style: $(VENV)/installed
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
@@ -41,7 +46,7 @@ quality: $(VENV)/installed
 	$(BIN)/mlinter --no-progress modeling_denseclip
 
 clean:
-	rm -rf $(VENV) $(LOWEST_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST_VENV) $(WEB_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first: with it in place, nothing that needs torch fetches another build.
@@ -58,6 +63,14 @@ $(LOWEST_VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	grep '^torch==' constraints.txt >> $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip install --quiet -c $(LOWEST_VENV)/constraints.txt torch
 	$(LOWEST_VENV)/bin/python -m pip install --quiet -c $(LOWEST_VENV)/constraints.txt -e ".[test]"
+	@touch $@
+
+# Releases of Gradio cap the one of Pillow.
+$(WEB_VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(call make_venv,$(WEB_VENV))
+	grep -v '^pillow==' constraints.txt > $(WEB_VENV)/constraints.txt
+	$(WEB_VENV)/bin/python -m pip install --quiet -c $(WEB_VENV)/constraints.txt torch
+	$(WEB_VENV)/bin/python -m pip install --quiet -c $(WEB_VENV)/constraints.txt -e ".[test-web]"
 	@touch $@
 
 define make_venv

@@ -1,0 +1,105 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Write a folder that is a Space of the Hub: the web page of one model.
+
+    python -m training.space OUT --model you/denseclip-rn50
+    hf upload you/space OUT --repo-type space
+
+The folder carries the package, which is on no index. The model stays on the Hub.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from .recipes import REPOSITORY
+
+
+TEMPLATE = REPOSITORY / "model_cards" / "space"
+PACKAGE = REPOSITORY / "modeling_denseclip"
+# Stands in the template where the model goes.
+PLACEHOLDER = "you/denseclip-rn50"
+
+
+def write_space(output: Path, model: str) -> None:
+    """
+    Args:
+        output (`Path`): the folder, which must not be there or be empty.
+        model (`str`): id of a repository on the Hub.
+
+    Raises:
+        ValueError: for an output that holds something, or a model that is no such id; nothing is written then.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is there already. Name a new folder, or remove that one.")
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        valid = False
+    else:
+        valid = "/" in model and not Path(model).is_dir()
+    if not valid:
+        raise ValueError(
+            f"--model takes the id of a repository on the Hub, such as {PLACEHOLDER}; got {model!r}. A Space does not"
+            " carry the weights: push a folder by `python -m training.push` first."
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        for file in TEMPLATE.iterdir():
+            text = file.read_text(encoding="utf-8").replace(PLACEHOLDER, model)
+            (staging / file.name).write_text(text, encoding="utf-8")
+        shutil.copy(REPOSITORY / "LICENSE", staging)
+        shutil.copytree(PACKAGE, staging / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+        staging.chmod(0o755)  # a temporary folder is its owner's alone
+        staging.replace(output)
+    except BaseException:
+        shutil.rmtree(staging)
+        raise
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.space",
+        description="Write a folder that is a Space of the Hub: the web page of one model.",
+        epilog="Then: hf upload you/space OUT --repo-type space",
+    )
+    parser.add_argument("output", metavar="OUT", help="folder to write; it must not be there, or be empty")
+    parser.add_argument("--model", metavar="REPO", required=True, help=f"on the Hub, such as {PLACEHOLDER}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Raises:
+        ValueError: for an output or a model that do not serve.
+    """
+    args = build_parser().parse_args(argv)
+    write_space(Path(args.output), args.model)
+    print(f"Written to: {args.output}")
+    print(f"Upload it:  hf upload you/space {args.output} --repo-type space")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
