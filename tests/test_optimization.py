@@ -8,7 +8,13 @@ import torch
 
 from modeling_denseclip.conversion_denseclip import convert_denseclip_state_dict
 from tests.test_model_configs import FOLDER, build_on_meta
-from training.optimization import build_parameter_groups, format_parameter_table, freeze_text_encoder, published_poly
+from training.optimization import (
+    build_parameter_groups,
+    format_parameter_table,
+    freeze_image_encoder,
+    freeze_text_encoder,
+    published_poly,
+)
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -70,6 +76,34 @@ def test_a_name_that_no_parameter_has_is_refused():
     for wrong in ("layer_norm", "image_encoder"):
         with pytest.raises(ValueError, match=f"names {wrong}, which no parameter of the image encoder"):
             build_parameter_groups(model, 1.0, 1.0, image_encoder_no_decay=["norm", wrong])
+
+
+@pytest.mark.parametrize(
+    "row, new",
+    [
+        ("denseclip_fpn_rn50", ()),
+        ("clip_fpn_rn50", ()),
+        ("denseclip_fpn_vit_b16", ("image_encoder.pyramid.",)),
+        # The attention pool of another backbone, and the norms that Transformers adds to Swin's maps.
+        (
+            "denseclip_upernet_swin_tiny",
+            ("image_encoder.attention_pool.", "image_encoder.backbone.hidden_states_norms."),
+        ),
+    ],
+)
+def test_what_is_new_in_a_frozen_image_encoder_trains(row, new):
+    model = build_on_meta(FOLDER / f"{row}.json")
+    freeze_image_encoder(model)
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (not name.startswith("image_encoder.") or name.startswith(new)), name
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert all(any(name.startswith(part) for name in trained) for part in new)
+    # The words of a recipe go on to fit, and the table says what is frozen.
+    no_decay = ["norm", "relative_position_bias_table"] if "swin" in row else []
+    table = format_parameter_table(model, build_parameter_groups(model, 1e-4, 1e-4, 0.1, no_decay))
+    frozen = [line.split() for line in table.splitlines() if line.endswith("frozen             -")]
+    size = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    assert [(row[0], int(row[2].replace(",", ""))) for row in frozen] == [("image_encoder", size)]
 
 
 def optimizer_with(rates):

@@ -538,6 +538,17 @@ def test_frozen_norms_keep_their_statistics(model, folder, tmp_path):
         assert changed and (all(changed) if part == "decode_head" else not any(changed)), part
 
 
+def test_frozen_image_encoder_does_not_move(model, folder, tmp_path):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer_for(model, folder, tmp_path, max_steps=2, learning_rate=1e-2, freeze_image_encoder=True).train()
+    for name, tensor in model.state_dict().items():
+        if name.startswith("image_encoder."):
+            assert torch.equal(tensor, before[name]), name  # statistics of its batch norms too
+    assert not torch.equal(model.decode_head.classifier.weight, before["decode_head.classifier.weight"])
+    statistics = [name for name in before if name.startswith("decode_head.") and name.endswith("running_mean")]
+    assert statistics and not any(torch.equal(model.state_dict()[name], before[name]) for name in statistics)
+
+
 def test_frozen_norms_need_a_resnet(tokenizer, folder, tmp_path):
     vision = {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4,
               "num_attention_heads": 2, "image_size": 64, "patch_size": 16}  # fmt: skip

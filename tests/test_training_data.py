@@ -387,3 +387,10 @@ def test_image_folder_with_metadata(tmp_path):
     )
     assert read_mask(data.train[0]["annotation"]).tolist() == [[2] * 4] * 3
     assert np.array_equal(data.train[0]["image"], picture)
+
+
+def test_one_class_is_refused(tmp_path):
+    write_pair(tmp_path, "a", as_mask([[0, 1], [1, 255]]))
+    (tmp_path / "classes.txt").write_text("crack\n")
+    with pytest.raises(ValueError, match="the class 'crack' alone.*two names, such as 'background'"):
+        load_data(data_dir=tmp_path, splits=("training",), cache_dir=tmp_path / "cache")

@@ -154,6 +154,23 @@ class DenseCLIPTrainingArguments(TrainingArguments):
     freeze_text_encoder: bool = field(
         default=False, metadata={"help": "Do not train the text encoder and its projection; the contexts still train."}
     )
+    freeze_image_encoder: bool = field(
+        default=False,
+        metadata={
+            "help": "Do not train what of the image encoder is pretrained: for few images. Its batch norms keep their"
+            " statistics, and nothing in it is dropped. What is new in it, such as a ViT's pyramid, still trains."
+        },
+    )
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "Freeze the pretrained image encoder, and train LoRA matrices of this rank, such as 8, beside its"
+            " layers (needs `peft`). They are merged into the weights that are saved."
+        },
+    )
+    lora_alpha: int | None = field(
+        default=None, metadata={"help": "LoRA's updates are scaled by this over the rank; defaults to twice the rank."}
+    )
     lr_schedule: Literal["transformers", "published_poly"] = field(
         default="transformers",
         metadata={
@@ -212,6 +229,15 @@ class DenseCLIPTrainingArguments(TrainingArguments):
             raise ValueError(f"--ohem_threshold is a probability in (0, 1]; got {self.ohem_threshold}.")
         if self.label_smoothing_factor != 0:
             raise ValueError("--label_smoothing_factor is not part of any loss here; leave it at 0.")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise ValueError(f"--lora_rank is a positive number, such as 8; got {self.lora_rank}.")
+        if self.lora_rank is not None and self.freeze_image_encoder:
+            raise ValueError(
+                "--lora_rank freezes the pretrained image encoder and trains adapters in it, --freeze_image_encoder"
+                " trains nothing in it. Give one of the two."
+            )
+        if self.lora_rank is None and self.lora_alpha is not None:
+            raise ValueError(f"--lora_alpha {self.lora_alpha} scales adapters; without --lora_rank there are none.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--ema_decay lies in [0, 1), such as 0.999; got {self.ema_decay}.")
         if self.ema_decay is not None and self.load_best_model_at_end:

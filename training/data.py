@@ -101,6 +101,7 @@ def load_data(
         class_names = (
             read_class_names(class_names_file) if class_names_file else _names_in_features(dataset_name, features)
         )
+        _refuse_one_class(name, class_names)
         loaded = {
             split: _select_and_check(
                 rows[split],
@@ -125,8 +126,13 @@ def load_data(
     elif dataset == "folder":
         if data_dir is None:
             raise ValueError("The data set 'folder' needs data_dir, the folder with images/ and annotations/.")
+        if not Path(data_dir).is_dir():
+            raise ValueError(
+                f"There is no folder {data_dir}; data_dir is the one that holds images/, annotations/ and classes.txt."
+            )
         name, palette, reduce_labels = Path(data_dir).absolute().name, None, bool(reduce_labels)
         class_names = read_class_names(class_names_file or data_dir)
+        _refuse_one_class(name, class_names)
         arguments = (len(class_names), reduce_labels, num_workers, cache_dir)
         loaded = {split: SegmentationFolder(data_dir, split, *arguments).load() for split in splits}
     else:
@@ -135,6 +141,14 @@ def load_data(
         )
     train, validation = loaded.get("training"), loaded.get("validation")
     return SegmentationData(name, class_names, palette, reduce_labels, train, validation)
+
+
+def _refuse_one_class(name: str, class_names: list[str]) -> None:
+    if len(class_names) == 1:
+        raise ValueError(
+            f"{name} has the class '{class_names[0]}' alone, and a softmax over one class is 1 everywhere. Name the"
+            " rest as a class too: two names, such as 'background' and the other, with the ids 0 and 1 in the masks."
+        )
 
 
 def _load_split(

@@ -19,10 +19,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from modeling_denseclip.modeling_denseclip_backbone import NEW_IN_BACKBONES
+
 
 # The first part of a parameter's name says which part of the model it belongs to.
 IMAGE_ENCODER = "image_encoder"
 TEXT_ENCODER = ("text_encoder", "text_projection")
+# What the names of peft's LoRA matrices hold.
+LORA = ".lora_"
 
 
 def freeze_text_encoder(model: nn.Module) -> None:
@@ -30,6 +35,25 @@ def freeze_text_encoder(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.split(".")[0] in TEXT_ENCODER:
             parameter.requires_grad_(False)
+
+
+def pretrained_image_modules(model: DenseCLIPForSemanticSegmentation) -> list[nn.Module]:
+    """
+    The modules of the image encoder that come from pretraining: CLIP's tower with its projection or attention pool, or
+    another backbone. A pyramid, and the attention pool of another backbone, are new.
+    """
+    encoder, config = model.image_encoder, model.config
+    if config.is_clip_vit:
+        return [encoder.vision_model, *([encoder.visual_projection] if config.use_language else [])]
+    return [encoder.backbone, *([encoder.attention_pool] if config.is_clip_resnet and config.use_language else [])]
+
+
+def freeze_image_encoder(model: DenseCLIPForSemanticSegmentation) -> None:
+    """Freeze what of the image encoder comes from pretraining. What is new in it is left trainable."""
+    for module in pretrained_image_modules(model):
+        for name, parameter in module.named_parameters():
+            if not name.startswith(NEW_IN_BACKBONES):
+                parameter.requires_grad_(False)
 
 
 def build_parameter_groups(
@@ -42,9 +66,9 @@ def build_parameter_groups(
     """
     Sort the trainable parameters into the groups of the published recipe.
 
-    The image encoder has a learning rate of its own. Everything decays but the norms in the context decoder's layers
-    (not those around its projections, whose published names do not say that they are norms), and what of the image
-    encoder `image_encoder_no_decay` names.
+    The image encoder has a learning rate of its own; LoRA matrices in it, which are new, have that of the rest.
+    Everything decays but the norms in the context decoder's layers (not those around its projections, whose published
+    names do not say that they are norms), and what of the image encoder `image_encoder_no_decay` names.
 
     Args:
         model (`nn.Module`): a DenseCLIP model; parameters with `requires_grad=False` are left out.
@@ -59,7 +83,7 @@ def build_parameter_groups(
         (a checkpoint of the optimizer knows its groups by their order only); empty groups are left out.
 
     Raises:
-        ValueError: for a part that no trainable parameter of the image encoder has in its name.
+        ValueError: for a part that no parameter of the image encoder has in its name.
 
     Source: `paramwise_cfg` of the published configurations.
     """
@@ -69,16 +93,21 @@ def build_parameter_groups(
         "image_encoder_no_decay": {"lr": image_encoder_lr, "weight_decay": 0.0},
         "decay": {"lr": learning_rate, "weight_decay": weight_decay},
         "no_decay": {"lr": learning_rate, "weight_decay": 0.0},
+        "lora": {"lr": learning_rate, "weight_decay": weight_decay},
     }
     for group in groups.values():
         group["params"] = []
     unused = set(image_encoder_no_decay)
     for name, parameter in model.named_parameters():
+        is_image_encoder = name.split(".")[0] == IMAGE_ENCODER
+        own_name = name.removeprefix(IMAGE_ENCODER) if is_image_encoder else ""
+        found = {part for part in image_encoder_no_decay if part in own_name}
+        unused -= found  # also by what is frozen: the same words fit a run that freezes the image encoder
         if not parameter.requires_grad:
             continue
-        if name.split(".")[0] == IMAGE_ENCODER:
-            found = {part for part in image_encoder_no_decay if part in name.removeprefix(IMAGE_ENCODER)}
-            unused -= found
+        if LORA in name:
+            groups["lora"]["params"].append(parameter)
+        elif is_image_encoder:
             groups["image_encoder_no_decay" if found else "image_encoder"]["params"].append(parameter)
         elif name.startswith("context_decoder.layers.") and "norm" in name:
             groups["no_decay"]["params"].append(parameter)
@@ -86,8 +115,8 @@ def build_parameter_groups(
             groups["decay"]["params"].append(parameter)
     if unused:
         raise ValueError(
-            f"`image_encoder_no_decay` names {', '.join(sorted(unused))}, which no parameter of the image encoder that"
-            " trains has in its name. `model.image_encoder.named_parameters()` lists them."
+            f"`image_encoder_no_decay` names {', '.join(sorted(unused))}, which no parameter of the image encoder has"
+            " in its name. `model.image_encoder.named_parameters()` lists them."
         )
     return [{"name": name, **group} for name, group in groups.items() if group["params"]]
 

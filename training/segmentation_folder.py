@@ -26,8 +26,10 @@ import datasets
 import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
+from modeling_denseclip.tools.files import open_photograph
+
 from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES
-from .transforms import EncodedImage, open_image, read_mask
+from .transforms import EncodedImage, encoded_file, read_mask
 
 
 UNREADABLE = (OSError, SyntaxError)  # Pillow raises the latter for a broken PNG
@@ -69,7 +71,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         range (in [`load`]).
     """
 
-    VERSION = datasets.Version("1.0.0")  # to be raised when the check changes, so that it is made again
+    VERSION = datasets.Version("1.1.0")  # to be raised when the check changes, so that it is made again
     BUILDER_CONFIG_CLASS = SegmentationFolderConfig
 
     def __init__(
@@ -163,7 +165,8 @@ def check_pair(
     reduce_labels: bool,
 ) -> None:
     """
-    Check that both can be read, have the same size, and that the mask holds ids of classes and 255 only.
+    Check that both can be read, the image as RGB, that they have the same size, and that the mask holds ids of classes
+    and 255 only.
 
     Args:
         image, mask (`dict`): `{"path": ..., "bytes": ...}`, as of [`datasets.Image`].
@@ -174,7 +177,7 @@ def check_pair(
         `ValueError`: as [`SegmentationFolder`].
     """
     try:
-        picture = open_image(image)
+        picture = open_photograph(encoded_file(image), image_name)
         # `datasets` turns an image upright when it decodes it: orientations 5 to 8 swap width and height.
         size = picture.size[::-1] if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else picture.size
         # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
@@ -188,8 +191,9 @@ def check_pair(
         raise ValueError(f"{mask_name} cannot be read ({error}). Replace it, or remove it and its image.") from error
     if ids.shape != size[::-1]:
         raise ValueError(
-            f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels and its image {image_name} has "
-            f"{size[0]} x {size[1]}: they have to have the same size."
+            f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
+            f"{size[0]} x {size[1]}, and both need the same size: export the mask again, or resize it to the nearest "
+            "pixel."
         )
     if ids.dtype == np.uint8:
         present = np.flatnonzero(cv2.calcHist([ids], [0], None, [256], [0, 256]))
@@ -221,7 +225,8 @@ def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: boo
 def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, os.DirEntry]:
     if not folder.is_dir():
         raise ValueError(
-            f"The folder {folder} does not exist; a split keeps its {' and '.join(suffixes)} files there."
+            f"The folder {folder} does not exist; a split keeps its {', '.join(suffixes)} files there. Move some "
+            "there, or rename yours: the splits are called training and validation."
         )
     files: dict[str, os.DirEntry] = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -234,7 +239,9 @@ def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, os.DirE
             )
         files[stem] = entry
     if not files:
-        raise ValueError(f"The folder {folder} holds no {' or '.join(suffixes)} file.")
+        raise ValueError(
+            f"The folder {folder} holds no {' or '.join(suffixes)} file. Put some there; other formats are not read."
+        )
     return files
 
 

@@ -37,7 +37,7 @@ from modeling_denseclip import (
 from modeling_denseclip.conversion_denseclip import load_tokenizer
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
-from .checkpoints import checkpoint_to_resume
+from .checkpoints import check_classes, checkpoint_to_resume
 from .command_line import parse_train_arguments
 from .convert import read_config_fields
 from .data import SegmentationData, load_data
@@ -56,10 +56,13 @@ logger = logging.get_logger(__name__)
 def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     data_args, model_args, training_args, recipe = parse_train_arguments(sys.argv[1:] if words is None else words)
     checkpoint = checkpoint_to_resume(training_args.output_dir, training_args.resume_from_checkpoint)
+    check_pretrained(model_args, training_args)
     set_seed(training_args.seed)
 
     with training_args.main_process_first(desc="checking the data"):
         data = load_data(**data_args.source())
+    if checkpoint is not None:
+        check_classes(checkpoint, data.class_names)
     model = build_model(model_args, data)
     image_processor = build_image_processor(data_args, model_args, data.reduce_labels)
     trainer = build_trainer(model, image_processor, data, data_args, training_args)
@@ -79,10 +82,25 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     if trainer.is_world_process_zero():
         report_evaluation(trainer, data, training_args.output_dir)
         print(format_scores(trainer.scores, data.class_names))
-        print(f"{data.name}, validation: {protocol}")
+        print(f"{data.name}, validation: {protocol}\nWritten to: {training_args.output_dir}")
     if training_args.push_to_hub:
         trainer.push_to_hub(recipe=recipe, base_model=model_args.pretrained())
     return trainer
+
+
+def check_pretrained(model_args: ModelArguments, training_args: DenseCLIPTrainingArguments) -> None:
+    """
+    Raises:
+        ValueError: where the weights of an image encoder that is to be frozen would be random.
+    """
+    if model_args.pretrained():
+        return
+    for name in ("freeze_image_encoder", "lora_rank"):
+        if getattr(training_args, name):
+            raise ValueError(
+                f"--{name} keeps the pretrained weights of the image encoder, and without --clip or --image they are"
+                " random. Name a checkpoint to start from."
+            )
 
 
 def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
@@ -193,5 +211,5 @@ def describe_run(trainer: DenseCLIPTrainer) -> str:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -24,17 +24,24 @@ from accelerate.utils import gather_object
 from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import logging
 
 from modeling_denseclip import average_probabilities
 
+from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
 from .averaging import AveragedWeights
 from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
 from .losses import SegmentationLoss, read_class_weights
 from .metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
-from .optimization import build_parameter_groups, freeze_text_encoder, published_poly
+from .optimization import (
+    build_parameter_groups,
+    freeze_image_encoder,
+    freeze_text_encoder,
+    pretrained_image_modules,
+    published_poly,
+)
 from .push import HUB_ERRORS, explain_hub_error, push_directory
 from .transforms import collate_for_evaluation, normalize_batch
 
@@ -69,13 +76,24 @@ class DenseCLIPTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if not isinstance(self.model, PreTrainedModel):
+            raise ValueError(
+                f"DenseCLIPTrainer trains the model itself, got a {type(self.model).__name__} around it. For LoRA pass"
+                " the model, and `lora_rank` in the training arguments."
+            )
         if self.args.freeze_text_encoder:
             freeze_text_encoder(self.model)
+        if self.args.freeze_image_encoder:
+            freeze_image_encoder(self.model)
+        if self.args.lora_rank is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("--lora_rank needs whole weights on every device; FSDP and DeepSpeed shard them.")
+            add_lora(self.model, self.args.lora_rank, self.args.lora_alpha)
         if self.args.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if self.args.world_size > 1 and self.args.batch_norm != "local":
             synchronize_batch_norm(self.model, self.args.device)
-        self._frozen_norms = pretrained_batch_norms(self.model) if self.args.batch_norm == "frozen" else []
+        self._modules_in_evaluation = self._find_modules_in_evaluation()
 
         class_weights = None
         if self.args.class_weights is not None:
@@ -115,6 +133,17 @@ class DenseCLIPTrainer(Trainer):
             self.args.image_encoder_no_decay,
         )
 
+    def _find_modules_in_evaluation(self) -> list[nn.Module]:
+        """What stays in evaluation mode while the rest trains."""
+        if self.args.freeze_image_encoder:
+            return pretrained_image_modules(self.model)
+        if self.args.batch_norm == "frozen":
+            return pretrained_batch_norms(self.model)
+        if self.args.lora_rank is not None:
+            modules = [module for part in pretrained_image_modules(self.model) for module in part.modules()]
+            return [module for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        return []
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
@@ -138,8 +167,8 @@ class DenseCLIPTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Here, since each training step begins by putting all of the model into training mode.
-        for norm in self._frozen_norms:
-            norm.eval()
+        for module in self._modules_in_evaluation:
+            module.eval()
         if "sizes" in inputs:  # a training batch as it came from the workers
             inputs = normalize_batch(inputs, self.processing_class)
         outputs = model(pixel_values=inputs["pixel_values"])
@@ -283,6 +312,29 @@ class DenseCLIPTrainer(Trainer):
         """
         with self.evaluated_weights() if output_dir is None else nullcontext():
             super().save_model(output_dir, _internal_call=True)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.args.lora_rank is not None:
+            state_dict = merged_state_dict(self.model)
+        super()._save(output_dir, state_dict)
+        if self.args.lora_rank is not None and self.args.should_save:
+            save_adapter(self.model, Path(output_dir or self.args.output_dir) / ADAPTER_DIR)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.args.lora_rank is not None:
+            load_with_adapter(self.model, Path(resume_from_checkpoint))
+        elif (Path(resume_from_checkpoint) / ADAPTER_DIR).is_dir():
+            raise ValueError(
+                f"{resume_from_checkpoint} comes from a run with --lora_rank. Go on from it with the same."
+            )
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self.args.lora_rank is not None:
+            load_with_adapter(self.model, Path(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -30,6 +30,7 @@ import torch
 from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.tools.files import open_photograph, to_rgb
 
 from .dataset_files import IGNORE_INDEX, MASK_MODES
 
@@ -55,21 +56,26 @@ def with_transform(dataset: datasets.Dataset, transform: "TrainingTransform | Ev
 
 def open_image(image: EncodedImage) -> PIL.Image.Image:
     """Open an encoded image without decoding it."""
-    return PIL.Image.open(image["path"] if image["bytes"] is None else BytesIO(image["bytes"]))
+    return PIL.Image.open(encoded_file(image))
+
+
+def encoded_file(image: EncodedImage) -> str | BytesIO:
+    """What an encoded image is opened from."""
+    return image["path"] if image["bytes"] is None else BytesIO(image["bytes"])
 
 
 def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
-    """Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8."""
+    """Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`to_rgb`]."""
     if isinstance(image, PIL.Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(to_rgb(image))
     encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-    picture = PIL.Image.open(BytesIO(encoded))
+    picture = open_photograph(BytesIO(encoded), f"The image {image['path']}")
     if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
         # The pixels that Pillow gives, without its detour through four bytes per pixel. It reads the rotation too.
         picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     PIL.ImageOps.exif_transpose(picture, in_place=True)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(to_rgb(picture))
 
 
 def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") -> np.ndarray:

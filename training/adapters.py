@@ -1,0 +1,145 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""LoRA on the image encoder: few weights learn beside the pretrained ones, and are merged where they are saved."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+
+from .optimization import LORA, freeze_image_encoder, pretrained_image_modules
+
+
+# Beside the merged weights: the adapter alone, as peft saves it.
+ADAPTER_DIR = "adapter"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_NAME = "default"  # peft's, a part of its parameters' names
+BASE_LAYER = ".base_layer."  # in the names of an adapted layer's own parameters
+PREFIX = "base_model.model."  # of all names in a file of peft
+
+
+def add_lora(model: DenseCLIPForSemanticSegmentation, rank: int, alpha: int | None = None) -> None:
+    """
+    Freeze what of the image encoder comes from pretraining, and put LoRA beside its layers, in place. Everything else
+    trains as before.
+
+    Args:
+        model: DenseCLIP, not fused.
+        rank (`int`): of the matrices, such as 8.
+        alpha (`int`, *optional*): updates are scaled by alpha / rank. Defaults to twice the rank.
+
+    Raises:
+        ImportError: where peft is not installed.
+
+    Source: "LoRA: Low-Rank Adaptation of Large Language Models".
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError('--lora_rank needs peft: pip install "modeling-denseclip[lora]"') from error
+    freeze_image_encoder(model)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    targets = "|".join(map(re.escape, lora_targets(model)))  # whole names; lists would match endings
+    config = LoraConfig(r=rank, lora_alpha=2 * rank if alpha is None else alpha, target_modules=targets)
+    inject_adapter_in_model(config, model)
+    for parameter in trainable:  # peft has frozen all but its own
+        parameter.requires_grad_(True)
+
+
+def lora_targets(model: DenseCLIPForSemanticSegmentation) -> list[str]:
+    """
+    Names of the layers that get LoRA. Of CLIP's ViT the projections of each attention; of CLIP's ResNet convolutions
+    and the projections of the attention pool; of other backbones linear layers, or convolutions if they have none.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    modules = [module for part in pretrained_image_modules(model) for module in part.modules()]
+    linear = [names[id(module)] for module in modules if isinstance(module, nn.Linear)]
+    convolutions = [names[id(module)] for module in modules if isinstance(module, nn.Conv2d) and module.groups == 1]
+    if model.config.is_clip_vit:
+        return [name for name in linear if ".self_attn." in name]
+    if model.config.is_clip_resnet:
+        return convolutions + linear
+    return linear or convolutions
+
+
+@torch.no_grad()
+def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a model with LoRA as those of a model without. The model keeps them apart."""
+    state = model.state_dict()
+    for name, module in adapted_layers(model).items():
+        weight = f"{name}{BASE_LAYER}weight"
+        state[weight] = state[weight] + module.get_delta_weight(ADAPTER_NAME)
+    return {name.replace(BASE_LAYER, "."): tensor for name, tensor in state.items() if LORA not in name}
+
+
+def adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers with LoRA, by their names in a model without."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+def save_adapter(model: nn.Module, folder: Path) -> None:
+    """Write the matrices of LoRA alone, so that `peft.PeftModel.from_pretrained` reads them."""
+    model.peft_config[ADAPTER_NAME].save_pretrained(folder)
+    state = {
+        PREFIX + name.replace(f".{ADAPTER_NAME}.", "."): tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if LORA in name
+    }
+    save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def load_with_adapter(model: nn.Module, checkpoint: Path) -> None:
+    """
+    Load what a run with LoRA has saved into a model with LoRA, to the bit. What the adapted layers were before is not
+    in a checkpoint, as it does not change: `model` has it, started from the same weights as the run was.
+
+    Raises:
+        ValueError: for a checkpoint without LoRA or with another one, or a model that was started from other weights.
+    """
+    folder = checkpoint / ADAPTER_DIR
+    if not folder.is_dir():
+        raise ValueError(f"{checkpoint} comes from a run without --lora_rank, so it cannot be gone on from with it.")
+    saved, own = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")), model.peft_config[ADAPTER_NAME]
+    if (saved["r"], saved["lora_alpha"]) != (own.r, own.lora_alpha):
+        raise ValueError(
+            f"{checkpoint} comes from a run with --lora_rank {saved['r']} --lora_alpha {saved['lora_alpha']}, so it"
+            f" cannot be gone on from with --lora_rank {own.r} --lora_alpha {own.lora_alpha}."
+        )
+    merged = load_file(checkpoint / SAFE_WEIGHTS_NAME)
+    adapted = {f"{name}.weight": f"{name}{BASE_LAYER}weight" for name in adapted_layers(model)}
+    named_as_merged = {name.replace(BASE_LAYER, "."): name for name in model.state_dict()}
+    state = {named_as_merged[name]: tensor for name, tensor in merged.items() if name not in adapted}
+    for name, tensor in load_file(folder / ADAPTER_WEIGHTS).items():
+        module_name, _, leaf = name.removeprefix(PREFIX).rpartition(".")
+        state[f"{module_name}.{ADAPTER_NAME}.{leaf}"] = tensor
+    # All but the adapted weights themselves, which the model has.
+    model.load_state_dict(state | {name: model.get_parameter(name) for name in adapted.values()})
+
+    now = merged_state_dict(model)
+    for name in adapted:
+        # Apart from the rounding of another device.
+        if (now[name].cpu() - merged[name]).abs().max() > 1e-3 * merged[name].abs().max():
+            raise ValueError(
+                f"{checkpoint} was started from other weights than this model, as {name} shows. Start from the same"
+                " --clip or --image as the run did."
+            )
