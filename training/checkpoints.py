@@ -15,11 +15,14 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
+
+from modeling_denseclip import DenseCLIPConfig
 
 
 logger = logging.get_logger(__name__)
@@ -80,3 +83,18 @@ def checkpoint_to_resume(output_dir: str | Path, asked: str | None) -> str | Non
             return str(checkpoint)
         logger.warning(f"{checkpoint} was not written to its end, so it is passed over.")
     return None
+
+
+def check_classes(checkpoint: str | Path, class_names: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: if the checkpoint, which a run is to go on from, was trained for other classes than those of the
+            data.
+    """
+    trained = list(DenseCLIPConfig.from_pretrained(checkpoint).id2label.values())
+    if trained != list(class_names):
+        raise ValueError(
+            f"{checkpoint} was trained for the classes {', '.join(trained)}; the data now name"
+            f" {', '.join(class_names)}. Give the data the same classes in the same order, or start anew in another"
+            " --output_dir."
+        )

@@ -14,6 +14,8 @@
 """What is typed behind `python -m training.train`: a recipe, and words that override it."""
 
 import argparse
+import dataclasses
+import difflib
 
 from transformers import HfArgumentParser
 
@@ -64,7 +66,24 @@ def parse_train_arguments(
         starts_from_clip, starts_from_image = (name not in (None, "none") for name in (known.clip, known.image))
         if starts_from_clip or starts_from_image:
             parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=starts_from_clip)
-    return (*parser.parse_args_into_dataclasses(words), recipe)
+    return (*parse_words(parser, words), recipe)
+
+
+def parse_words(parser: HfArgumentParser, words: list[str]) -> tuple:
+    """
+    The dataclasses of the parser, from words.
+
+    Raises:
+        ValueError: for words that are no arguments (with the nearest name).
+        SystemExit: for values of another type, as argparse has it.
+    """
+    *parsed, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if left:
+        known = [f"--{field.name}" for arguments in parser.dataclass_types for field in dataclasses.fields(arguments)]
+        near = difflib.get_close_matches(left[0].split("=")[0], known, n=1)
+        advice = f"did you mean {near[0]}?" if near else "--help lists all arguments."
+        raise ValueError(f"{left[0]!r} is no argument of {parser.prog}; {advice}")
+    return tuple(parsed)
 
 
 def names_of_arguments(words: list[str]) -> set[str]:

@@ -31,7 +31,7 @@ from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageP
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments
-from .command_line import names_of_arguments
+from .command_line import names_of_arguments, parse_words
 from .data import SegmentationData, load_data
 from .evaluation import report_evaluation
 from .metrics.report import format_scores
@@ -111,7 +111,7 @@ def parse_arguments(words: list[str]) -> tuple[EvaluationArguments, DataArgument
         usage="python -m training.evaluate CHECKPOINT --data_dir FOLDER [--argument value ...]",
         description="Score a checkpoint by the paper's protocol.",
     )
-    evaluation_args, data_args = parser.parse_args_into_dataclasses(words)
+    evaluation_args, data_args = parse_words(parser, words)
     sizes_given = not names_of_arguments(words).isdisjoint({"short_side", "long_side"})
     return evaluation_args, data_args, sizes_given
 

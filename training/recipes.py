@@ -86,10 +86,12 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
     Read a recipe, and check that each of its keys is an argument of the training.
 
     Raises:
-        ValueError: for a file that is no YAML mapping, a section or a key that does not exist (with the nearest name),
-            or a value that would be taken for another type (`1e-4`, which YAML reads as a string).
+        ValueError: for a file that is not there or no YAML mapping, a section or a key that does not exist (with the
+            nearest name), or a value that would be taken for another type (`1e-4`, which YAML reads as a string).
     """
     path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no recipe {path}; it is a YAML file, such as those in configuration/recipes/.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

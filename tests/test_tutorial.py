@@ -1,0 +1,292 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The tutorial and its notebook, run as they are printed; and what a newcomer is told who takes a wrong step."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+from PIL import Image
+from transformers import CLIPConfig, CLIPModel
+
+from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
+from tests.test_hub import make_environment
+from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config, tiny_model
+from training import evaluate, train
+from training.checkpoints import check_classes
+from training.demo_scenes import CLASS_NAMES, NOUNS, write_scenes
+from training.demo_scenes import main as write_tutorial_scenes
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "your_own_data.md"
+NOTEBOOK = ROOT / "docs" / "your_own_data.ipynb"
+CLIP = "openai/clip-vit-base-patch16"
+
+
+# -------------------------------------------------------------------------------------------------------- the tutorial
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    before: str  # the line of the page that stands above it
+
+
+def read_blocks(page: str) -> list[Block]:
+    """All fenced blocks, in order."""
+    blocks = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE):
+        before = page[: match.start()].rstrip().rpartition("\n")[2]
+        blocks.append(Block(match[1], match[2], before))
+    assert 2 * len(blocks) == len(re.findall(r"^```", page, flags=re.MULTILINE))
+    return blocks
+
+
+def is_printed(expected: str, lines: list[str]) -> bool:
+    """Whether one of the lines is as expected, but for decimals, which were measured elsewhere; `...` is anything."""
+    parts = re.split(r"(\.\.\.|\d+\.\d+)", " ".join(expected.split()))
+    for index in range(1, len(parts), 2):
+        parts[index] = ".*" if parts[index] == "..." else r"\d+\.\d+"
+    parts[::2] = map(re.escape, parts[::2])
+    return any(re.fullmatch("".join(parts), " ".join(line.split())) for line in lines)
+
+
+def save_clip_stand_in(folder: Path) -> dict[str, bytes]:
+    """CLIP's ViT-B/16 in small and with random weights: its files by name."""
+    torch.manual_seed(0)
+    towers = {name: getattr(tiny_config("vit"), name).to_dict() for name in ("text_config", "vision_config")}
+    CLIPModel(CLIPConfig(**towers, projection_dim=32)).save_pretrained(folder)
+    make_tiny_tokenizer().save_pretrained(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Run to the end, which has to be a good one; returns what was written."""
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, f"{command[-1]}\n{result.stdout}"
+    return result.stdout
+
+
+def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
+    folder = tmp_path / "work"
+    (folder / "color_masks").mkdir(parents=True)
+    # What a reader has, with colours of the page and one more: ids 2, 0, 1, none.
+    pixels = np.uint8([[[220, 20, 60], [70, 130, 180]], [[107, 142, 35], [1, 2, 3]]])
+    Image.fromarray(pixels).save(folder / "color_masks" / "a.png")
+    with HubServer() as hub:
+        hub.add_files("model", CLIP, save_clip_stand_in(tmp_path / "clip"))
+        environment = make_environment(hub, tmp_path, WRITE_TOKEN)
+        # As in a checkout with its environment activated.
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment["PYTHONPATH"] = str(ROOT)
+        printed = ""
+        for block in read_blocks(PAGE.read_text(encoding="utf-8")):
+            if block.language == "bash":
+                printed = run(["bash", "-euo", "pipefail", "-c", block.text], folder, environment)
+            elif block.language == "python":
+                printed = run(["python", "-c", block.text], folder, environment)
+            elif block.language == "yaml":
+                (name,) = re.findall(r"`(\S+\.yaml)`:$", block.before)
+                (folder / name).write_text(block.text, encoding="utf-8")
+            else:
+                assert block.language == "text", f"Say of what language this block is:\n{block.text}"
+                lines = re.split(r"[\r\n]", printed)
+                for expected in block.text.splitlines():
+                    assert is_printed(expected, lines), f"{expected!r} was not printed, but\n{printed}"
+        files = hub.files(f"{USER}/my-denseclip")
+
+    assert np.asarray(Image.open(folder / "id_masks" / "a.png")).tolist() == [[2, 0], [1, 255]]
+    scores = json.loads((folder / "my_model" / "metrics.json").read_text(encoding="utf-8"))
+    assert scores["mean_iou"] > 1 / len(NOUNS)  # one class everywhere would give 0.04
+    assert len(list((folder / "predictions").glob("*-overlay.jpg"))) == 8
+    assert read_card_head(files)["base_model"] == CLIP
+    assert files["model.safetensors"] == (folder / "my_model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "expected, printed, fits",
+    [
+        ("mIoU   62.02", "mIoU    4.10", True),
+        ("mIoU   62.02", "mAcc    4.10", False),
+        ("mIoU   62.02", "mIoU       -", False),
+        ("images 32 8 40", "images   32    8   40", True),
+        ("images 32 8 40", "images   33    8   41", False),
+        ("Pushed to: ...", "Pushed to: http://x/y", True),
+        ("Written to: my_model", "Written to: my_models", False),
+        ("a (b) [c]", "a (b) [c]", True),
+    ],
+)
+def test_printed_lines_are_compared_but_for_what_was_measured(expected, printed, fits):
+    assert is_printed(expected, ["something else", printed]) == fits
+
+
+def test_the_recipe_of_the_tutorial_is_as_short_as_promised():
+    (text,) = (block.text for block in read_blocks(PAGE.read_text(encoding="utf-8")) if block.language == "yaml")
+    assert len(text.splitlines()) == 12
+
+
+# -------------------------------------------------------------------------------------------------------- the notebook
+
+
+def test_the_notebook_is_committed_without_outputs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None, cell.source
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (index,) = (index for index, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    # As papermill does it: a cell behind that of the parameters overrides them.
+    parameters = nbformat.v4.new_code_cell(f"folder, max_steps = {str(tmp_path)!r}, 20")
+    notebook.cells.insert(index + 1, parameters)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": NOTEBOOK.parent}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    assert "Training accepts this data set." in printed
+    scores = dict(re.findall(r"^(\w+) +(\d+\.\d\d)", printed, flags=re.MULTILINE))
+    assert {*NOUNS, "mIoU"} <= scores.keys()
+    assert float(scores["mIoU"]) > 100 / len(NOUNS)  # more than chance, after 20 steps
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 3  # the contact sheet, the prediction, the truth
+    assert (tmp_path / "my_model" / "model.safetensors").is_file()
+    assert not (NOTEBOOK.parent / "tutorial_output").exists()
+
+
+# ----------------------------------------------------------------------------------------------- the painted data set
+
+
+def test_scenes_of_the_tutorial_name_nouns_alone(tmp_path, capsys):
+    write_tutorial_scenes([str(tmp_path / "a"), "--num_training", "2", "--num_validation", "1", "--seed", "3"])
+    assert "2 scenes to train on, 1 to score on, 11 classes" in capsys.readouterr().out
+    write_scenes(tmp_path / "b", 2, 1, seed=3)
+    assert (tmp_path / "a" / "classes.txt").read_text().split() == list(NOUNS)
+    for path in sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").glob("*/*/*.png")):
+        ours, other = (np.asarray(Image.open(tmp_path / name / path)) for name in ("a", "b"))
+        if path.parts[0] == "images":
+            assert np.array_equal(ours, other)
+        else:
+            # The last word of each name: "night wall" is a wall.
+            assert np.array_equal(np.array(NOUNS)[ours], np.array([n.split()[-1] for n in CLASS_NAMES])[other])
+    with pytest.raises(FileExistsError, match="exists already; name a new folder"):
+        write_tutorial_scenes([str(tmp_path / "a")])
+
+
+# ------------------------------------------------------------------------------------------------------- wrong steps
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "my_data"
+    write_scenes(folder, 1, 1, nouns_only=True)
+    return folder
+
+
+def change_mask(folder: Path, change) -> None:
+    path = folder / "annotations" / "training" / "scene_0000.png"
+    change(Image.open(path)).save(path)
+
+
+WRONG_DATA = {
+    "no classes.txt": (
+        lambda folder: (folder / "classes.txt").unlink(),
+        r"classes\.txt does not exist\. It names the classes, one per line",
+    ),
+    "mask of another size": (
+        lambda folder: change_mask(folder, lambda mask: mask.resize((192, 48), Image.Resampling.NEAREST)),
+        r"scene_0000\.png has 192 x 48 pixels .*The image .*scene_0000\.png has 384 x 96, .*export the mask again",
+    ),
+    "colours": (
+        lambda folder: change_mask(folder, lambda mask: mask.convert("RGB")),
+        r"has the mode RGB; .*Convert its colours to ids",
+    ),
+    "id out of range": (
+        lambda folder: change_mask(folder, lambda mask: mask.point(lambda value: value + 1)),
+        r"holds the id 11; with 11 classes ids lie in \[0, 10\].*Correct the mask or name all classes",
+    ),
+    "empty validation split": (
+        lambda folder: [path.unlink() for path in folder.glob("*/validation/*")],
+        r"images/validation holds no \.jpg or \.jpeg or \.png file\. Put some there",
+    ),
+    "split of another name": (
+        lambda folder: [path.rename(path.with_name("val")) for path in folder.glob("*/validation")],
+        r"images/validation does not exist.* the splits are called training and validation",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_DATA)
+def test_wrong_data_are_refused_with_cause_and_fix(mistake, scenes, tmp_path):
+    change, message = WRONG_DATA[mistake]
+    folder = shutil.copytree(scenes, tmp_path / "my_data")
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        train.main(["--data_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--clip", "never-loaded"])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--data_dir", "my_dta"], "no folder my_dta; data_dir is the one that holds images/"),
+        (["my_dta.yaml", "--data_dir", "my_data"], "no recipe my_dta.yaml"),
+        (["--data_dir", "d", "--lerning_rate", "1"], "'--lerning_rate' is no argument .*did you mean --learning_rate"),
+        (["--data_dir", "d", "--lerning_rate=1"], "did you mean --learning_rate"),
+        (["--data_dir", "d", "--zzz"], "'--zzz' is no argument of python -m training.train; --help lists"),
+    ],
+)
+def test_mistyped_words_are_refused_with_cause_and_fix(words, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train.main([*words, "--output_dir", str(tmp_path)])
+
+
+def test_a_mistyped_word_of_the_evaluation_is_refused_too():
+    with pytest.raises(ValueError, match="no argument of python -m training.evaluate; did you mean --multi_scale"):
+        evaluate.parse_arguments(["model", "--data_dir", "d", "--multiscale"])
+
+
+def test_a_run_is_not_gone_on_from_with_other_classes(scenes, tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    tiny_model("resnet", use_language=False).config.save_pretrained(checkpoint)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    with pytest.raises(ValueError, match="trained for the classes wall, sky.*the data now name sky, sun.*start anew"):
+        train.main(
+            [
+                *("--data_dir", str(scenes), "--output_dir", str(tmp_path / "run"), "--clip", "never-loaded"),
+                *("--resume_from_checkpoint", "last"),
+            ]
+        )
+    check_classes(checkpoint, TINY_CLASS_NAMES)
+    with pytest.raises(ValueError, match="in the same order"):
+        check_classes(checkpoint, TINY_CLASS_NAMES[::-1])
