@@ -13,7 +13,7 @@
 # limitations under the License.
 """Multi-scale and flip testing on top of a segmentation model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -21,6 +21,15 @@ from transformers import PreTrainedModel
 
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+def scaled_size(size: Mapping[str, int], scale: float) -> dict[str, int]:
+    """
+    An image processor's size, in any of its forms, times a scale.
+
+    Source: `Resize.random_sample_ratio` and `MultiScaleFlipAug` of mmseg 0.19, which cut off fractions.
+    """
+    return {side: int(length * scale) for side, length in dict(size).items()}
 
 
 @torch.no_grad()
@@ -106,4 +115,4 @@ def average_probabilities(
     return total / count
 
 
-__all__ = ["average_probabilities", "multi_scale_inference"]
+__all__ = ["average_probabilities", "multi_scale_inference", "scaled_size"]

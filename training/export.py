@@ -248,8 +248,8 @@ class ExportableDenseCLIP(nn.Module):
             self.model.text_encoder.set_input_embeddings(nn.Embedding.from_pretrained(embedding.weight[words]))
         elif config.use_language:
             with torch.no_grad():
-                self.text_embeddings = nn.Buffer(self.model.encode_class_names())
-            self.model.get_text_embeddings = lambda: self.text_embeddings
+                self.model.keep_text_embeddings()
+            self.model.is_fused = True  # so it takes the constant, as a fused model does
             del self.model.text_encoder, self.model.text_projection, self.model.prompts
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:

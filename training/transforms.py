@@ -30,6 +30,7 @@ import torch
 from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.multi_scale_denseclip import scaled_size
 from modeling_denseclip.tools.files import open_photograph, to_rgb
 
 from .dataset_files import IGNORE_INDEX, MASK_MODES
@@ -324,15 +325,6 @@ def collate_for_evaluation(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "labels": [sample["labels"] for sample in samples],
         "index": torch.tensor([sample["index"] for sample in samples]),
     }
-
-
-def scaled_size(size: dict[str, int], scale: float) -> dict[str, int]:
-    """
-    An image processor's size, in any of its forms, times a scale.
-
-    Source: `Resize.random_sample_ratio` and `MultiScaleFlipAug` of mmseg 0.19, which cut off fractions.
-    """
-    return {side: int(length * scale) for side, length in dict(size).items()}
 
 
 def has_dominant_class(labels: np.ndarray, max_class_share: float) -> bool:

@@ -31,6 +31,7 @@ from .explanation import (
     ImageExplanation,
     PixelExplanation,
     class_similarity,
+    confusable_names,
     draw_class,
     draw_pixel,
     draw_similarity,
@@ -284,10 +285,11 @@ def _compare_names(args: argparse.Namespace, report: _Report) -> None:
     similarity = class_similarity(model.to(choose_device(args.device)), args.names or None)
     threshold = similarity_threshold(similarity) if args.threshold is None else args.threshold
     report.sections.append(format_names(similarity, names, threshold))
-    pairs = similar_names(similarity, names)
     report.numbers["names"] = {
         "threshold": threshold,
-        "confusable": [{"names": pair[:2], "cosine": pair[2]} for pair in pairs if pair[2] >= threshold],
+        "confusable": [
+            {"names": pair[:2], "cosine": pair[2]} for pair in confusable_names(similarity, names, threshold)
+        ],
         "class_names": list(names),
         "cosines": similarity.tolist(),
     }
@@ -297,7 +299,7 @@ def _compare_names(args: argparse.Namespace, report: _Report) -> None:
 def format_names(similarity: torch.Tensor, class_names: Sequence[str], threshold: float) -> str:
     """Pairs of names that are hard to tell apart, and some that come next."""
     pairs = similar_names(similarity, class_names)
-    confusable = [pair for pair in pairs if pair[2] >= threshold]
+    confusable = confusable_names(similarity, class_names, threshold)
     lines = [
         f"{len(confusable)} of {len(pairs)} pairs of names are hard to tell apart: cosine {threshold:.3f} or more",
         *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in confusable),

@@ -32,7 +32,7 @@ from ..class_names_denseclip import load_clip_tokenizer, normalize_class_name
 from ..configuration_denseclip import DenseCLIPConfig
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map, resize_logits
 from .visualization import (
-    MINIMUM_WIDTH,
+    PICTURE_WIDTH,
     contact_sheet,
     draw_bars,
     draw_heat_map,
@@ -40,6 +40,7 @@ from .visualization import (
     draw_overlay,
     generate_palette,
     mark_pixel,
+    to_picture_width,
 )
 
 
@@ -49,8 +50,6 @@ PLAIN_PROMPT = "a photo of a {}"
 CONFUSABLE_PART = 0.5
 # A picture of similarities has room for so many names.
 MAXIMUM_NAMES = 24
-# Photographs are drawn at this width, so that what is written on them has one size.
-PICTURE_WIDTH = MINIMUM_WIDTH
 
 
 # -------------------------------------------------------------------------------------------------------- photographs
@@ -276,7 +275,7 @@ def class_similarity(
         names = model.config.class_names if class_names is None else class_names
         texts = [PLAIN_PROMPT.format(normalize_class_name(name)) for name in names] if is_plain else names
         token_ids, _ = model._tokenize(texts, None)
-        contexts = model.prompts.contexts[:, :0] if is_plain else model.prompts.contexts
+        contexts = model.prompts()[:, :0] if is_plain else model.prompts()
         packed = model.prompts.packed(texts, token_ids, num_context_tokens=contexts.shape[1])
         layout = {name: torch.tensor(values, device=model.device) for name, values in packed.items()}
         embeddings = model.encode_prompts(contexts, layout)[0]
@@ -504,8 +503,7 @@ class _Sheet:
     """Panels of one photograph at one width, three per row."""
 
     def __init__(self, photograph: PIL.Image.Image, explanation: ImageExplanation, palette: Sequence[Sequence[int]]):
-        height = max(round(photograph.height * PICTURE_WIDTH / photograph.width), 1)
-        self.photograph = photograph.resize((PICTURE_WIDTH, height), PIL.Image.Resampling.LANCZOS)
+        self.photograph = to_picture_width(photograph)
         self.explanation, self.palette = explanation, palette
         self.pictures, self.captions = [], []
 

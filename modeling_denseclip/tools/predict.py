@@ -35,7 +35,7 @@ from ..modeling_denseclip import (
     DenseCLIPSemanticSegmenterOutput,
     sliding_window,
 )
-from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities
+from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from .files import IMAGE_SUFFIXES, read_photograph, save_whole
 from .loading import choose_device, load_model
 from .text_scores import describe, draw_scores, format_scores
@@ -300,16 +300,14 @@ class Predictor:
         size = photograph.size[::-1]
         if not self.image_processor.do_resize:
             return size
-        return self.image_processor.get_resized_size(*size, self.scaled_size(scale))
+        return self.image_processor.get_resized_size(*size, scaled_size(self.image_processor.size, scale))
 
     def prepare(self, photographs: Sequence[PIL.Image.Image], scale: float = 1.0) -> torch.Tensor:
         """Photographs of one size -> `(batch_size, 3, height, width)`."""
-        inputs = self.image_processor(list(photographs), size=self.scaled_size(scale), return_tensors="pt")
+        inputs = self.image_processor(
+            list(photographs), size=scaled_size(self.image_processor.size, scale), return_tensors="pt"
+        )
         return inputs.pixel_values.to(self.model.device, self.model.dtype)
-
-    def scaled_size(self, scale: float) -> dict[str, int]:
-        """The image processor's size times a scale. As in the evaluation, fractions are cut off."""
-        return {side: int(length * scale) for side, length in dict(self.image_processor.size).items()}
 
 
 class ClassPredictor(Predictor):

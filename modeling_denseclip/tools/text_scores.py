@@ -20,11 +20,7 @@ import torch
 
 from ..configuration_denseclip import DenseCLIPConfig
 from ..modeling_denseclip import resize_logits
-from .visualization import MINIMUM_WIDTH, contact_sheet, draw_heat_map, draw_overlay
-
-
-# Photographs are drawn at this width, so that what is written on them has one size.
-PICTURE_WIDTH = MINIMUM_WIDTH
+from .visualization import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
 
 
 def draw_scores(
@@ -44,10 +40,9 @@ def draw_scores(
         temperature (`float`): what cosines are divided by before the softmax.
         name (`str`): caption of the photograph.
     """
-    height = max(round(photograph.height * PICTURE_WIDTH / photograph.width), 1)
-    photograph = photograph.resize((PICTURE_WIDTH, height), PIL.Image.Resampling.LANCZOS)
+    photograph = to_picture_width(photograph)
     limits = (float(scores.min()), float(scores.max()))
-    per_pixel = resize_logits(scores[None], (height, PICTURE_WIDTH))[0]
+    per_pixel = resize_logits(scores[None], photograph.size[::-1])[0]
     shares = (per_pixel / temperature).softmax(dim=0)
 
     pictures, captions = [photograph], [name]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 OPACITY = 0.55  # of the class colours over the image
 HEAT_OPACITY = 0.6  # of a heat map over the image
 MINIMUM_WIDTH = 640  # smaller images are enlarged by a whole factor, so that the legend does not dwarf them
+PICTURE_WIDTH = MINIMUM_WIDTH  # of photographs on a sheet, so that what is written on them has one size
 MAXIMUM_LEGEND_ROWS = 24  # an untrained model sees all classes at once; the rest shares one row
 BACKGROUND, TEXT_COLOR, MUTED_COLOR, UNLABELLED_COLOR = (250, 250, 250), (32, 32, 32), (120, 120, 120), (0, 0, 0)
 EMPTY_COLOR = (226, 226, 226)  # of a cell that has no value
@@ -359,6 +360,12 @@ def draw_matrix(values: np.ndarray, names: Sequence[str], title: str = "") -> Im
                 draw.text(place, f"{values[index, other]:.{digits}f}", color, font=number_font, anchor="mm")
     canvas.paste(strip.transpose(Image.Transpose.ROTATE_90), (left, margin))
     return _stack(canvas, _draw_scale(canvas.width, low, high, title, unit=20))
+
+
+def to_picture_width(photograph: Image.Image) -> Image.Image:
+    """The photograph in the width that it has on a sheet."""
+    height = max(round(photograph.height * PICTURE_WIDTH / photograph.width), 1)
+    return photograph.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
 
 
 def contact_sheet(
