@@ -14,6 +14,7 @@ from .multi_scale_denseclip import average_probabilities, multi_scale_inference
 
 
 AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)
+AutoConfig.register("denseclip_resnet", DenseCLIPResNetConfig, exist_ok=True)
 AutoModelForSemanticSegmentation.register(DenseCLIPConfig, DenseCLIPForSemanticSegmentation, exist_ok=True)
 AutoImageProcessor.register(DenseCLIPConfig, slow_image_processor_class=DenseCLIPImageProcessor, exist_ok=True)
 # `save_pretrained` copies the code beside the weights, so that they load where this package is not installed.

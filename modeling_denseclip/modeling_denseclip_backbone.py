@@ -97,6 +97,7 @@ class DenseCLIPPlainViTBackbone(nn.Module):
         self.config = config
         self.model = AutoModel.from_config(config, add_pooling_layer=False)
         self.model.layernorm = nn.Identity()
+        self.supports_gradient_checkpointing = self.model.supports_gradient_checkpointing
         self.layers = tuple(int(stage.removeprefix("stage")) for stage in stages)  # "stage1" is the first layer
 
     def get_input_embeddings(self) -> nn.Module:

@@ -27,12 +27,14 @@ from .configuration_denseclip import DenseCLIPResNetConfig
 
 
 class DenseCLIPInitializationMixin:
-    """Lets `_init_weights` see modules that hold no tensor of their own, and so initialise their children."""
+    """Has weights that are missing in a checkpoint initialised as those of a new model are, CLIP's towers included."""
 
-    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
-        # Of code outside the library such modules are skipped by default, in case it writes over loaded weights. Ours
-        # writes by `transformers.initialization` alone, which never does.
-        super()._initialize_weights(module, is_custom_code=False)
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # In code outside the library `_init_weights` does not see modules that hold no tensor of their own, such as
+        # CLIP's attentions, in case it writes over loaded weights. Ours writes by `transformers.initialization`
+        # alone, which never does.
+        return False
 
 
 class DenseCLIPResNetStem(nn.Module):

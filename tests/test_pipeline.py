@@ -16,10 +16,13 @@
 import builtins
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
+from huggingface_hub import ImageSegmentationOutputElement
 from torch.nn import functional as F
 from transformers import pipeline
+from transformers.testing_utils import compare_pipeline_output_to_hub_spec
 
 from modeling_denseclip import DenseCLIPImageProcessor, multi_scale_inference
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, spread_classes, tiny_model
@@ -116,6 +119,30 @@ def test_subtask_semantic_gives_the_same_masks_without_scores(saved, pictures):
     assert [segment["score"] for segment in without] == [None] * len(without)
     for first, second in zip(with_scores, without, strict=True):
         assert first["label"] == second["label"] and first["mask"].tobytes() == second["mask"].tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L"])
+def test_what_is_asked_of_every_segmentation_model(mode, saved):
+    """By Transformers' own test of the pipeline, which its source distribution leaves out."""
+    _, directory, model, processor = saved
+    segmenter = load_pipeline(directory)
+    picture = draw_picture(120, 90, seed=3).convert(mode)
+    options = {"threshold": 0.0, "mask_threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    segments = segmenter(picture, **options)
+    for segment in segments:
+        compare_pipeline_output_to_hub_spec(segment, ImageSegmentationOutputElement)
+        assert isinstance(segment["score"], float) and isinstance(segment["label"], str)
+        assert isinstance(segment["mask"], PIL.Image.Image)
+    by_hand = segment_by_hand(model, processor, picture.convert("RGB"))
+    assert np.array_equal(as_map(segments, picture.size), by_hand)
+    for batch in segmenter([picture] * 5, batch_size=2, **options):
+        assert [segment["label"] for segment in batch] == [segment["label"] for segment in segments]
+        assert (as_map(batch, picture.size) != by_hand).mean() < 1e-3, "only ties may be decided otherwise"
+
+
+def test_instances_are_refused(saved, pictures):
+    with pytest.raises(ValueError, match="Subtask instance is not supported"):
+        load_pipeline(saved[1])(pictures[0], subtask="instance")
 
 
 def test_different_sizes_need_padding_to_share_a_batch(saved, pictures):
