@@ -133,7 +133,10 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for stem, side in SIDES.items():
         side = args.side or side
+        # What was compiled before would make the next sizes dynamic.
+        torch._dynamo.reset()
         print(training(stem, args.batch_size or 32, side, args.device, args.rounds, rate), flush=True)
+        torch._dynamo.reset()
         print(inference(stem, args.batch_size or 16, side, args.device, args.rounds, rate), flush=True)
 
 

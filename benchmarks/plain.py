@@ -16,7 +16,8 @@ DenseCLIP as its published code computes it, with our weights: what ours is meas
 
 The text tower reads 150 padded prompts of 13 positions in each call, attention is written out, windows go one after
 the other and are added up padded to the whole image, logits are resized to the image and once more to the
-photograph. Source: published `models.py` and `denseclip.py`; mmseg `EncoderDecoder.slide_inference`.
+photograph, and for the loss to the labels. Source: published `models.py` and `denseclip.py`; mmseg
+`EncoderDecoder.slide_inference`.
 """
 
 import math
@@ -55,6 +56,16 @@ class PlainDenseCLIP(DenseCLIPForSemanticSegmentation):
         hidden_states = self.text_encoder.final_layer_norm(hidden_states)
         return self.text_projection(hidden_states[torch.arange(self.num_labels, device=self.device), end])
 
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs):
+        outputs = super().forward(pixel_values, **kwargs)
+        if labels is not None:
+            outputs.loss = resized_cross_entropy(outputs.logits, labels)
+            score_logits = outputs.score_map / self.config.temperature
+            outputs.loss = outputs.loss + self.config.auxiliary_loss_weight * resized_cross_entropy(
+                score_logits, labels
+            )
+        return outputs
+
     def slide(
         self, pixel_values: torch.Tensor, window_size: tuple[int, int], window_stride: tuple[int, int]
     ) -> torch.Tensor:
@@ -78,3 +89,8 @@ class PlainDenseCLIP(DenseCLIPForSemanticSegmentation):
         """Logits of whole images at their size, as the published `encode_decode` gives them."""
         logits = self.segment(pixel_values).logits
         return F.interpolate(logits, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def resized_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(logits, labels, ignore_index=255, reduction="none").mean()
