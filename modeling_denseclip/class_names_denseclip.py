@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -54,7 +55,8 @@ def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTra
     CLIP's tokenizer from a directory or Hub repository.
 
     Raises:
-        ValueError: where there is none. (Transformers would make an empty one, which reads every word alike.)
+        ValueError: where there is none (Transformers would make an empty one, which reads every word alike), or it
+            cannot be read.
     """
     try:
         found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
@@ -69,7 +71,41 @@ def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTra
             " 'openai/clip-vit-base-patch16'."
         )
     # Not AutoTokenizer: it reads the model's config, and asks whether to run the model's code for that.
-    return CLIPTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+    try:
+        return CLIPTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+    except Exception as error:  # its readers raise anything, and none of them names the file
+        raise ValueError(
+            f"The CLIP tokenizer in {str(name_or_path)!r} cannot be read: {found} is cut off or of another kind"
+            f" ({type(error).__name__}: {error}). Save or download it again."
+        ) from error
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """
+    The words of class names; see `normalize_class_name`.
+
+    Raises:
+        ValueError: for what is no list of different, non-empty names.
+    """
+    # A set has no order, in which ids could stand for its members.
+    if isinstance(class_names, str) or not isinstance(class_names, Sequence):
+        raise ValueError(f"`class_names` must be a list of names; got {class_names!r}.")
+    if not class_names:
+        raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
+    first_index = {}
+    for index, class_name in enumerate(class_names):
+        if not isinstance(class_name, str):
+            raise ValueError(f"The name of class {index} must be a string; got {class_name!r}.")
+        word = normalize_class_name(class_name)
+        if not word:
+            raise ValueError(f"Class {index} has an empty name ({class_name!r}); give it a word to look for.")
+        first = first_index.setdefault(word.lower(), index)
+        if first != index:
+            raise ValueError(
+                f"Classes {first} and {index} are both called {word!r}; nothing could tell them apart. Give them"
+                " different names."
+            )
+    return [normalize_class_name(class_name) for class_name in class_names]
 
 
 def tokenize_class_names(
@@ -86,31 +122,23 @@ def tokenize_class_names(
         One tuple of ids per name, [start, name..., end].
 
     Raises:
-        ValueError: for an empty or a repeated name, or a tokenizer that frames names otherwise.
+        ValueError: for what is no list of names; an empty or a repeated name, or two that the tokenizer reads alike;
+            or a tokenizer that frames names otherwise.
     """
-    if isinstance(class_names, str):
-        raise ValueError(f"`class_names` must be a list of names; got the single string {class_names!r}.")
-    words = [normalize_class_name(class_name) for class_name in class_names]
-    if not words:
-        raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
-    first_index = {}
-    for index, word in enumerate(words):
-        if not word:
-            raise ValueError(f"Class {index} has an empty name ({class_names[index]!r}); give it a word to look for.")
-        if word.lower() in first_index:
-            raise ValueError(
-                f"Classes {first_index[word.lower()]} and {index} are both called {word!r}; the text tower could not"
-                " tell them apart. Give them different names."
-            )
-        first_index[word.lower()] = index
-
-    token_ids = tuple(tuple(tokenizer(word).input_ids) for word in words)
+    token_ids = tuple(map(tuple, tokenizer(check_class_names(class_names)).input_ids))
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    for class_name, ids in zip(class_names, token_ids, strict=True):
+    first_index = {}
+    for index, (class_name, ids) in enumerate(zip(class_names, token_ids, strict=True)):
         if len(ids) < 3 or ids[0] != bos or ids[-1] != eos:
             raise ValueError(
                 f"The tokenizer turns {class_name!r} into {list(ids)}; CLIP's gives [{bos}, name..., {eos}]. Pass"
                 " CLIP's tokenizer, e.g. that of 'openai/clip-vit-base-patch16'."
+            )
+        first = first_index.setdefault(ids, index)
+        if first != index:  # such as one letter with an accent, and a letter and an accent
+            raise ValueError(
+                f"Classes {first} and {index}, {class_names[first]!r} and {class_name!r}, are the same tokens"
+                f" {list(ids)}; the text tower could not tell them apart. Give them different names."
             )
     return token_ids
 
@@ -231,7 +259,10 @@ def check_weights_are_loaded(model: nn.Module):
 
 def class_names_of(id2label: dict) -> tuple[str, ...]:
     """The names of `id2label` in the order of their ids, which must be 0 to K - 1."""
-    id2label = {int(index): name for index, name in id2label.items()}
+    try:
+        id2label = {int(index): name for index, name in id2label.items()}
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"`id2label` must be a dictionary from ids to names; got {id2label!r}.") from error
     if sorted(id2label) != list(range(len(id2label))):
         raise ValueError(
             f"The ids of `id2label` must be 0 to {len(id2label) - 1} without a gap; got {sorted(id2label)}."
@@ -270,18 +301,18 @@ class DenseCLIPClassNamesMixin:
             [`ClassNameReport`]: classes whose weights were kept, are new, or are gone. It is logged as well.
 
         Raises:
-            ValueError: for an empty, repeated or too long name, or where no tokenizer is found.
+            ValueError: for an empty, repeated or too long name, or where no tokenizer is found, or another than the
+                model's.
         """
         check_weights_are_loaded(self)
-        names = tuple(class_names) if not isinstance(class_names, str) else class_names
+        check_class_names(class_names)
+        names = tuple(class_names)
         config = self.config
         if config.use_language:
             class_token_ids, tokenizer = self._tokenize(names, tokenizer)
             self.prompts.pack(names, class_token_ids)
             self.tokenizer = tokenizer
             config.class_token_ids = class_token_ids
-        elif len(set(names)) != len(names) or not names:
-            raise ValueError(f"`class_names` must be one or more different names; got {names!r}.")
 
         old_index = {normalize_class_name(name).lower(): index for index, name in enumerate(config.class_names)}
         kept_rows = [old_index.get(normalize_class_name(name).lower()) for name in names]
@@ -340,7 +371,22 @@ class DenseCLIPClassNamesMixin:
         tokenizer = self._load_tokenizer() if tokenizer is None else tokenizer
         token_ids = tokenize_class_names(texts, tokenizer)
         check_vocabulary(token_ids, self.config.text_config.vocab_size)
+        self._check_tokenizer(tokenizer)
         return token_ids, tokenizer
+
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase):
+        """
+        Raises:
+            ValueError: for a tokenizer that reads the model's own class names otherwise than the one that it was made
+                with, whose tokens stand in the config.
+        """
+        words = [normalize_class_name(class_name) for class_name in self.config.class_names]
+        for word, ids, own in zip(words, tokenizer(words).input_ids, self.config.class_token_ids, strict=True):
+            if tuple(ids) != own:
+                raise ValueError(
+                    f"The tokenizer turns {word!r} into {ids}, that of this model into {list(own)}: its vocabulary is"
+                    " another one. Pass the tokenizer that the weights were trained with."
+                )
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
@@ -384,7 +430,13 @@ class DenseCLIPClassNamesMixin:
                 config.update(own_labels)
             else:
                 kwargs.update(own_labels)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights in {pretrained_model_name_or_path} cannot be read ({error}): the file is cut off, or no"
+                " safetensors. Save or download it again."
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             model._tokenizer_source = (str(pretrained_model_name_or_path), hub_kwargs)

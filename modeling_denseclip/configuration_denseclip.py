@@ -13,7 +13,10 @@
 # limitations under the License.
 """DenseCLIP model configuration. Source: arXiv 2112.01518 (CVPR 2022) and the configs published with it."""
 
-from typing import Literal
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, CLIPTextConfig, PreTrainedConfig
@@ -58,6 +61,7 @@ class DenseCLIPResNetConfig(BackboneConfigMixin, PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        refuse_misspelt(kwargs, type(self))
         self.depths = tuple(self.depths)
         if self.num_attention_heads is None:
             self.num_attention_heads = max(self.embedding_size // 2, 1)
@@ -91,6 +95,9 @@ class DenseCLIPResNetConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"`depths` must name the bottlenecks of {NUM_FEATURE_LEVELS} stages, for strides 4, 8, 16 and 32; got"
                 f" {self.depths}. RN50 is (3, 4, 6, 3)."
             )
+        check_positive(self, "num_channels", "embedding_size", "num_attention_heads", "image_size")
+        if min(self.depths) < 1:
+            raise ValueError(f"`depths` must be at least 1 each; got {self.depths}.")
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 f"`num_attention_heads` ({self.num_attention_heads}) must divide the width of the last stage"
@@ -256,6 +263,9 @@ class DenseCLIPConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        refuse_misspelt(kwargs, type(self))
+        if not isinstance(self.id2label, dict | None):
+            raise ValueError(f"`id2label` must be a dictionary from ids to names; got {self.id2label!r}.")
         if self.vision_config is None:
             self.vision_config = DenseCLIPResNetConfig()
         elif isinstance(self.vision_config, dict):
@@ -275,7 +285,7 @@ class DenseCLIPConfig(PreTrainedConfig):
         if not self.use_language:
             self.text_config = None
             self.class_token_ids = None
-        elif not isinstance(self.text_config, PreTrainedConfig):
+        elif isinstance(self.text_config, dict | None):
             self.text_config = CLIPTextConfig(**(self.text_config or {}))
 
         if self.context_decoder_intermediate_size is None:
@@ -302,10 +312,8 @@ class DenseCLIPConfig(PreTrainedConfig):
             self.class_names = tuple(self.class_names)
         elif self.class_token_ids is not None or not self.use_language:
             self.class_names = tuple(self.id2label.values())
-        if self.class_token_ids is not None:
-            self.class_token_ids = tuple(tuple(ids) for ids in self.class_token_ids)
-        if self.palette is not None:
-            self.palette = tuple(tuple(color) for color in self.palette)
+        self.class_token_ids = as_rows(self.class_token_ids, "class_token_ids")
+        self.palette = as_rows(self.palette, "palette")
 
     @property
     def is_clip_vit(self) -> bool:
@@ -317,8 +325,19 @@ class DenseCLIPConfig(PreTrainedConfig):
         """Whether the image encoder is CLIP's ResNet."""
         return self.vision_config.model_type == DenseCLIPResNetConfig.model_type
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of an image. A few backbones of Transformers have no such field: they take RGB."""
+        return getattr(self.vision_config, "num_channels", 3)
+
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        check_positive(
+            self,
+            *("projection_dim", "context_decoder_hidden_size", "context_decoder_num_attention_heads"),
+            *("context_decoder_num_hidden_layers", "context_decoder_intermediate_size", "attention_pool_grid_size"),
+            *("neck_hidden_size", "decode_head_hidden_size", "auxiliary_head_hidden_size", "window_batch_size"),
+        )
         if self.context_decoder_hidden_size % self.context_decoder_num_attention_heads != 0:
             raise ValueError(
                 f"`context_decoder_num_attention_heads` ({self.context_decoder_num_attention_heads}) must divide"
@@ -326,8 +345,10 @@ class DenseCLIPConfig(PreTrainedConfig):
             )
         if self.score_map_level is not None and not 0 <= self.score_map_level < NUM_FEATURE_LEVELS:
             raise ValueError(f"`score_map_level` must be 0, 1, 2 or 3 (strides 4 to 32); got {self.score_map_level}.")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < float("inf"):
             raise ValueError(f"`temperature` must be positive; got {self.temperature}.")
+        if not 0 <= self.auxiliary_loss_weight < float("inf"):
+            raise ValueError(f"`auxiliary_loss_weight` must be 0 or more; got {self.auxiliary_loss_weight}.")
         if self.num_context_tokens < 1 and self.use_language:
             raise ValueError(f"`num_context_tokens` must be at least 1; got {self.num_context_tokens}.")
         for name in ("drop_path_rate", "context_decoder_dropout", "decode_head_dropout"):
@@ -341,19 +362,65 @@ class DenseCLIPConfig(PreTrainedConfig):
                     f"`window_stride` {self.window_stride} must be positive and at most `window_size`"
                     f" {self.window_size}, or pixels between two windows would never be seen."
                 )
-        if self.window_batch_size < 1:
-            raise ValueError(f"`window_batch_size` must be at least 1; got {self.window_batch_size}.")
         if self.is_clip_vit:
             check_feature_layers(self.feature_layers, self.vision_config.num_hidden_layers)
         if not self.pool_scales or min(self.pool_scales) < 1:
             raise ValueError(f"`pool_scales` must be one or more positive numbers of cells; got {self.pool_scales}.")
-        if self.attention_pool_grid_size < 1:
-            raise ValueError(f"`attention_pool_grid_size` must be at least 1; got {self.attention_pool_grid_size}.")
         if self.class_token_ids is not None and len(self.class_token_ids) != len(self.class_names):
             raise ValueError(
                 f"`class_token_ids` has {len(self.class_token_ids)} entries for {len(self.class_names)} class names."
                 " Use `class_token_ids=tokenize_class_names(names, tokenizer)`."
             )
+        for ids in self.class_token_ids or ():
+            if len(ids) < 3 or not all(isinstance(i, int) and 0 <= i < self.text_config.vocab_size for i in ids):
+                raise ValueError(
+                    f"`class_token_ids` holds {ids}. Each entry is the start token, those of a name and the end token,"
+                    f" integers from 0 to {self.text_config.vocab_size - 1}. Use `class_token_ids="
+                    "tokenize_class_names(names, tokenizer)`."
+                )
+        if self.palette is not None:
+            num_colors = len(self.class_names or self.id2label)
+            if len(self.palette) != num_colors or not all(is_color(color) for color in self.palette):
+                raise ValueError(
+                    f"`palette` must be one colour for each of the {num_colors} classes, red, green and blue from 0 to"
+                    f" 255; got {self.palette}."
+                )
+
+
+def refuse_misspelt(names: Iterable[str], config_class: type[PreTrainedConfig]):
+    """
+    Raises:
+        ValueError: for a name that is nearly one of the fields of a config. Any other unknown name is kept, as by all
+            configs of Transformers, where later releases may have put it.
+    """
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    for name in names:
+        if name not in fields and (near := difflib.get_close_matches(name, fields, n=1, cutoff=0.85)):
+            raise ValueError(f"{config_class.__name__} has no field {name!r}; did you mean {near[0]!r}?")
+
+
+def check_positive(config: PreTrainedConfig, *names: str):
+    """
+    Raises:
+        ValueError: for a field that is not at least 1.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {getattr(config, name)}.")
+
+
+def as_rows(rows: list | tuple | None, name: str) -> tuple[tuple, ...] | None:
+    """Lists of lists as tuples of tuples."""
+    if not isinstance(rows, list | tuple):
+        return rows
+    for row in rows:
+        if not isinstance(row, list | tuple):
+            raise ValueError(f"`{name}` must be a list of lists; got {row!r} in it.")
+    return tuple(tuple(row) for row in rows)
+
+
+def is_color(color: tuple[Any, ...]) -> bool:
+    return len(color) == 3 and all(isinstance(value, int) and 0 <= value <= 255 for value in color)
 
 
 def spread_feature_layers(depth: int) -> tuple[int, ...]:

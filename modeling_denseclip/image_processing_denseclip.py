@@ -14,6 +14,7 @@
 """Image processor for DenseCLIP: the test pipeline of https://github.com/raoyongming/DenseCLIP without mmcv."""
 
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ class DenseCLIPImageProcessor(PilBackend):
     do_reduce_labels = False
 
     def __init__(self, **kwargs: Unpack[DenseCLIPImageProcessorKwargs]):
+        _check_types(kwargs)
         super().__init__(**kwargs)
 
     @auto_docstring(custom_intro="Prepares pictures, and optionally their segmentation maps, for the model.")
@@ -127,9 +129,9 @@ class DenseCLIPImageProcessor(PilBackend):
             arrays, whose sizes may differ.
 
         Raises:
-            `ValueError`: for empty, non-finite, 16-bit or out-of-range pictures; for coloured maps, or maps that do
-            not fit their pictures; for pictures larger than `pad_size`; and for processed sizes that differ where
-            `return_tensors` asks for one tensor.
+            `ValueError`: for empty, non-finite, 16-bit or out-of-range pictures, or arrays whose layout is ambiguous;
+            for coloured maps, or maps that do not fit their pictures; for pictures larger than `pad_size`; and for
+            processed sizes that differ where `return_tensors` asks for one tensor.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -209,6 +211,11 @@ class DenseCLIPImageProcessor(PilBackend):
                 raise ValueError(
                     f"Received an image of shape {image.shape}. Either its first or its last dimension must be the 1, "
                     "3 or 4 channels. Select three channels, or pass `input_data_format` with `do_convert_rgb=False`."
+                )
+            if {image.shape[0], image.shape[-1]} <= {1, 3, 4}:
+                raise ValueError(
+                    f"Received an image of shape {image.shape}, whose channels may be the first or the last dimension."
+                    ' Pass `input_data_format`: "channels_first" or "channels_last".'
                 )
             input_data_format = infer_channel_dimension_format(image, num_channels=(1, 3, 4))
         if input_data_format == ChannelDimension.LAST:
@@ -324,6 +331,8 @@ class DenseCLIPImageProcessor(PilBackend):
         cuts off, so that 768 x 1024 becomes 512 x 682 there and 512 x 683 here.
         """
         size = size if size is not None else self.size
+        if any(side is not None and side < 0 for side in dict(size).values()):
+            raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
         if size.get("height") and size.get("width"):
             return size.get("height"), size.get("width")
         shortest_edge, longest_edge = size.get("shortest_edge"), size.get("longest_edge")
@@ -384,6 +393,11 @@ class DenseCLIPImageProcessor(PilBackend):
                 raise ValueError(
                     f"Received an image of {len(image)} channels, image_mean={image_mean} and image_std={image_std}. "
                     "Pass one value per channel, or leave `do_convert_rgb` on."
+                )
+            if not (np.isfinite(mean).all() and (std > 0).all()):
+                raise ValueError(
+                    f"Received image_mean={image_mean} and image_std={image_std}. Means must be finite, and standard "
+                    "deviations positive: pictures are divided by them."
                 )
             image -= mean
             image /= std
@@ -548,6 +562,31 @@ class DenseCLIPImageProcessor(PilBackend):
             yield image_logits, (target_size, input_size, canvas or input_size)
 
 
+def _check_types(fields: dict[str, Any]):
+    """
+    Checks fields of the image processor, which a file may give any value. (Those of calls the base class checks.)
+
+    Raises:
+        `ValueError`: for a field of another type than in the class.
+    """
+    for name, value in fields.items():
+        values = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        if name.startswith("do_"):
+            expected, is_right = "True or False", isinstance(value, bool)
+        elif name in ("size", "pad_size"):
+            expected = "a dictionary of whole numbers, such as {'height': 512, 'width': 512}, or one or two of them"
+            sides = list(dict(value).values()) if isinstance(value, dict | SizeDict) else values
+            is_right = all(side is None or isinstance(side, Integral) for side in sides) and len(values) in (1, 2)
+        elif name in ("image_mean", "image_std"):
+            expected, is_right = "one number per channel", all(isinstance(number, Real) for number in values)
+        elif name in ("rescale_factor", "resample"):
+            expected, is_right = "a number", isinstance(value, Real)
+        else:
+            continue
+        if value is not None and not is_right:
+            raise ValueError(f"Received {name}={value!r}. It must be {expected}.")
+
+
 def _flatten(items: Any) -> list:
     """Lists the members of nested lists; anything else is one member."""
     if isinstance(items, list | tuple):
@@ -597,6 +636,8 @@ def _check_range(image: np.ndarray, rescale_factor: float | None) -> np.ndarray:
     if not (np.isfinite(minimum) and np.isfinite(maximum)):
         raise ValueError("Received an image with NaN or infinite values. Replace them, for instance by `nan_to_num`.")
     if rescale_factor is not None:
+        if not rescale_factor > 0:
+            raise ValueError(f"Received rescale_factor={rescale_factor:g}. It must be positive, such as 1 / 255.")
         received = f"Received an image of type {image.dtype} with values in [{minimum:g}, {maximum:g}]"
         if image.dtype.kind == "f" and 0 < maximum <= 1 and rescale_factor < 1:
             raise ValueError(
@@ -714,6 +755,9 @@ def _iterate_resized(
 
     Resizing is separable: rows are mixed first, on the few columns of the logits, then columns. Classes lie last so
     that all logits of a pixel are copied, and compared, as one block of memory.
+
+    Raises:
+        ValueError: for logits of the picture that are not finite. (Those of padding may be anything.)
     """
     num_labels, logits_height, logits_width = logits.shape
     height, width = target_size
@@ -725,7 +769,12 @@ def _iterate_resized(
     for start in range(0, height, rows_per_slab):
         rows = slice(start, start + rows_per_slab)
         first, last = top[rows][0].item(), bottom[rows][-1].item()
-        band = logits[:, first : last + 1].permute(1, 2, 0).float().contiguous()
+        band = logits[:, first : last + 1, : right[-1].item() + 1].permute(1, 2, 0).float().contiguous()
+        if not band.isfinite().all():
+            raise ValueError(
+                "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the "
+                "images, and in the weights, whose training may have diverged."
+            )
         slab = band[top[rows] - first].lerp_(band[bottom[rows] - first], row_weight[rows, None, None])
         yield rows, slab[:, left].lerp_(slab[:, right], column_weight[:, None])
 

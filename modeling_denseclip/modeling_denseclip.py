@@ -49,6 +49,7 @@ from .modeling_denseclip_prompting import (
     DenseCLIPPrompts,
     embed_prompts,
     prompt_attention_mask,
+    split_layout,
 )
 from .modeling_denseclip_resnet import DenseCLIPInitializationMixin
 from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
@@ -56,6 +57,8 @@ from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 # The smallest side in pixels that leaves one cell at stride 32.
 MIN_IMAGE_SIZE = 32
+# How many prompts the text tower reads as one sequence, whose attention mask grows with its square.
+PROMPTS_AT_A_TIME = 1000
 # Of how many classes `segment_classes` holds logits at full size.
 CLASSES_AT_A_TIME = 16
 
@@ -350,6 +353,7 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
             self.attention_pool = DenseCLIPAttentionPool(config, channels[-1])
         self.feature_sizes = tuple(channels)
         self.embedding_level = 2 if is_plain else 3
+        self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -542,9 +546,12 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
     def encode_prompts(self, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
         """
-        Run the text tower, all prompts as one packed sequence: contexts `(batch_size, num_context_tokens,
-        hidden_size)` -> `(batch_size, prompts, projection_dim)`.
+        Run the text tower, prompts as packed sequences: contexts `(batch_size, num_context_tokens, hidden_size)` ->
+        `(batch_size, prompts, projection_dim)`.
         """
+        if len(layout["end_index"]) > PROMPTS_AT_A_TIME:
+            parts = split_layout(layout, PROMPTS_AT_A_TIME)
+            return torch.cat([self.encode_prompts(contexts, part) for part in parts], dim=1)
         hidden_states = embed_prompts(self.text_encoder.embeddings, contexts, layout)
         attention_mask = prompt_attention_mask(layout["class_index"], hidden_states.dtype)
         for layer in self.text_encoder.encoder.layers:
@@ -587,7 +594,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         **kwargs: Unpack[TransformersKwargs],
     ) -> DenseCLIPSemanticSegmenterOutput:
         r"""
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+        labels (`torch.Tensor` of integers of shape `(batch_size, height, width)`, *optional*):
             Class of each pixel in `[0, config.num_labels)`, or `config.ignore_index`. Any height and width: all
             logits are resized to them. The loss is a mean over all pixels, unlabelled ones included, as published;
             a batch without a labelled pixel has loss 0.
@@ -609,7 +616,9 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         >>> model(torch.rand(1, 3, 64, 96)).logits.shape
         torch.Size([1, 2, 16, 24])
         ```"""
-        height, width = check_image_size(pixel_values)
+        height, width = check_pixel_values(pixel_values, self.config)
+        if labels is not None:
+            check_labels(labels, pixel_values.shape[0], self.num_labels)
         window = sliding_window(self.config, inference_mode, window_size, window_stride)
         if window is not None and not self.training and (height > window[0][0] or width > window[0][1]):
             logits = self.slide(pixel_values, *window)
@@ -719,11 +728,12 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             `torch.LongTensor` of shape `(batch_size, *target_size)`: class ids in `[0, num_labels)`.
 
         Raises:
-            ValueError: for a model in training mode, or images or windows that a call would refuse.
+            ValueError: for a model in training mode, images or windows that a call would refuse, or logits that are
+                not finite.
         """
         if self.training:
             raise ValueError("This model is in training mode; call `model.eval()` first.")
-        size = check_image_size(pixel_values)
+        size = check_pixel_values(pixel_values, self.config)
         target_size = size if target_size is None else target_size
         window = sliding_window(self.config, inference_mode, window_size, window_stride)
         if window is not None and (size[0] > window[0][0] or size[1] > window[0][1]):
@@ -741,6 +751,11 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             else:
                 classes = torch.where(values > best, indices + first, classes)
                 best = torch.maximum(best, values)
+        if not best.isfinite().all():
+            raise ValueError(
+                "The logits are NaN or infinite, and have no greatest class. Look for such values in `pixel_values`,"
+                " and in the weights, whose training may have diverged."
+            )
         return classes
 
     @torch.no_grad()
@@ -791,7 +806,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             raise ValueError(
                 "This model is in training mode, where scores depend on chance. Call `model.eval()` first."
             )
-        check_image_size(pixel_values)
+        check_pixel_values(pixel_values, self.config)
         token_ids, _ = self._tokenize(texts, tokenizer)
         if learned_prompts is None:
             learned_prompts = not self.has_untrained_contexts()
@@ -872,13 +887,31 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         )
 
 
-def check_image_size(pixel_values: torch.Tensor) -> tuple[int, int]:
+def check_pixel_values(pixel_values: torch.Tensor, config: DenseCLIPConfig) -> tuple[int, int]:
     """
     Height and width of images.
 
     Raises:
-        ValueError: for images that are too small for the coarsest feature map.
+        ValueError: for what is no batch of prepared images, or images that are too small for the coarsest feature map.
     """
+    is_tensor = isinstance(pixel_values, torch.Tensor)
+    if (
+        not is_tensor
+        or pixel_values.ndim != 4
+        or pixel_values.shape[0] == 0
+        or pixel_values.shape[1] != config.num_channels
+    ):
+        received = f"shape {tuple(pixel_values.shape)}" if is_tensor else f"a {type(pixel_values).__name__}"
+        raise ValueError(
+            f"`pixel_values` must be a tensor of shape (batch_size, {config.num_channels}, height, width), as"
+            f" DenseCLIPImageProcessor makes it; got {received}."
+        )
+    # Integers are pixels as a file has them. Floating-point ones of that range cannot be told without a look at them.
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"`pixel_values` is of type {pixel_values.dtype}, so it was not normalised. Prepare images by"
+            " DenseCLIPImageProcessor."
+        )
     height, width = pixel_values.shape[-2:]
     if min(height, width) < MIN_IMAGE_SIZE:
         raise ValueError(
@@ -886,6 +919,26 @@ def check_image_size(pixel_values: torch.Tensor) -> tuple[int, int]:
             " the coarsest feature map. Resize the image, e.g. with DenseCLIPImageProcessor."
         )
     return height, width
+
+
+def check_labels(labels: torch.Tensor, batch_size: int, num_labels: int):
+    """
+    Raises:
+        ValueError: for labels of another form, or a model of a single class, which has nothing to learn.
+    """
+    is_integer = isinstance(labels, torch.Tensor) and not (labels.is_floating_point() or labels.is_complex())
+    if not is_integer or labels.ndim != 3 or labels.shape[0] != batch_size or 0 in labels.shape:
+        is_tensor = isinstance(labels, torch.Tensor)
+        received = f"{labels.dtype} of shape {tuple(labels.shape)}" if is_tensor else f"a {type(labels).__name__}"
+        raise ValueError(
+            f"`labels` must be integers of shape (batch_size, height, width), here ({batch_size}, height, width): the"
+            f" class of each pixel; got {received}."
+        )
+    if num_labels == 1:
+        raise ValueError(
+            "`labels` were given to a model of one class, whose softmax is 1 everywhere: there is nothing to learn."
+            " Name what is not of this class too, such as 'background'."
+        )
 
 
 def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
@@ -903,7 +956,23 @@ def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Ten
 
 def resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(batch_size, num_labels, height, width) -> (batch_size, num_labels, *size), bilinearly."""
+    if logits.is_cuda and logits.requires_grad:
+        return resize_by_products(logits, size)
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_by_products(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    `resize_logits` as two products with matrices of weights. On a GPU the gradient of `F.interpolate` adds pixel by
+    pixel into memory: in a training step it took longer than all else together, and no two runs were equal.
+    """
+    rows, columns = (
+        # What interpolation makes of unit vectors are its weights, (length, new length).
+        F.interpolate(torch.eye(length, device=logits.device)[None], size=new, mode="linear", align_corners=False)[0]
+        for length, new in zip(logits.shape[-2:], size, strict=True)
+    )
+    with torch.autocast(logits.device.type, enabled=False):
+        return rows.to(logits.dtype).T @ (logits @ columns.to(logits.dtype))
 
 
 def pixel_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
@@ -912,7 +981,14 @@ def pixel_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index
     batch that has no labelled pixel gives 0 with zero gradients, where torch's own mean gives NaN.
     """
     logits = resize_logits(logits.float(), labels.shape[-2:])
-    return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum") / labels.numel()
+    try:
+        loss = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
+    except IndexError as error:  # on a CPU; a GPU says that an assertion failed
+        raise ValueError(
+            f"`labels` must lie in [0, {logits.shape[1] - 1}], or be {ignore_index} (`config.ignore_index`) for pixels"
+            f" without a class: {error}"
+        ) from error
+    return loss / labels.numel()
 
 
 def average_windows(

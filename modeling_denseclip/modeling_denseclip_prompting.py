@@ -68,6 +68,24 @@ class DenseCLIPPrompts(nn.Module):
         return dict(self.named_buffers())
 
 
+def split_layout(layout: dict[str, torch.Tensor], size: int) -> list[dict[str, torch.Tensor]]:
+    """The layout of many prompts as layouts of `size` prompts, each with the prefix of all; see `PackedPrompts`."""
+    end_index = layout["end_index"].tolist()
+    prefix = layout["class_index"].tolist().count(-1)
+    parts = []
+    for first in range(0, len(end_index), size):
+        start = end_index[first - 1] + 1 if first else prefix
+        stop = end_index[min(first + size, len(end_index)) - 1] + 1
+        part = {
+            name: torch.cat([layout[name][:prefix], layout[name][start:stop]])
+            for name in ("source_index", "position_ids", "class_index")
+        }
+        part["token_ids"] = layout["token_ids"]
+        part["end_index"] = layout["end_index"][first : first + size] - start + prefix
+        parts.append(part)
+    return parts
+
+
 def embed_prompts(embeddings: nn.Module, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
     """
     Contexts and names as the text tower reads them: (batch_size, num_context_tokens, hidden_size) ->
@@ -174,4 +192,4 @@ class DenseCLIPContextDecoder(nn.Module):
         return update if self.gamma is None else queries + self.gamma * update
 
 
-__all__ = ["DenseCLIPContextDecoder", "DenseCLIPPrompts", "embed_prompts", "prompt_attention_mask"]
+__all__ = ["DenseCLIPContextDecoder", "DenseCLIPPrompts", "embed_prompts", "prompt_attention_mask", "split_layout"]

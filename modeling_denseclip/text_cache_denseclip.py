@@ -30,7 +30,8 @@ class TextEmbeddingCache:
     A stale entry would be a wrong answer that nobody notices, so the fingerprint looks at the weights themselves in
     each call: their version counters, types and devices, and the sum of their bits. The counters see every edit that
     autograd knows of; the sum sees those behind its back (`parameter.data`, as EMA and LoRA merges write). Entries
-    are replaced whole, so threads that share a model each get a right one.
+    are replaced whole, so threads that share a model each get a right one, as long as none changes weights or class
+    names while another is in a call.
     """
 
     def __init__(self):
@@ -66,8 +67,19 @@ def fingerprint_tensors(tensors: Iterable[torch.Tensor]) -> tuple:
     """Version and checksum of each tensor, as a comparable tuple. One transfer from the device."""
     tensors = [tensor.detach() for tensor in tensors]
     kinds = tuple((version_of(tensor), tensor.dtype, tensor.device, tensor.shape) for tensor in tensors)
-    sums = [tensor.reshape(-1).view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64) for tensor in tensors]
-    return kinds, tuple(torch.stack([value.to(sums[0].device) for value in sums]).tolist())
+    values = [_checksum(tensor) for tensor in tensors]
+    return kinds, tuple(torch.cat([value.to(values[0].device) for value in values]).tolist())
+
+
+def _checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """
+    The sum of a tensor's bits, `(1,)`; of token ids and places the values themselves, since those of the same class
+    names in another order have the same sum.
+    """
+    values = tensor.reshape(-1)
+    if tensor.dtype == torch.int64:
+        return values
+    return values.view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)[None]
 
 
 def version_of(tensor: torch.Tensor) -> int:

@@ -24,8 +24,12 @@ memory, and speaks HTTP only.
 import base64
 import hashlib
 import json
+import math
 import re
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
@@ -79,6 +83,7 @@ class Request:
     method: str
     path: str
     token: str | None
+    range: str | None = None
 
 
 class HubServer:
@@ -93,11 +98,15 @@ class HubServer:
 
     def __init__(self):
         self.lock = threading.RLock()
+        self.connections: set[socket.socket] = set()
         self.reset()
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._listen(port=0)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _listen(self, port: int):
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server.daemon_threads = True
 
     def __enter__(self) -> "HubServer":
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -107,12 +116,26 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
 
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Inside of it no connection is open, and new ones are refused."""
+        self.__exit__()
+        for connection in list(self.connections):
+            with suppress(OSError):  # the client has closed it
+                connection.shutdown(socket.SHUT_RDWR)
+        try:
+            yield
+        finally:
+            self._listen(self._server.server_port)
+            self.__enter__()
+
     def reset(self):
         """Forget everything, and have no accidents."""
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.cut_uploads(None)
+        self.cut_downloads(0)
         self.refuse(None)
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
@@ -153,22 +176,50 @@ class HubServer:
         with self.lock:
             self._num_uploads, self._first_cut = 0, first
 
-    def refuse(self, path: str | None, status: int | None = 503, message: str = "Down for maintenance"):
+    def cut_downloads(self, number: int, name: str = ""):
+        """Cut the next `number` downloads of files whose path ends with `name`, each in the middle of its bytes."""
+        with self.lock:
+            self._num_cut_downloads, self._cut_name = number, name
+
+    def refuse(
+        self,
+        path: str | None,
+        status: int | None = 503,
+        message: str = "Down for maintenance",
+        times: float = math.inf,
+        **headers: str,
+    ):
         """
-        Answer every request whose path holds the regular expression `path` with an error, or with no `status` not at
-        all, until `refuse(None)`.
+        Answer every request whose path holds the regular expression `path`, or the next `times` ones, with an error,
+        or with no `status` not at all, until `refuse(None)`.
         """
-        self._refusal = None if path is None else (path, status, message)
+        with self.lock:
+            self._refusal = None if path is None else (path, status, message, headers)
+            self._num_refusals = 0 if path is None else times
+
+    @property
+    def num_failures_left(self) -> float:
+        """How many of the failures that were asked for nobody has met."""
+        return self._num_refusals + self._num_cut_downloads
+
+    def cuts_this_download(self, path: str) -> bool:
+        with self.lock:
+            if not self._num_cut_downloads or not path.endswith(self._cut_name):
+                return False
+            self._num_cut_downloads -= 1
+            return True
 
     def cuts_this_upload(self) -> bool:
         with self.lock:
             self._num_uploads += 1
             return self._first_cut is not None and self._num_uploads >= self._first_cut
 
-    def refusal_of(self, path: str) -> tuple[int | None, str] | None:
-        if self._refusal is None or not re.search(self._refusal[0], path):
-            return None
-        return self._refusal[1:]
+    def refusal_of(self, path: str) -> tuple[int | None, str, dict[str, str]] | None:
+        with self.lock:
+            if self._refusal is None or not self._num_refusals or not re.search(self._refusal[0], path):
+                return None
+            self._num_refusals -= 1
+            return self._refusal[1:]
 
 
 def blob_id(data: bytes) -> str:
@@ -210,6 +261,14 @@ class _Handler(BaseHTTPRequestHandler):
         ("GET", rf"{FILES}/resolve/{REVISION}/(?P<path>.+)", "download"),
     ]
 
+    def setup(self):
+        super().setup()
+        self.hub.connections.add(self.connection)
+
+    def finish(self):
+        self.hub.connections.discard(self.connection)
+        super().finish()
+
     def log_message(self, *_):
         """Nothing on stderr."""
 
@@ -230,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = parse_qs(address.query)
         authorization = self.headers.get("Authorization")
         self.token = authorization.removeprefix("Bearer ") if authorization else None
-        self.hub.requests.append(Request(self.command, address.path, self.token))
+        self.hub.requests.append(Request(self.command, address.path, self.token, self.headers.get("Range")))
         self.body_is_read = False
         try:
             refusal = self.hub.refusal_of(address.path)
@@ -238,7 +297,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if refusal is not None:
-                raise _HubError(*refusal)
+                status, message, headers = refusal
+                raise _HubError(status, message, **headers)
             if self.token is not None and self.token not in TOKENS:
                 raise _HubError(401, "Invalid credentials in Authorization header")
             for route_method, pattern, name in self.ROUTES:
@@ -264,7 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, body: bytes, status: int = 200, **headers: str):
         """Keywords are names of headers, with `_` or `-`."""
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
@@ -438,10 +498,17 @@ class _Handler(BaseHTTPRequestHandler):
         first, last = 0, len(data) - 1
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None or not data:
-            self.send(data, **headers)
+            self.send_file(data, **headers)
             return
         first, last = int(asked[1]), min(int(asked[2] or last), last)
-        self.send(data[first : last + 1], 206, Content_Range=f"bytes {first}-{last}/{len(data)}", **headers)
+        self.send_file(data[first : last + 1], 206, Content_Range=f"bytes {first}-{last}/{len(data)}", **headers)
+
+    def send_file(self, data: bytes, status: int = 200, **headers: str):
+        if self.command == "HEAD" or not self.hub.cuts_this_download(urlsplit(self.path).path):
+            self.send(data, status, **headers)
+            return
+        self.send(data[: len(data) // 2], status, Content_Length=str(len(data)), **headers)
+        self.close_connection = True
 
 
 def oid_of(path: str, data: bytes) -> str:

@@ -17,6 +17,8 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
+import stat
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -234,4 +236,96 @@ def test_data_set_without_a_folder_is_the_downloaded_one(server, tmp_path, monke
     data = load_data("ade20k", cache_dir=tmp_path / "cache")
     assert (len(data.train), len(data.validation)) == (2, 1)
     assert data.train[0]["image"].size == (10, 8)
+    assert server.ranges == [None]
+
+
+# --------------------------------------------------------------------------------------------------- hostile archives
+
+
+def add_members(server: Server, *members: tuple[str | zipfile.ZipInfo, bytes]) -> None:
+    archive = io.BytesIO(server.content)
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
+        for member, content in members:
+            file.writestr(member, content)
+    server.content = archive.getvalue()
+
+
+def link(name: str, target: Path) -> tuple[zipfile.ZipInfo, bytes]:
+    member = zipfile.ZipInfo(name)
+    member.create_system = 3  # Unix
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member, str(target).encode()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archive_writes_nothing_outside_its_folder(server, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    add_members(
+        server,
+        *((f"{'../' * depth}escaped.txt", b"x") for depth in range(1, 6)),
+        (f"{FOLDER}/images/../../../../escaped.txt", b"x"),
+        ("..\\..\\escaped.txt", b"x"),
+        (str(outside / "escaped.txt"), b"x"),
+        (f"//{outside}/escaped.txt", b"x"),
+        link(f"{FOLDER}/link.txt", outside / "escaped.txt"),
+        # Were the first a link, the second would be written through it.
+        link(f"{FOLDER}/door", outside),
+        (f"{FOLDER}/door", b"x"),
+    )
+    cache_dir = tmp_path / "cache"
+    folder = download(server, cache_dir)
+    assert_complete(folder, cache_dir)
+    assert list(outside.iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*escaped*") if not path.is_relative_to(folder)]
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+    assert (folder / "link.txt").read_text() == str(outside / "escaped.txt"), "a plain file"
+
+
+def test_member_that_is_there_twice_is_no_further_image(server, tmp_path):
+    with zipfile.ZipFile(io.BytesIO(server.content)) as archive:
+        name = next(name for name in archive.namelist() if name.startswith(f"{FOLDER}/images/training/"))
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        add_members(server, (name, b"another one"))
+    with pytest.raises(ValueError, match="holds 2 files in .*/images/training, and has to hold 3"):
+        download(server, tmp_path / "cache", num_images={"training": 3, "validation": 1})
+    assert not (tmp_path / "cache" / "downloads" / FOLDER).exists()
+
+
+def test_archive_that_swells_beyond_the_disk_is_not_begun(server, tmp_path, monkeypatch):
+    add_members(server, (f"{FOLDER}/zeros", bytes(50 * 2**20)))
+    assert len(server.content) < 2**20
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("training.ade20k.shutil.disk_usage", lambda path: usage._replace(free=50 * 2**20))
+    with pytest.raises(OSError, match="holds 50 MB, and .* has 50 MB left. Make room"):
+        download(server, tmp_path / "cache")
+    downloads = tmp_path / "cache" / "downloads"
+    assert {path.name for path in downloads.iterdir()} <= {f"{FOLDER}.zip", f"{FOLDER}.zip.lock"}
+    # With room, the archive that is there is unpacked.
+    monkeypatch.setattr("training.ade20k.shutil.disk_usage", lambda path: usage._replace(free=52 * 2**20))
+    download(server, tmp_path / "cache")
+    assert len(server.ranges) == 1
+
+
+def test_member_gives_no_more_than_it_declares(server, tmp_path):
+    add_members(server, (f"{FOLDER}/zeros", bytes(2**20)))
+    # The size of the last entry of the central directory, and of its own header.
+    content = bytearray(server.content)
+    for signature, field in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        place = content.rindex(signature) + field
+        assert content[place : place + 4] == (2**20).to_bytes(4, "little")
+        content[place : place + 4] = (1000).to_bytes(4, "little")
+    server.content = bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+        download(server, tmp_path / "cache")
+    assert not (tmp_path / "cache" / "downloads" / FOLDER).exists()
+    assert all(path.stat().st_size <= 200_000 for path in tmp_path.rglob("zeros"))
+
+
+def test_archive_that_lay_there_is_not_trusted(server, tmp_path):
+    downloads = tmp_path / "cache" / "downloads"
+    downloads.mkdir(parents=True)
+    with zipfile.ZipFile(downloads / f"{FOLDER}.zip", "w") as archive:
+        archive.writestr(f"{FOLDER}/images/training/strange.png", b"x")
+    assert_complete(download(server, tmp_path / "cache"), tmp_path / "cache")
     assert server.ranges == [None]

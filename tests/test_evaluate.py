@@ -2,6 +2,10 @@
 
 import csv
 import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -31,10 +35,13 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def write_data(folder, reduce=False, names=TINY_CLASS_NAMES):
+def write_data(folder, reduce=False, names=TINY_CLASS_NAMES, num_images=3):
+    folder.mkdir(exist_ok=True)
     (folder / "classes.txt").write_text("\n".join(names))
     generator = np.random.default_rng(0)
-    for index, (width, height) in enumerate([(120, 80), (90, 110), (100, 64)]):
+    sizes = [(120, 80), (90, 110), (100, 64)]
+    for index in range(num_images):
+        width, height = sizes[index % len(sizes)]
         mask = np.kron(generator.integers(0, 5, (4, 4)), np.ones((40, 40), dtype=int))[:height, :width]
         mask[:6] = 255
         if reduce:
@@ -104,6 +111,64 @@ def test_reduced_labels_give_the_same_scores(checkpoint, data, tmp_path):
     expected = run(checkpoint, "--data_dir", data, "--output_dir", tmp_path)
     report = run(checkpoint, "--data_dir", reduced, "--reduce_labels", "true", "--output_dir", tmp_path)
     assert report["per_class"] == expected["per_class"]
+
+
+def break_files(data):
+    """Three files of 40: one is cut off, one is a text, and of one a bit has changed."""
+    cut = data / "images/validation/7.png"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (data / "annotations/validation/13.png").write_text("no image")
+    flipped = bytearray((data / "annotations/validation/2.png").read_bytes())
+    flipped[50] ^= 255  # within the pixels, of which a PNG has a checksum
+    (data / "annotations/validation/2.png").write_bytes(flipped)
+    return ["images/validation/7.png", "annotations/validation/13.png", "annotations/validation/2.png"]
+
+
+def test_broken_files_are_named_and_left_out(checkpoint, tmp_path, capsys, monkeypatch):
+    """Scores are those of the good files alone, and the exit status says that they are not of all."""
+    everything = write_data(tmp_path / "data", num_images=20)
+    good = shutil.copytree(everything, tmp_path / "good")
+    broken = break_files(everything)
+    for name in broken:
+        for kind in ("images", "annotations"):
+            (good / kind / "validation" / Path(name).name).unlink()
+    expected = run(checkpoint, "--data_dir", good, "--output_dir", tmp_path)
+    assert "left_out" not in expected["dataset"] and "left out" not in capsys.readouterr().err
+
+    words = [checkpoint, "--data_dir", everything, "--output_dir", tmp_path / "out", "--use_cpu", "true"]
+    words += ["--dataloader_num_workers", 0, "--preprocessing_num_workers", 2]
+    monkeypatch.setattr(sys, "argv", ["training.evaluate", *map(str, words)])
+    for _ in range(2):  # the second time out of the cache
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("training.evaluate", run_name="__main__")
+        assert end.value.code == 1
+        printed = capsys.readouterr()
+        report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert report["per_class"] == expected["per_class"] and report["mean_iou"] == expected["mean_iou"]
+        assert report["dataset"]["num_images"] == 17
+        assert len(report["dataset"]["left_out"]) == 3
+        for name in broken:
+            (fault,) = [fault for fault in report["dataset"]["left_out"] if f"{everything / name} cannot be" in fault]
+            assert f"left out: {fault}\n" in printed.err
+        assert "17 images were scored, 3 left out." in printed.err
+        assert f"Written to: {tmp_path}/out" in printed.out
+
+
+def test_where_nothing_can_be_read_nothing_is_scored(checkpoint, tmp_path):
+    data = write_data(tmp_path / "data")
+    for path in (data / "images/validation").iterdir():
+        path.write_text("no image")
+    with pytest.raises(ValueError, match="0.png cannot be read"):
+        run(checkpoint, "--data_dir", data, "--output_dir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_id_is_no_broken_file(checkpoint, tmp_path):
+    """It shows that the masks or the names are others: the scores would be of what nobody asked for."""
+    data = write_data(tmp_path / "data")
+    PIL.Image.new("L", (90, 110), 5).save(data / "annotations/validation/1.png")
+    with pytest.raises(ValueError, match=r"1\.png holds the id 5"):
+        run(checkpoint, "--data_dir", data, "--output_dir", tmp_path / "out")
 
 
 @pytest.mark.parametrize("names", [TINY_CLASS_NAMES[::-1], TINY_CLASS_NAMES + ("tree",)])

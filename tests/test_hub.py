@@ -34,7 +34,10 @@ from training.push import push_directory
 RUN_MODULES = """
 import contextlib, io, json, runpy, sys, time
 
+from huggingface_hub import constants
+
 time.sleep = lambda seconds: None  # how long the client waits between its attempts is not our matter
+constants.DOWNLOAD_CHUNK_SIZE = 1000  # what is kept of a download that is cut: our files are smaller than its 10 MB
 for line in sys.stdin:
     sys.argv = json.loads(line)
     output, code = io.StringIO(), 0
@@ -380,6 +383,118 @@ def test_a_hub_that_fails_while_training_does_not_end_it(hub, run, training_word
     assert "Out of order" in output
     assert (tmp_path / "run" / "model.safetensors").is_file() and (tmp_path / "run" / "metrics.json").is_file()
     assert hub.commits(f"{USER}/trained") == ["initial commit"]
+
+
+# --- A Hub that fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def predict(run, tmp_path):
+    """`denseclip predict --model REPO` on one picture -> exit code, and what it wrote."""
+    draw_picture(96, 64).save(tmp_path / "picture.png")
+
+    def predict_with(repo_id: str) -> tuple[int, str]:
+        out = tmp_path / repo_id.replace("/", "--")
+        return run(
+            *("modeling_denseclip.tools.command", "predict", tmp_path / "picture.png"),
+            *("--model", repo_id, "--out", out, "--device", "cpu"),
+        )
+
+    return predict_with
+
+
+def fetched_anew(hub: HubServer, directory: Path, name: str) -> str:
+    """A repository that no client has seen, with the files of a directory."""
+    hub.add_files("model", f"{USER}/{name}", {path.name: path.read_bytes() for path in directory.iterdir()})
+    return f"{USER}/{name}"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save(tiny_model("resnet", use_language=False), tmp_path_factory.mktemp("saved"))
+
+
+# What the Hub does, and how often.
+MOMENTS = {
+    "too many requests": lambda hub, path: hub.refuse(path, status=429, times=2, Retry_After="1"),
+    "unavailable": lambda hub, path: hub.refuse(path, status=503, times=2),
+}
+
+
+@pytest.mark.parametrize("path", ["", "safetensors"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_hub_that_fails_for_a_moment_is_asked_again(hub, predict, saved, tmp_path, moment, path):
+    repo_id = fetched_anew(hub, saved, f"{moment.replace(' ', '-')}{path}")
+    MOMENTS[moment](hub, path)
+    code, output = predict(repo_id)
+    assert code == 0, output
+    assert hub.num_failures_left == 0, "nothing has failed, the test proves nothing"
+
+
+def test_a_download_that_is_cut_goes_on_where_it_was(hub, predict, saved, tmp_path):
+    repo_id = fetched_anew(hub, saved, "cut")
+    hub.cut_downloads(3, "model.safetensors")
+    # By itself, or with huggingface_hub 1 when it is called again.
+    results = [predict(repo_id) for _ in range(4)]
+    assert results[-1][0] == 0, results
+    assert all(code in (0, 2) for code, _ in results)
+    assert hub.num_failures_left == 0
+    ranges = [request.range for request in hub.requests if request.path.endswith("safetensors")]
+    starts = [int(value.removeprefix("bytes=").split("-")[0]) for value in ranges if value is not None]
+    assert len(starts) == 3 and 0 < starts[0] < starts[1] < starts[2]
+    assert predict(str(saved))[0] == 0
+    masks = [(tmp_path / name.replace("/", "--") / "picture-mask.png").read_bytes() for name in (repo_id, str(saved))]
+    assert masks[0] == masks[1]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_stays_away_is_an_error_and_what_was_fetched_serves(hub, predict, saved, status):
+    repo_id, unknown = (fetched_anew(hub, saved, f"{name}-{status}") for name in ("known", "unknown"))
+    assert predict(repo_id)[0] == 0
+    hub.refuse("", status=status)
+    code, output = predict(unknown)
+    assert code == 2 and "error: " in output
+    assert unknown in output or hub.url in output
+    code, output = predict(repo_id)
+    assert code == 0, output
+    hub.refuse(None)
+    assert predict(unknown)[0] == 0
+
+
+def test_a_hub_that_is_down(hub, predict, push, saved):
+    unknown = fetched_anew(hub, saved, "down")
+    with hub.down():
+        code, output = predict(unknown)
+        assert code == 2 and "error: " in output
+        assert hub.url in output or unknown in output
+        code, output = push(saved, f"{USER}/pushed")
+        assert code == 1 and f"The connection to {hub.url} failed" in output
+        assert f"Nothing was committed to {USER}/pushed" in output
+    assert predict(unknown)[0] == 0
+    assert push(saved, f"{USER}/pushed")[0] == 0
+
+
+@pytest.mark.parametrize("path", ["/preupload/", "/lfs/objects/batch", "^/lfs/"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_upload_to_a_hub_that_fails_for_a_moment_is_tried_again(hub, push, saved, moment, path):
+    MOMENTS[moment](hub, path)
+    code, output = push(saved, f"{USER}/pushed")
+    assert code == 0, output
+    assert hub.num_failures_left == 0
+    assert hub.files(f"{USER}/pushed")["model.safetensors"] == (saved / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/create", "/commit/"])
+def test_what_cannot_be_tried_again_by_itself_is_an_error_that_says_so(hub, push, saved, path):
+    """A repository or a commit may have been made though the answer was an error: people look, and start it again."""
+    hub.refuse(path, status=429, message="Slow down", times=1)
+    code, output = push(saved, f"{USER}/pushed")
+    assert code == 1
+    assert f"status 429 (Slow down). Nothing was committed to {USER}/pushed" in output
+    assert "Try the same command again later." in output
+    assert hub.num_failures_left == 0
+    assert push(saved, f"{USER}/pushed")[0] == 0
+    assert hub.commits(f"{USER}/pushed") == ["initial commit", "Upload DenseCLIP"]
 
 
 # In this process the Hub is switched off, so a request would be a ConnectionError.

@@ -15,7 +15,13 @@ from modeling_denseclip import (
     DenseCLIPResNetBackbone,
     modeling_denseclip,
 )
-from modeling_denseclip.modeling_denseclip import DenseCLIPDropPath, window_starts
+from modeling_denseclip.modeling_denseclip import (
+    DenseCLIPDropPath,
+    resize_by_products,
+    resize_logits,
+    sliding_window,
+    window_starts,
+)
 from tests.tiny import TINY_CLASS_NAMES, spread_classes, tiny_config, tiny_model
 from training.losses import SegmentationLoss
 
@@ -188,6 +194,16 @@ def test_loss_is_the_published_sum(kind):
     assert outputs.loss.item() == pytest.approx(plain_loss(model, outputs, labels), rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [(28, 36), (61, 40), (7, 9), (3, 4)])
+def test_resizing_on_a_gpu_has_the_values_and_gradients_of_interpolation(size):
+    """Called by hand, so that it is tested without one."""
+    logits = torch.randn(2, 5, 7, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weights = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(1))
+    results = resize_by_products(logits, size), resize_logits(logits, size)
+    torch.testing.assert_close(*results, rtol=0, atol=2e-6)
+    torch.testing.assert_close(*(torch.autograd.grad(result, logits, weights)[0] for result in results))
+
+
 @all_models
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_without_labels_has_loss_and_gradients_0(kind, use_language, training):
@@ -286,7 +302,10 @@ def test_windows_see_every_pixel():
         ({"inference_mode": "tiles"}, "'whole' or 'slide'"),
         ({"inference_mode": "slide", "window_size": 64, "window_stride": 65}, "at most `window_size`"),
         ({"inference_mode": "slide", "window_size": 64, "window_stride": 0}, "must be positive"),
-        ({"inference_mode": "slide", "window_size": (64, 64, 64)}, r"\(height, width\)"),
+        ({"inference_mode": "slide", "window_size": (64, 64, 64)}, r"`window_size` must .* \(height, width\)"),
+        ({"inference_mode": "slide", "window_size": 64, "window_stride": (9, 9, 9)}, "`window_stride` must be an int"),
+        ({"inference_mode": "slide", "window_size": (64, 80), "window_stride": (70, 40)}, "at most `window_size`"),
+        ({"inference_mode": "slide", "window_size": (80, 64), "window_stride": (40, 70)}, "at most `window_size`"),
         ({"inference_mode": "slide", "window_size": 16, "window_stride": 16}, "at least 32 pixels"),
     ],
 )
@@ -548,6 +567,57 @@ def test_classes_are_those_of_post_processing(kind, use_language, at_a_time, win
         assert classes.dtype == torch.int64 and classes.unique().numel() > 2
         # Where two classes are equal up to rounding, either may win.
         assert (classes != torch.stack(expected)).float().mean() < 1e-3
+
+
+def test_windows_may_be_32_pixels_and_go_on_by_one():
+    config = tiny_config("resnet", inference_mode="slide", window_size=(32, 40), window_stride=(1, 33))
+    assert sliding_window(config, None, None, None) == ((32, 40), (1, 33))
+    assert sliding_window(config, None, 33, (33, 1)) == ((33, 33), (33, 1))
+    assert sliding_window(config, "whole", None, None) is None
+
+
+@pytest.mark.parametrize("size", [(64, 48), (64, 49), (65, 48), (48, 64), (60, 40), (40, 50), (90, 40)])
+@torch.no_grad()
+def test_classes_take_windows_where_a_call_does(size, monkeypatch):
+    model = tiny_model("resnet", use_language=False).eval()
+    window = {"inference_mode": "slide", "window_size": (64, 48), "window_stride": (32, 20)}
+    seen = []
+    segment_windows = model.segment_windows
+    monkeypatch.setattr(model, "segment_windows", lambda *args: seen.append(args[1:]) or segment_windows(*args))
+    pixel_values = torch.rand(1, 3, *size)
+    slides = model(pixel_values, **window).logits.shape[-2:] == size
+    assert slides == (size[0] > 64 or size[1] > 48)
+    assert seen == [((64, 48), (32, 20))] * slides
+    assert model.segment_classes(pixel_values, **window).shape == (1, *size)
+    assert seen == [((64, 48), (32, 20))] * 2 * slides
+
+
+@torch.no_grad()
+def test_classes_are_enlarged_a_few_at_a_time_and_the_first_of_equal_ones_is_taken(monkeypatch):
+    monkeypatch.setattr(modeling_denseclip, "CLASSES_AT_A_TIME", 2)
+    numbers = []
+    resize_logits = modeling_denseclip.resize_logits
+
+    def counted(logits, size):
+        numbers.append(logits.shape[1])
+        return resize_logits(logits, size)
+
+    monkeypatch.setattr(modeling_denseclip, "resize_logits", counted)
+    model = tiny_model("resnet").eval()
+    logits = torch.zeros(1, NUM_CLASSES, 16, 16)
+    logits[:, 0] = -1
+    model.segment = lambda pixel_values: modeling_denseclip.DenseCLIPSemanticSegmenterOutput(logits=logits)
+    classes = model.segment_classes(torch.rand(1, 3, 64, 64))
+    assert (classes == 1).all() and numbers == [2, 2, 1]
+
+
+def test_windows_in_half_precision_are_averaged_in_single():
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.rand(9, 1, 2, 8, 8, generator=generator).bfloat16()
+    windows = [(slice(0, 8), slice(0, 8), part) for part in parts]
+    average = modeling_denseclip.average_windows(windows, slice(None), (8, 8))
+    assert average.dtype == torch.float32
+    torch.testing.assert_close(average.double(), parts.double().mean(dim=0), rtol=1e-6, atol=0)
 
 
 def test_classes_need_evaluation_mode_and_a_large_enough_image():

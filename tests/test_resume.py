@@ -1,6 +1,7 @@
 """A run that is killed and gone on from ends with the weights of a run that was never stopped, to the last bit."""
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ from training.checkpoints import checkpoint_to_resume
 
 
 ROOT = Path(__file__).resolve().parents[1]
-# Where the run is killed: before which forward pass (two make a step), or while which file of a checkpoint is due.
-# Steps 2, 4, 6 and the last, 7, are saved; an epoch has 3 steps.
+# Where the run is killed: before which forward pass (two make a step), while which file of a checkpoint is due, or
+# when all is trained and half of a table of results is written. Steps 2, 4, 6 and the last, 7, are saved; an epoch has
+# 3 steps.
 KILLS = {
     "before the first checkpoint": {"forward": 3},
     "in the middle of an accumulation": {"forward": 6},
@@ -25,22 +27,25 @@ KILLS = {
     "right after a checkpoint": {"forward": 9},
     "while a checkpoint is written": {"saving": 4},
     "in the last step": {"forward": 14},
+    "behind the last step": {"reporting": True},
 }
+MOST_KILLS = 4
 
 # One process imports everything, then each run is a fork of it.
 DRIVER = """
-import json, os, signal, sys
+import json, os, random, signal, sys
 from training import train
 from training.trainer import DenseCLIPTrainer
 
-words, output, kills = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+words, output, kills, seed, most_kills = map(json.loads, sys.argv[1:])
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def arm(forward=None, saving=None):
+def arm(forward=None, saving=None, reporting=False):
     state = {"forward": 0}
     training_step, save_rng_state = DenseCLIPTrainer.training_step, DenseCLIPTrainer._save_rng_state
+    save_metrics = DenseCLIPTrainer.save_metrics
 
     def counted(self, *args, **kwargs):
         state["forward"] += 1
@@ -53,15 +58,39 @@ def arm(forward=None, saving=None):
             kill()
         return save_rng_state(self, output_dir)
 
-    DenseCLIPTrainer.training_step, DenseCLIPTrainer._save_rng_state = counted, interrupted
+    def halved(self, *args, **kwargs):
+        if reporting:
+            with open(f"{self.args.output_dir}/all_results.json", "w") as file:
+                file.write('{"eval_')
+            kill()
+        save_metrics(self, *args, **kwargs)
 
-def fork(name, *extra, kill_at=None):
+    DenseCLIPTrainer.training_step, DenseCLIPTrainer._save_rng_state = counted, interrupted
+    DenseCLIPTrainer.save_metrics = halved
+
+def count_touches(kill_at=None):
+    # How often the run opens, makes or removes a file of its own; kills it before the `kill_at`-th time.
+    touches = [0]
+
+    def hook(event, args):
+        removes = event in ("os.remove", "os.rmdir")  # of a tree by names alone
+        if removes or event in ("open", "os.mkdir", "os.rename") and output in str(args[0]):
+            touches[0] += 1
+            if touches[0] == kill_at:
+                kill()
+
+    sys.addaudithook(hook)
+    return touches
+
+def fork(name, *extra, kill_at=None, kill_at_touch=None):
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         if kill_at is not None:
             arm(**kill_at)
+        touches = count_touches(kill_at_touch)
         train.main([*words, "--output_dir", f"{output}/{name}", *extra])
+        print("TOUCHES", touches[0])
         sys.stdout.flush()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -69,13 +98,20 @@ def fork(name, *extra, kill_at=None):
 codes = {"straight": [fork("straight")]}
 for name, kill_at in kills.items():
     codes[name] = [fork(name, kill_at=kill_at), fork(name, "--resume_from_checkpoint", "last")]
-print("CODES", json.dumps(codes))
+# Again and again, until a run comes to its end: most often while it saves, which is when files are touched. One
+# checkpoint is kept, so that none but the last can be gone on from.
+numbers, moments, results = random.Random(seed), [], [-9]
+while results[-1] == -9:
+    moments.append(numbers.randint(1, 150) if len(moments) < most_kills else None)
+    last = ["--save_total_limit", "1", "--resume_from_checkpoint", "last"]
+    results.append(fork("again and again", *last, kill_at_touch=moments[-1]))
+codes["again and again"] = results[1:]
+print("CODES", json.dumps([codes, moments]))
 """
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resume")
+def write_run(folder: Path) -> list[str]:
+    """Six pictures, their masks and an architecture; the words of a training on them."""
     generator = np.random.default_rng(0)
     for split, count in (("training", 6), ("validation", 2)):
         for kind in ("images", "annotations"):
@@ -88,23 +124,33 @@ def runs(tmp_path_factory):
     (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
     # Everything that draws random numbers: stochastic depth, dropout, crops.
     architecture = save_tiny_architecture(folder, "vit", drop_path_rate=0.3)
-    words = (
+    return (
         f"--data_dir {folder} {architecture} --short_side 64"
         " --long_side 128 --crop_size 64 --max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 2"
         " --save_strategy steps --save_steps 2 --eval_strategy steps --eval_steps 3 --learning_rate 1e-2"
         " --ema_decay 0.7 --lr_schedule published_poly --warmup_steps 2 --use_cpu true --report_to none"
         " --disable_tqdm true --num_sample_images 0 --logging_steps 1"
     ).split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    words = write_run(folder)
     output = folder / "runs"
-    command = [sys.executable, "-c", DRIVER, json.dumps(words), str(output), json.dumps(KILLS)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    seed = random.SystemRandom().randrange(2**32)
+    settings = [json.dumps(value) for value in (words, str(output), KILLS, seed, MOST_KILLS)]
+    result = subprocess.run([sys.executable, "-c", DRIVER, *settings], cwd=ROOT, capture_output=True, text=True)
     assert "CODES" in result.stdout, result.stdout + result.stderr
-    codes = json.loads(result.stdout.split("CODES")[1])
+    codes, moments = json.loads(result.stdout.split("CODES")[1])
+    print(f"seed {seed}: killed before touches {moments} of files")  # shown where a test fails
+    *killed, ended = codes.pop("again and again")
+    assert ended == 0 and set(killed) == {-9}, result.stderr
     assert codes == {"straight": [0], **{name: [-9, 0] for name in KILLS}}, result.stderr
     return output, result.stderr
 
 
-@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("name", [*KILLS, "again and again"])
 def test_killed_and_resumed_run_ends_like_a_straight_one(runs, name):
     output, _ = runs
     straight, resumed = (load_file(output / run / "model.safetensors") for run in ("straight", name))

@@ -83,7 +83,8 @@ def download_ade20k(
 ) -> Path:
     """
     Download and unpack the archive, unless that was done before. A download that was cut off goes on where it was, and
-    what is there under its final name is complete.
+    what is there under its final name is complete. Nothing is unpacked of an archive with another SHA-1, even if it
+    lay there already.
 
     Args:
         cache_dir (`str` or `Path`, *optional*, defaults to the cache of `datasets`): where it goes, and stays.
@@ -95,13 +96,14 @@ def download_ade20k(
 
     Raises:
         `ValueError`: if the archive is not the official one, or its content is not.
+        `OSError`: if the disk has no room for what it holds.
     """
     parent = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "downloads"
     folder, archive = parent / FOLDER, parent / f"{FOLDER}.zip"
     parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.lock"):  # several processes may start at once
         if not folder.is_dir():
-            if not archive.is_file():
+            if not archive.is_file() or _sha1(archive) != sha1:
                 _download(url, sha1, archive)
             _unpack(archive, folder, num_images)
             archive.unlink()
@@ -121,7 +123,7 @@ def _download(url: str, sha1: str, path: Path) -> None:
             f"{url} was downloaded with the SHA-1 {found}, which has to be {sha1}, and is removed again. Try once "
             "more, or download and unpack it yourself and name the folder (data_dir)."
         )
-    incomplete.rename(path)
+    incomplete.replace(path)
 
 
 def _unpack(archive: Path, folder: Path, num_images: dict[str, int]) -> None:
@@ -129,9 +131,14 @@ def _unpack(archive: Path, folder: Path, num_images: dict[str, int]) -> None:
     temporary = folder.with_name(f"{folder.name}.incomplete")
     shutil.rmtree(temporary, ignore_errors=True)
     with zipfile.ZipFile(archive) as content:
-        members = content.namelist()
-        for name in datasets.utils.tqdm(members, desc=f"Unpacking {archive.name}", unit=" files"):
-            content.extract(name, temporary)  # drops "..", drives and leading slashes
+        size, free = sum(member.file_size for member in content.infolist()), shutil.disk_usage(archive.parent).free
+        if size > free:  # no member gives more than its declared size
+            raise OSError(
+                f"{archive} holds {size / 2**20:,.0f} MB, and {archive.parent} has {free / 2**20:,.0f} MB left. Make"
+                " room, or choose another folder (HF_DATASETS_CACHE)."
+            )
+        for name in datasets.utils.tqdm(content.namelist(), desc=f"Unpacking {archive.name}", unit=" files"):
+            content.extract(name, temporary)  # drops "..", drives and leading slashes, and makes no links
     for split, expected in num_images.items():
         for kind in ("images", "annotations"):
             found = len(list((temporary / folder.name / kind / split).glob("*.*")))

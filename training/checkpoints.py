@@ -11,13 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which checkpoint of a run to go on from."""
+"""Which checkpoint of a run to go on from, and that no other run writes there."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -28,6 +30,34 @@ from modeling_denseclip import DenseCLIPConfig
 logger = logging.get_logger(__name__)
 
 LAST = "last"
+LOCK_NAME = ".training.lock"
+# The processes that load images hold the lock too, and look every 5 seconds whether the one that they work for, when
+# it was killed, is still there.
+LOCK_SECONDS = 10.0
+
+
+@contextmanager
+def alone_in(output_dir: str | Path) -> Iterator[None]:
+    """
+    Inside of it no other training writes into `output_dir`. The system gives the lock back however a process ends.
+
+    Raises:
+        ValueError: if another training does.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output_dir / LOCK_NAME)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise ValueError(
+            f"Another training writes into {output_dir}, and the checkpoints of both would be mixed. Wait until it has"
+            " ended, or choose another --output_dir."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -42,8 +72,13 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end: the Trainer writes its own state last."""
+    return is_json(checkpoint / TRAINER_STATE_NAME)
+
+
+def is_json(path: Path) -> bool:
+    """Whether there is such a file, written to its end."""
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True

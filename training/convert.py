@@ -61,7 +61,12 @@ def read_config_fields(path: str | os.PathLike) -> dict:
         ValueError: for a field that the config does not have, or a value that it does not take.
     """
     path = Path(path)
-    fields = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} holds a {type(fields).__name__}; a config is a mapping of fields to values.")
     known = {field.name for field in dataclasses.fields(DenseCLIPConfig)} | set(CHECKPOINT_FIELDS)
     unknown = sorted(fields.keys() - known)
     if unknown:

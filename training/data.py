@@ -18,12 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import numpy as np
 from transformers.utils import logging
+
+from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
-from .dataset_files import read_ade20k_classes
+from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, read_ade20k_classes
 from .segmentation_folder import SegmentationFolder, check_pair
+from .transforms import open_image, read_mask
 
 
 logger = logging.get_logger(__name__)
@@ -42,6 +47,7 @@ class SegmentationData:
             the files have them; the transforms reduce them, if their image processor's `do_reduce_labels` is set.
         train, validation (`datasets.Dataset`): the splits that were asked for. Columns: `image` and `annotation`
             (decoded when read), `name`, and `index`, the position.
+        left_out (`tuple[str, ...]`): what is wrong with each pair of a folder that was left out of its split.
     """
 
     name: str
@@ -50,6 +56,7 @@ class SegmentationData:
     reduce_labels: bool
     train: datasets.Dataset | None
     validation: datasets.Dataset | None
+    left_out: tuple[str, ...] = ()
 
 
 def load_data(
@@ -66,6 +73,7 @@ def load_data(
     splits: Sequence[str] = ("training", "validation"),
     num_workers: int = 1,
     cache_dir: str | Path | None = None,
+    leave_out_unreadable: bool = False,
 ) -> SegmentationData:
     """
     Load a data set, and check all images and masks of it the first time.
@@ -84,10 +92,13 @@ def load_data(
         splits (`Sequence[str]`, *optional*): which to load, of "training" and "validation".
         num_workers (`int`, *optional*, defaults to 1): number of processes that check.
         cache_dir (`str` or `Path`, *optional*): instead of the cache of `datasets`.
+        leave_out_unreadable (`bool`, *optional*, defaults to `False`): whether pairs of a "folder" of which a file
+            cannot be read are left out, and not refused. (Figures on a part of ADE20K have no name.)
 
     Raises:
         `ValueError`: if an argument or the data set is wrong; it names the file or row.
     """
+    left_out = []
     if dataset_name is not None:
         sources = {"training": train_split, "validation": validation_split}
         rows = {
@@ -133,14 +144,65 @@ def load_data(
         name, palette, reduce_labels = Path(data_dir).absolute().name, None, bool(reduce_labels)
         class_names = read_class_names(class_names_file or data_dir)
         _refuse_one_class(name, class_names)
-        arguments = (len(class_names), reduce_labels, num_workers, cache_dir)
-        loaded = {split: SegmentationFolder(data_dir, split, *arguments).load() for split in splits}
+        arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
+        loaded = {}
+        for split in splits:
+            folder = SegmentationFolder(data_dir, split, *arguments)
+            loaded[split] = folder.load()
+            left_out += folder.find_left_out(loaded[split])
     else:
         raise ValueError(
             f"There is no data set '{dataset}': it is 'folder' or 'ade20k', or dataset_name names one of the Hub."
         )
     train, validation = loaded.get("training"), loaded.get("validation")
-    return SegmentationData(name, class_names, palette, reduce_labels, train, validation)
+    return SegmentationData(name, class_names, palette, reduce_labels, train, validation, tuple(left_out))
+
+
+def check_for_training(data: SegmentationData, image_processor: DenseCLIPImageProcessor) -> None:
+    """
+    Refuse what training could only fail on, or learn nonsense from, after hours.
+
+    Raises:
+        ValueError: for a split without a labelled pixel; masks that hold 0 and 255 alone, which mostly means that 255
+            is the second class; or an image of the validation that is too narrow for the model.
+    """
+    ids = {name: _ids_in(rows) for name, rows in (("training", data.train), ("validation", data.validation))}
+    unlabelled = {0, IGNORE_INDEX} if data.reduce_labels else {IGNORE_INDEX}
+    for name, found in ids.items():
+        if found <= unlabelled:
+            raise ValueError(
+                f"All masks of the split {name} hold {' and '.join(map(str, sorted(found)))} alone, which is"
+                " unlabelled: there is nothing to learn or to score. Compare their ids with the names of the classes."
+            )
+    if all(found == {0, IGNORE_INDEX} for found in ids.values()):
+        raise ValueError(
+            f"All masks hold 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is unlabelled, so one class is left. Save"
+            " the other class as 1: Image.fromarray(np.asarray(mask) // 255).save(path)."
+        )
+    for row in _encoded(data.validation, "image"):
+        with open_image(row["image"]) as picture:
+            size = picture.size if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else picture.size[::-1]
+        seen = image_processor.get_resized_size(*size)
+        if min(seen) < MIN_IMAGE_SIZE:
+            raise ValueError(
+                f"The image {row['name']} of the validation has {size[0]} x {size[1]} pixels (height x width), of"
+                f" which the model sees {seen[0]} x {seen[1]}: both sides must have at least {MIN_IMAGE_SIZE}. Remove"
+                " it with its mask, or raise --short_side and --long_side."
+            )
+
+
+def _encoded(rows: datasets.Dataset, column: str) -> datasets.Dataset:
+    return rows.select_columns([column, "name"]).cast_column(column, datasets.Image(decode=False))
+
+
+def _ids_in(rows: datasets.Dataset) -> set[int]:
+    """The ids in masks, up to the first mask that holds another than 0 and 255."""
+    ids: set[int] = set()
+    for row in _encoded(rows, "annotation"):
+        ids.update(np.unique(read_mask(row["annotation"])).tolist())
+        if ids - {0, IGNORE_INDEX}:
+            break
+    return ids
 
 
 def _refuse_one_class(name: str, class_names: list[str]) -> None:

@@ -18,6 +18,8 @@ Score a checkpoint by the paper's protocol: original size of the masks, sliding 
 
 CHECKPOINT is a folder or a Hub id. How images are resized and windows slide comes with it, unless an argument says
 otherwise. Several GPUs: `accelerate launch -m training.evaluate ...`.
+
+A pair of a folder of which a file cannot be read is named and left out. Then the exit status is 1.
 """
 
 import sys
@@ -29,6 +31,7 @@ from transformers import HfArgumentParser
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
+from modeling_denseclip.tools.loading import load_model
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments
 from .command_line import names_of_arguments, parse_words
@@ -64,13 +67,8 @@ class EvaluationArguments:
 def main(words: list[str] | None = None) -> dict:
     """Evaluate, print and write; returns the report, as `metrics.json` holds it."""
     evaluation_args, data_args, sizes_given = parse_arguments(sys.argv[1:] if words is None else words)
-    model = DenseCLIPForSemanticSegmentation.from_pretrained(
-        evaluation_args.checkpoint, revision=evaluation_args.revision or "main"
-    )
-    image_processor = DenseCLIPImageProcessor.from_pretrained(
-        evaluation_args.checkpoint, revision=evaluation_args.revision or "main"
-    )
-    data = load_data(**data_args.source(), splits=("validation",))
+    model, image_processor = load_model(evaluation_args.checkpoint, revision=evaluation_args.revision or "main")
+    data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
     apply_choices(evaluation_args, model, image_processor, data)
     if sizes_given:
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
@@ -98,6 +96,10 @@ def main(words: list[str] | None = None) -> dict:
     report = report_evaluation(trainer, data, output_dir, scales)
     print(format_scores(trainer.scores, data.class_names))
     print(f"{data.name}, validation: {report['protocol']['description']}\nWritten to: {output_dir}")
+    for fault in data.left_out:
+        print(f"left out: {fault}", file=sys.stderr)
+    if data.left_out:
+        print(f"{len(data.validation)} images were scored, {len(data.left_out)} left out.", file=sys.stderr)
     return report
 
 
@@ -150,6 +152,8 @@ def apply_choices(
 
 if __name__ == "__main__":
     try:
-        main()
+        report = main()
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    if "left_out" in report.get("dataset", {}):
+        sys.exit(1)

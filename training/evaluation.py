@@ -83,13 +83,16 @@ def report_evaluation(
     """
     output_dir = Path(output_dir)
     suffix = "_multi_scale" if len(scales) > 1 else ""
+    dataset = {"name": data.name, "split": "validation", "num_images": len(data.validation)}
+    if data.left_out:
+        dataset["left_out"] = list(data.left_out)
     report = write_report(
         output_dir,
         trainer.scores,
         trainer.confusion,
         data.class_names,
         protocol=describe_protocol(trainer.model.config, trainer.processing_class, scales),
-        dataset={"name": data.name, "split": "validation", "num_images": len(data.validation)},
+        dataset=dataset,
         summary_name=f"metrics{suffix}",
     )
     if trainer.worst_images:

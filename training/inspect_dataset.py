@@ -46,6 +46,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -72,10 +73,13 @@ from .dataset_files import (
 )
 
 
-DEEP_IMAGE_MODES = ("I", "I;16", "I;16B", "F")
+DEEP_IMAGE_MODES = ("I;16", "I;16B")
+UNKNOWN_RANGE_MODES = ("I", "F")
 NUM_SIZES_SHOWN = 5
 NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
 NUM_FILES_PER_ID = 3
+# Starting processes takes longer than reading so many pairs.
+FEW_PAIRS = 500
 TILE_WIDTH = 320
 
 # What can be found, by level: a title, and what to do. A note is worth knowing; with a warning training runs, but
@@ -94,8 +98,8 @@ RULES = {
             "Images are .jpg, .jpeg or .png, masks are .png, and both lie directly in the split's folder.",
         ),
         "deep_images": (
-            "Images of more than 8 bits",
-            "Training cuts values above 255 off: scale them to 8 bits before.",
+            "Images of 16 bits",
+            "65535 is read as white. If the camera has fewer bits, they are nearly black: scale all by one factor.",
         ),
         "same_picture_in_two_splits": (
             "The same picture in two splits (equal files; copies that were saved anew are not found)",
@@ -129,6 +133,14 @@ RULES = {
         ),
     },
     "error": {
+        "one_class": (
+            "A single class",
+            "A softmax over one class is 1 everywhere: name the rest too, such as 'background', with its own id.",
+        ),
+        "unknown_range": (
+            "Images of floating-point numbers or 32-bit integers, whose range is unknown",
+            "Save them with 8 bits, all scaled alike.",
+        ),
         "class_names": ("The names of the classes cannot be read", "Write one per line, in the order of ids."),
         "same_class_names": (
             "Class names that are the same words",
@@ -387,7 +399,7 @@ def inspect_dataset(
     dataset: str = "folder",
     reduce_labels: bool | None = None,
     splits: Sequence[str] = ("training", "validation"),
-    num_workers: int = 0,
+    num_workers: int | None = None,
     similar_names: str | None = None,
     tokenizer: str | None = None,
 ) -> DatasetReport:
@@ -401,7 +413,8 @@ def inspect_dataset(
         reduce_labels (`bool`, *optional*): 0 in a mask is unlabelled and n names the class n - 1. By default so for
             ADE20K only.
         splits (`Sequence[str]`, *optional*): names of the sub-folders.
-        num_workers (`int`, *optional*, defaults to 0): processes that read files; 0 reads in this one.
+        num_workers (`int`, *optional*): processes that read files; 0 reads in this one. By default one per core for
+            more than 500 pairs, and 0 for fewer.
         similar_names (`str`, *optional*): a CLIP or DenseCLIP whose text tower is to read the names of the classes: a
             folder, or the id of a repository on the Hub.
         tokenizer (`str`, *optional*): where its tokenizer is, if not beside it.
@@ -409,6 +422,7 @@ def inspect_dataset(
     Raises:
         `ValueError`: if there is no such folder, or the model is of another kind. All else that is wrong is in the
             report.
+        `ChildProcessError`: if a process that reads files died.
     """
     dataset_dir = Path(dataset_dir)
     if not dataset_dir.is_dir():
@@ -433,6 +447,8 @@ def inspect_dataset(
     pictures: dict[bytes, list[Pair]] = defaultdict(list)
     holders: dict[int, list[str]] = defaultdict(list)
     binary_masks: list[str] = []
+    if num_workers is None:
+        num_workers = (os.cpu_count() or 1) if len(pairs) > FEW_PAIRS else 0
     results = tqdm(_inspect_pairs(pairs, num_workers), "Reading", len(pairs), unit=" pairs", disable=None)
     for pair, image, mask in results:
         report.splits[pair.split].add(pair, image, mask)
@@ -503,7 +519,9 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
 
 
 def _check_names(report: DatasetReport) -> None:
-    """Compare names by their letters."""
+    """Compare names by their letters; one alone is none to tell from others."""
+    if len(report.class_names) == 1:
+        report.add("one_class", report.class_names[0])
     words: dict[str, str] = {}
     spellings: dict[str, str] = {}
     for name in report.class_names:
@@ -568,7 +586,13 @@ def _inspect_pairs(pairs: list[Pair], num_workers: int) -> Iterator[tuple[Pair, 
         return
     # A forked process may wait for ever for a lock that a thread of its parent held.
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
-        yield from executor.map(inspect_pair, pairs, chunksize=16)
+        try:
+            yield from executor.map(inspect_pair, pairs, chunksize=16)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A process that reads images and masks died, so nothing is reported. The system ends those that take"
+                " too much memory, for example: take fewer by --num_workers."
+            ) from error
 
 
 def _check_pair(report: DatasetReport, pair: Pair, image: ImageFacts | None, mask: MaskFacts | None) -> None:
@@ -583,6 +607,8 @@ def _check_pair(report: DatasetReport, pair: Pair, image: ImageFacts | None, mas
     if image is not None and image.problem is None:
         if image.mode in DEEP_IMAGE_MODES:
             report.add("deep_images", f"{report.name(pair.image)}: mode {image.mode}")
+        if image.mode in UNKNOWN_RANGE_MODES:
+            report.add("unknown_range", f"{report.name(pair.image)}: mode {image.mode}")
         if image.orientation > 1:
             report.add("turned_images", f"{report.name(pair.image)}: orientation {image.orientation}")
     if mask is None or mask.problem is not None:
@@ -815,7 +841,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--splits", nargs="+", default=["training", "validation"], help="names of the sub-folders")
     parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count() or 1, help="processes that read files; 0 for none besides"
+        "--num_workers",
+        type=int,
+        help=f"processes that read files, 0 for none besides. By default one per core for more than {FEW_PAIRS} pairs",
     )
     parser.add_argument(
         "--similar_names",
@@ -838,7 +866,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Inspect, print, write. Returns the exit code: 0 without errors, 1 with."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.num_workers < 0 or args.num_samples < 0:
+    if (args.num_workers or 0) < 0 or args.num_samples < 0:
         parser.error(f"numbers are at least 0, got {args.num_workers} workers and {args.num_samples} samples")
     if args.tokenizer is not None and args.similar_names is None:
         parser.error("--tokenizer goes with --similar_names")
@@ -877,4 +905,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

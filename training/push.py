@@ -270,7 +270,8 @@ def explain_hub_error(error: Exception, repo_id: str, token: str | None, state: 
             f"The token may not write to {repo_id} ({said}). Its account has to own the repository or to belong to its"
             f" organization. {login} {state}"
         )
-    return OSError(f"The Hub answered with status {status} ({said}). {state}")
+    again = " Try the same command again later." if status == 429 or status >= 500 else ""
+    return OSError(f"The Hub answered with status {status} ({said}). {state}{again}")
 
 
 def build_parser() -> argparse.ArgumentParser:

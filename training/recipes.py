@@ -94,7 +94,7 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
         raise ValueError(f"There is no recipe {path}; it is a YAML file, such as those in configuration/recipes/.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a recipe is a mapping of sections.")
@@ -114,6 +114,8 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
         _refuse_unknown(path, f"key in {name!r}", sections[name], keys)
         _refuse_numbers_in_words(path, name, sections[name])
     for machine, fields in sections["hardware"].items():
+        if not isinstance(fields, dict):
+            raise ValueError(f"{path}: 'hardware: {machine}' must be a mapping of arguments; got {fields!r}.")
         _refuse_unknown(path, f"key in 'hardware: {machine}'", fields, training_keys)
     return Recipe(name=path.stem, path=path, **sections)
 

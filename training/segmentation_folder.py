@@ -14,9 +14,10 @@
 """A folder of images and masks as a data set that is checked once."""
 
 import hashlib
-import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from pathlib import Path
 import cv2
 import datasets
 import numpy as np
+import PIL.Image
 from datasets.exceptions import DatasetGenerationError
 
 from modeling_denseclip.tools.files import open_photograph
@@ -32,7 +34,8 @@ from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, IMAGE_SUFFIXES, MASK_
 from .transforms import EncodedImage, encoded_file, read_mask
 
 
-UNREADABLE = (OSError, SyntaxError)  # Pillow raises the latter for a broken PNG
+# Pillow raises a SyntaxError for a broken PNG, and the last for a header of more pixels than anything sane has.
+UNREADABLE = (OSError, SyntaxError, PIL.Image.DecompressionBombError)
 
 
 @dataclass
@@ -41,6 +44,7 @@ class SegmentationFolderConfig(datasets.BuilderConfig):
 
     num_labels: int = 0
     reduce_labels: bool = False
+    leave_out_unreadable: bool = False
     files: str = ""  # a digest of all names, sizes and times of change
 
 
@@ -64,11 +68,14 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             its id plus one, as in ADE20K. The check allows for it; the ids stay as they are.
         num_workers (`int`, *optional*, defaults to 1): number of processes that check.
         cache_dir (`str` or `Path`, *optional*): where the result is kept, by default with all of `datasets`.
+        leave_out_unreadable (`bool`, *optional*, defaults to `False`): whether a pair of which a file cannot be read
+            is left out, see [`find_left_out`], and not refused.
 
     Raises:
         `ValueError`: names the file, what was found in it, the rule and the fix, if an image has no mask or a mask no
-        image (at once); or if a file cannot be read, sizes differ, a mask is not an image of ids, or an id is out of
-        range (in [`load`]).
+        image (at once); or if a file (with `leave_out_unreadable`: of every pair one) cannot be read, sizes differ, a
+        mask is not an image of ids, or an id is out of range (in [`load`]).
+        `ChildProcessError`: if a process that checks died (in [`load`]).
     """
 
     VERSION = datasets.Version("1.1.0")  # to be raised when the check changes, so that it is made again
@@ -82,6 +89,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         reduce_labels: bool = False,
         num_workers: int = 1,
         cache_dir: str | Path | None = None,
+        leave_out_unreadable: bool = False,
     ):
         # The paths are written into the result.
         data_dir = Path(data_dir).absolute()
@@ -107,6 +115,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             data_dir=str(data_dir),
             num_labels=num_labels,
             reduce_labels=reduce_labels,
+            leave_out_unreadable=leave_out_unreadable,
             files=_digest([*images.values(), *masks.values()]),
         )
 
@@ -123,8 +132,27 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, ValueError):
                 raise error.__cause__ from None
+            if isinstance(error.__cause__, BrokenProcessPool):
+                raise ChildProcessError(
+                    "A process that checks images and masks died. The system ends those that take too much memory, for"
+                    " example: take fewer by --preprocessing_num_workers."
+                ) from error
             raise
         return self.as_dataset(split=self.config.name)
+
+    def find_left_out(self, rows: datasets.Dataset) -> list[str]:
+        """
+        What is wrong with each pair that is not among the rows of [`load`]. The result that `datasets` keeps does not
+        say it, so these few are read again.
+        """
+        names, found = set(rows["name"]), []
+        for pair in self.pairs:
+            if pair[0] not in names:
+                try:
+                    self.check(pair)
+                except UnreadableFileError as error:
+                    found.append(str(error))
+        return found
 
     def _info(self) -> datasets.DatasetInfo:
         # No `mode` for the masks: converting a palette image to "L" replaces its ids by the grey values of their
@@ -143,17 +171,33 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         return [split]
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        check = partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
+        check = partial(_is_readable, self.check) if self.config.leave_out_unreadable else self.check
         if self.num_workers > 1:
             # Processes of our own: those of `datasets` do not say which error they met.
-            with multiprocessing.Pool(self.num_workers) as pool:
-                yield from self._rows(pool.imap(check, self.pairs, chunksize=16))
+            with ProcessPoolExecutor(self.num_workers) as pool:
+                try:
+                    yield from self._rows(pool.map(check, self.pairs, chunksize=16))
+                finally:
+                    pool.shutdown(cancel_futures=True)
         else:
             yield from self._rows(map(check, self.pairs))
 
-    def _rows(self, checked: Iterator[None]) -> Iterator[tuple[int, dict]]:
-        for index, ((name, image, mask), _) in enumerate(zip(self.pairs, checked, strict=True)):
-            yield index, {"image": image, "annotation": mask, "name": name, "index": index}
+    @property
+    def check(self) -> Callable[[tuple[str, str, str]], bool]:
+        return partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
+
+    def _rows(self, checked: Iterator[bool]) -> Iterator[tuple[int, dict]]:
+        index = 0
+        for (name, image, mask), is_readable in zip(self.pairs, checked, strict=True):
+            if is_readable:
+                yield index, {"image": image, "annotation": mask, "name": name, "index": index}
+                index += 1
+        if index == 0:
+            self.check(self.pairs[0])  # which raises
+
+
+class UnreadableFileError(ValueError):
+    """An image or a mask that no reader understands, such as one that was cut off."""
 
 
 def check_pair(
@@ -174,7 +218,7 @@ def check_pair(
         num_labels (`int`): K; ids lie in [0, K), or with `reduce_labels` in [1, K], where 0 is unlabelled too.
 
     Raises:
-        `ValueError`: as [`SegmentationFolder`].
+        `UnreadableFileError`, `ValueError`: as [`SegmentationFolder`].
     """
     try:
         picture = open_photograph(encoded_file(image), image_name)
@@ -184,11 +228,15 @@ def check_pair(
         picture.draft("RGB", (1, 1))
         picture.load()
     except UNREADABLE as error:
-        raise ValueError(f"{image_name} cannot be read ({error}). Replace it, or remove it and its mask.") from error
+        raise UnreadableFileError(
+            f"{image_name} cannot be read ({error}). Replace it, or remove it and its mask."
+        ) from error
     try:
         ids = read_mask(mask, source=mask_name)
     except UNREADABLE as error:
-        raise ValueError(f"{mask_name} cannot be read ({error}). Replace it, or remove it and its image.") from error
+        raise UnreadableFileError(
+            f"{mask_name} cannot be read ({error}). Replace it, or remove it and its image."
+        ) from error
     if ids.shape != size[::-1]:
         raise ValueError(
             f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
@@ -210,7 +258,7 @@ def check_pair(
         )
 
 
-def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> None:
+def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> bool:
     _, image, mask = pair
     check_pair(
         {"path": image, "bytes": None},
@@ -220,6 +268,14 @@ def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: boo
         num_labels,
         reduce_labels,
     )
+    return True
+
+
+def _is_readable(check: Callable[[tuple[str, str, str]], bool], pair: tuple[str, str, str]) -> bool:
+    try:
+        return check(pair)
+    except UnreadableFileError:
+        return False
 
 
 def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, os.DirEntry]:

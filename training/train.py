@@ -25,6 +25,7 @@ accepted and override the recipe; `--help` lists them.
 import sys
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -40,7 +41,7 @@ from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 from .checkpoints import check_classes, checkpoint_to_resume
 from .command_line import parse_train_arguments
 from .convert import read_config_fields
-from .data import SegmentationData, load_data
+from .data import SegmentationData, check_for_training, load_data
 from .evaluation import describe_protocol, report_evaluation
 from .metrics.report import format_scores
 from .optimization import format_parameter_table
@@ -65,6 +66,7 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
         check_classes(checkpoint, data.class_names)
     model = build_model(model_args, data)
     image_processor = build_image_processor(data_args, model_args, data.reduce_labels)
+    check_for_training(data, image_processor)
     trainer = build_trainer(model, image_processor, data, data_args, training_args)
     if trainer.is_world_process_zero():
         print(describe_run(trainer))
@@ -104,7 +106,19 @@ def check_pretrained(model_args: ModelArguments, training_args: DenseCLIPTrainin
 
 
 def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
-    """Build the model for the data's classes: from CLIP's weights, an image encoder's own, or random ones."""
+    """
+    Build the model for the data's classes: from CLIP's weights, an image encoder's own, or random ones.
+
+    Raises:
+        ValueError: for a config with unknown fields or values of another type, or weights that do not fit.
+    """
+    try:
+        return _build_model(arguments, data)
+    except StrictDataclassError as error:
+        raise ValueError(f"The config {arguments.config} is invalid: {' '.join(str(error).split())}") from error
+
+
+def _build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
     fields = {}
     if arguments.config is not None:
         path = Path(arguments.config)

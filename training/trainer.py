@@ -15,17 +15,21 @@
 
 import heapq
 import math
+import pickle
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import logging
 
 from modeling_denseclip import average_probabilities
@@ -33,6 +37,7 @@ from modeling_denseclip import average_probabilities
 from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
 from .averaging import AveragedWeights
 from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
+from .checkpoints import LAST, alone_in, checkpoint_to_resume, is_json
 from .losses import SegmentationLoss, read_class_weights
 from .metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
 from .optimization import (
@@ -121,6 +126,50 @@ class DenseCLIPTrainer(Trainer):
         self.worst_images: list[tuple[float, int]] = []
         self._push: Future | None = None
 
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """
+        As [`Trainer.train`].
+
+        Raises:
+            ValueError: if another training writes into the output directory, or for a checkpoint whose files hold more
+                than tensors and numbers.
+            ChildProcessError: if a process that loads images died.
+        """
+        alone = alone_in(self.args.output_dir) if self.is_world_process_zero() else nullcontext()
+        with alone, self._explain_deaths():
+            try:
+                return super().train(*args, **kwargs)
+            except pickle.UnpicklingError as error:
+                # torch's own message advises how to have the code run.
+                raise ValueError(
+                    "A file of the checkpoint holds more than tensors and numbers, such as code that would be run, and"
+                    " was not read. Go on only from checkpoints that a training here wrote."
+                ) from error
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        # A run that was stopped behind its last step has none left when it goes on, for which the Trainer, in the
+        # middle of an epoch, does not look.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    @contextmanager
+    def _explain_deaths(self) -> Iterator[None]:
+        """Say what it means that a process that loads images died, for which torch has a `RuntimeError`."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            message = (
+                f"A process that loads images died ({str(error).strip()}). The system ends those that take too much"
+                " memory; take fewer by --dataloader_num_workers, or 0 to see the error that they meet."
+            )
+            if self.is_in_train and checkpoint_to_resume(self.args.output_dir, LAST):
+                message += f" The last checkpoint is in {self.args.output_dir}: --resume_from_checkpoint {LAST}."
+            raise ChildProcessError(message) from error
+
     # ------------------------------------------------------------------------------------------------- optimisation
 
     def parameter_groups(self, model: nn.Module | None = None) -> list[dict]:
@@ -204,7 +253,13 @@ class DenseCLIPTrainer(Trainer):
         return nullcontext() if self.averaged_weights is None else self.averaged_weights.applied()
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        with self.evaluated_weights():
+        """
+        As [`Trainer.evaluate`], of the averaged weights where weights are averaged.
+
+        Raises:
+            ChildProcessError: if a process that loads images died.
+        """
+        with self.evaluated_weights(), self._explain_deaths():
             metrics = super().evaluate(*args, **kwargs)
         self.last_evaluation = (self.state.global_step, metrics)
         return metrics
@@ -313,12 +368,39 @@ class DenseCLIPTrainer(Trainer):
         with self.evaluated_weights() if output_dir is None else nullcontext():
             super().save_model(output_dir, _internal_call=True)
 
+    def _save_checkpoint(self, model: nn.Module, trial) -> None:
+        # What says that a checkpoint is whole must not do so while the same step of an earlier run is written over.
+        if self.args.should_save:
+            checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise
+            raise OSError(
+                f"The checkpoint of step {self.state.global_step} could not be written to {self.args.output_dir}"
+                f" ({error}). Those before are whole: make room, and go on by --resume_from_checkpoint {LAST}."
+            ) from error
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # Each process has a state of its own; the one that writes what says that the checkpoint is whole comes next.
+        self.accelerator.wait_for_everyone()
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.lora_rank is not None:
             state_dict = merged_state_dict(self.model)
         super()._save(output_dir, state_dict)
         if self.args.lora_rank is not None and self.args.should_save:
             save_adapter(self.model, Path(output_dir or self.args.output_dir) / ADAPTER_DIR)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        # What is combined is read first, and a run that was killed may have left half of it.
+        combined_path = Path(self.args.output_dir) / "all_results.json"
+        if self.is_world_process_zero() and not is_json(combined_path):
+            combined_path.unlink(missing_ok=True)
+        super().save_metrics(split, metrics, combined)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.args.lora_rank is not None:

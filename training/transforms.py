@@ -16,7 +16,8 @@ What happens to an image and its mask between the file and the model: in trainin
 evaluation the image processor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import scaled_size
-from modeling_denseclip.tools.files import open_photograph, to_rgb
+from modeling_denseclip.tools.files import UNREADABLE, open_photograph, to_rgb
 
 from .dataset_files import IGNORE_INDEX, MASK_MODES
 
@@ -126,6 +127,45 @@ def read_labels(mask: EncodedImage | PIL.Image.Image, image_processor: DenseCLIP
     return image_processor.reduce_labels(ids).astype(np.int32)
 
 
+def read_pair(
+    image: EncodedImage | PIL.Image.Image,
+    mask: EncodedImage | PIL.Image.Image,
+    index: int,
+    image_processor: DenseCLIPImageProcessor,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    An image and its labels; see [`read_image`] and [`read_labels`].
+
+    Raises:
+        OSError: for a file that is gone or broken, as it was not when the data set was checked; names it.
+        ValueError: for an image and a mask that differ in size by now.
+    """
+    with _naming(image, f"The image of row {index}"):
+        picture = read_image(image)
+    with _naming(mask, f"The mask of row {index}"):
+        labels = read_labels(mask, image_processor)
+    if picture.shape[:2] != labels.shape:
+        raise ValueError(
+            f"The image of row {index} has {picture.shape[:2]} pixels (height, width) and its mask {labels.shape}."
+            " When the data set was checked they were equal: put back what was changed."
+        )
+    return picture, labels
+
+
+@contextmanager
+def _naming(file: EncodedImage | PIL.Image.Image, name: str) -> Iterator[None]:
+    """Let errors name the file, or the row of a data set that has none."""
+    try:
+        yield
+    except (*UNREADABLE, cv2.error) as error:
+        if isinstance(file, dict) and file["path"] is not None:
+            name = f"{name}, {file['path']},"
+        raise OSError(
+            f"{name} cannot be read ({error}). When the data set was checked it could: put it back, and go on by"
+            " --resume_from_checkpoint last."
+        ) from error
+
+
 class TrainingTransform:
     """
     The published augmentation, on image and mask together; for [`with_transform`].
@@ -186,7 +226,7 @@ class TrainingTransform:
     ) -> dict[str, torch.Tensor]:
         """Augment one image and its mask."""
         generator = np.random.default_rng((self.seed, int(self.epoch), index))
-        image, labels = read_image(image), read_labels(mask, self.image_processor)
+        image, labels = read_pair(image, mask, index, self.image_processor)
         size = scaled_size(self.image_processor.size, generator.uniform(*self.scale_range))
         height, width = self.image_processor.get_resized_size(*labels.shape, size)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -284,10 +324,11 @@ class EvaluationTransform:
         self.sizes = [scaled_size(image_processor.size, scale) for scale in scales]
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        labels = [read_labels(mask, self.image_processor).astype(np.int64) for mask in rows["annotation"]]
+        columns = (rows["image"], rows["annotation"], rows["index"])
+        pairs = [read_pair(*row, self.image_processor) for row in zip(*columns, strict=True)]
         return {
-            "pixel_values": [self.scale(read_image(image)) for image in rows["image"]],
-            "labels": [torch.from_numpy(label) for label in labels],
+            "pixel_values": [self.scale(image) for image, _ in pairs],
+            "labels": [torch.from_numpy(labels.astype(np.int64)) for _, labels in pairs],
             "index": rows["index"],
         }
 

@@ -27,12 +27,17 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# What Pillow raises of broken files: the second for PNGs, the last for a header of more pixels than can be meant.
+UNREADABLE = (OSError, SyntaxError, PIL.Image.DecompressionBombError)
 # What a file begins with that is a TIFF of either byte order, or a large one.
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TO_8_BITS = (
     "Choose one band or three, and write them with 8 bits, such as by `gdal_translate -b 3 -b 2 -b 1 -ot Byte -scale 0"
     " 4095 0 255 in.tif out.png` for values from 0 to 4095."
 )
+# As Pillow calls what these suffixes name. Whatever a file is named, Pillow would read many more, and have another
+# program draw EPS.
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -57,7 +62,7 @@ def open_photograph(file: str | Path | BinaryIO, source: str | None = None) -> P
     """
     source = str(file) if source is None else source
     try:
-        image = PIL.Image.open(file)
+        image = PIL.Image.open(file, formats=IMAGE_FORMATS)
     except PIL.UnidentifiedImageError as error:
         if _first_bytes(file) in TIFF_BEGINNINGS:
             raise ValueError(
@@ -98,11 +103,16 @@ def read_photograph(path: str | Path) -> PIL.Image.Image:
     The upright photograph, RGB; see [`to_rgb`].
 
     Raises:
-        OSError: for a file that is not there or no image.
+        OSError: for a file that is not there, no image, or broken.
         ValueError: for one of more bands or another type of numbers than can be read.
     """
-    with open_photograph(path) as file:
-        return to_rgb(PIL.ImageOps.exif_transpose(file), str(path))
+    try:
+        with open_photograph(path) as file:
+            return to_rgb(PIL.ImageOps.exif_transpose(file), str(path))
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise OSError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _first_bytes(file: str | Path | BinaryIO) -> bytes:
@@ -123,6 +133,9 @@ def save_whole(target: Path, write: Callable[[Path], object]) -> None:
     """
     Let `write` make a file beside `target`, with the same suffix, and put it in place when it is complete. What was
     there before stays until then. Folders that are missing are made.
+
+    Raises:
+        OSError: where it cannot be written, such as on a full disk; names `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=target.suffix, delete=False) as file:
@@ -134,6 +147,9 @@ def save_whole(target: Path, write: Callable[[Path], object]) -> None:
         os.umask(mask)
         partial.chmod(0o666 & ~mask)
         os.replace(partial, target)
-    except BaseException:
+    except OSError as error:
+        if error.errno is None:  # of `write` itself, which says what it means
+            raise
+        raise OSError(f"{target} could not be written: {error}") from error
+    finally:
         partial.unlink(missing_ok=True)
-        raise

@@ -85,7 +85,7 @@ def load_model(
         revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a DenseCLIP on the Hub.
 
     Raises:
-        ValueError: for a model of another kind.
+        ValueError: for a model of another kind, or whose weights are missing, cut off or do not fit its config.
         OSError: for a repository that cannot be reached.
     """
     if is_clip:
@@ -93,7 +93,22 @@ def load_model(
         model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
         return model, DenseCLIPImageProcessor()
     read_config(name_or_path, revision)
-    model = DenseCLIPForSemanticSegmentation.from_pretrained(name_or_path, revision=revision)
+    try:
+        model, loaded = DenseCLIPForSemanticSegmentation.from_pretrained(
+            name_or_path, revision=revision, output_loading_info=True
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"The weights in {name_or_path} have other shapes than its config says; the report above names them. Both"
+            " have to come from one model."
+        ) from error
+    if loaded["missing_keys"]:
+        raise ValueError(
+            f"The weights in {name_or_path} lack {len(loaded['missing_keys'])} tensors, which would be random:"
+            f" {', '.join(sorted(loaded['missing_keys'])[:5])}. Config and weights have to come from one model."
+        )
     if tokenizer is not None:
         model.tokenizer = load_clip_tokenizer(tokenizer)
     return model, DenseCLIPImageProcessor.from_pretrained(name_or_path, revision=revision)

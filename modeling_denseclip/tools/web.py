@@ -34,6 +34,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
@@ -261,17 +262,24 @@ def read_upload(data: bytes) -> PIL.Image.Image:
     too_large = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
     try:
         with open_photograph(io.BytesIO(data), "This picture") as file:
-            if file.width * file.height > MAXIMUM_PIXELS:
-                raise ValueError(f"This picture has {file.width} x {file.height} pixels; {too_large}")
+            width, height = decoded_size(file)
+            if width * height > MAXIMUM_PIXELS:
+                raise ValueError(f"This picture has {width} x {height} pixels; {too_large}")
             return to_rgb(PIL.ImageOps.exif_transpose(file), "This picture")
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"This picture is too large; {too_large}") from error
-    # Pillow's readers raise the last two for some broken files.
-    except (OSError, SyntaxError, EOFError) as error:
+    # Pillow's readers raise these for broken files.
+    except (OSError, SyntaxError, EOFError, TypeError) as error:
         raise ValueError(
             "This file cannot be read as a picture: it is damaged, or something else by the name of one. Upload a"
             f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
         ) from error
+
+
+def decoded_size(file: PIL.Image.Image) -> tuple[int, int]:
+    """Width and height that are decoded: of a TIFF whole tiles, each of which may be larger than the picture."""
+    tags = file.tag_v2 if file.format == "TIFF" else {}
+    return max(file.width, tags.get(TILEWIDTH, 0)), max(file.height, tags.get(TILELENGTH, 0))
 
 
 def split_texts(words: str) -> list[str]:

@@ -215,7 +215,7 @@ class JointCounts:
 
     def add(self, columns: torch.Tensor, rows: torch.Tensor, num_pixels: torch.Tensor) -> None:
         """Add to entries of the table."""
-        if self.table.device.type == "cpu":
+        if _is_on_cpu(self.table):
             pairs = len(self.ids) * rows.numpy().astype(np.intp) + columns.numpy()
             np.add.at(self.table.numpy().reshape(-1), pairs, num_pixels.numpy())
         else:
@@ -279,7 +279,7 @@ class JointCounts:
         """The row (and column) of each id, with new ones at the end for ids that have none yet."""
         if ids.dtype == torch.uint8:
             return ids
-        if ids.device.type == "cpu":
+        if _is_on_cpu(ids):
             lowest, highest = ids.numpy().min().item(), ids.numpy().max().item()
         else:
             lowest, highest = torch.stack(torch.aminmax(ids)).tolist()
@@ -473,6 +473,10 @@ class MeanIoU(evaluate.Metric):
         return counts
 
 
+def _is_on_cpu(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def _find_runs(predictions: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     Shorten maps of shape `(num_pixels,)` to one prediction and one label for each run of equal pairs, and its length.
@@ -482,7 +486,7 @@ def _find_runs(predictions: torch.Tensor, labels: torch.Tensor) -> tuple[torch.T
     thread, for which evaluation would have to wait where data loaders keep all cores busy. Maps that are hardly
     shorter, and those on other devices, stay as they are, in runs of one pixel.
     """
-    if labels.device.type == "cpu":
+    if _is_on_cpu(labels):
         prediction_ids, label_ids = predictions.numpy(), labels.numpy()
         ends = np.ones(labels.numel(), dtype=bool)
         np.not_equal(label_ids[1:], label_ids[:-1], out=ends[:-1])
@@ -527,7 +531,8 @@ def _as_ids(segmentation_map) -> torch.Tensor:
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """A quotient of counts, a part by its whole: NaN where both are 0."""
+    with np.errstate(invalid="ignore"):
         return numerator / denominator
 
 

@@ -1,0 +1,1202 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Each row of docs/errors.md is a case here, by the words of its first cell, and each case a row. What the second cell
+says is what the case has to give: a result, which the case compares itself; an error, which it raises; or an exit
+status and what is printed, which it returns.
+"""
+
+import itertools
+import json
+import os
+import re
+import resource
+import shutil
+import string
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from torch.nn import functional as F
+
+from modeling_denseclip import (
+    DenseCLIPConfig,
+    DenseCLIPForSemanticSegmentation,
+    DenseCLIPImageProcessor,
+    DenseCLIPSemanticSegmenterOutput,
+    modeling_denseclip,
+    tokenize_class_names,
+)
+from modeling_denseclip.tools import command
+from modeling_denseclip.tools.files import read_photograph, save_whole
+from modeling_denseclip.tools.loading import load_model
+from modeling_denseclip.tools.predict import ClassPredictor
+from modeling_denseclip.tools.visualization import generate_palette
+from tests.tiny import (
+    TINY_CLASS_NAMES,
+    draw_picture,
+    make_tiny_tokenizer,
+    save_tiny_architecture,
+    spread_classes,
+    tiny_config,
+    tiny_model,
+)
+from training import train
+from training.checkpoints import checkpoint_to_resume
+from training.data import load_data
+from training.demo_tokenizer import build_tokenizer
+from training.inspect_dataset import inspect_dataset
+from training.recipes import load_recipe
+from training.trainer import DenseCLIPTrainer
+from training.transforms import TrainingTransform, with_transform
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
+CASES: dict[str, Callable] = {}
+HEIGHT, WIDTH = 64, 96
+PICTURE = draw_picture(WIDTH, HEIGHT)
+NOBODY = 65534  # the user of no files
+
+
+def case(row: str) -> Callable:
+    def register(function: Callable) -> Callable:
+        assert row not in CASES, row
+        CASES[row] = function
+        return function
+
+    return register
+
+
+def read_page() -> dict[str, str]:
+    """First cell -> second cell of all rows of all tables."""
+    lines = [line.strip("| \n").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [(cells[0], cells[1]) for cells in lines if cells[0] != "Input"]
+    assert len({row for row, _ in rows}) == len(rows)
+    return dict(rows)
+
+
+ROWS = read_page()
+
+
+def test_page_and_cases_are_the_same():
+    assert ROWS.keys() == CASES.keys()
+    assert len(ROWS) >= 60
+
+
+@pytest.mark.parametrize("row", CASES)
+def test_row(row, room):
+    said, run = ROWS[row], CASES[row]
+    words = re.findall(r"`([^`]+)`", said)
+    if said.startswith("right"):
+        run(room)
+        return
+    if said.startswith("exit status"):
+        status, text = run(room)
+        assert said.startswith(f"exit status {status}: ")
+    else:
+        with pytest.raises(Exception) as caught:
+            run(room)
+        assert type(caught.value).__name__ == words.pop(0)
+        text = " ".join(str(caught.value).split())
+    assert words
+    for part in words:
+        assert re.search(".*".join(map(re.escape, part.split("..."))), " ".join(text.split())), text
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> SimpleNamespace:
+    """A small model in whose pictures all classes are found, and where it is saved."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = tiny_model("resnet")
+    processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 256})
+    spread_classes(model, processor([PICTURE, PICTURE.rotate(180)], return_tensors="pt").pixel_values)
+    model.tokenizer = make_tiny_tokenizer()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return SimpleNamespace(folder=folder, model=model, processor=processor)
+
+
+@pytest.fixture
+def room(saved, tmp_path, monkeypatch, capsys) -> "Room":
+    monkeypatch.chdir(tmp_path)
+    return Room(saved, tmp_path, monkeypatch, capsys)
+
+
+class Room:
+    """What cases use: a model, an empty folder, and short ways to do what users do."""
+
+    def __init__(self, saved, path, monkeypatch, capsys):
+        self.saved, self.path, self.monkeypatch, self.capsys = saved, path, monkeypatch, capsys
+        self.model, self.processor = saved.model, saved.processor
+        self.pixel_values = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.manual_seed(0))
+
+    def checkpoint(self) -> Path:
+        """A copy of the saved model, to be damaged."""
+        return Path(shutil.copytree(self.saved.folder, self.path / "checkpoint"))
+
+    def denseclip(self, *words: object) -> tuple[int, str]:
+        """Run the command: exit status, and what it says of errors."""
+        status = command.main([*map(str, words)])
+        return status, self.capsys.readouterr().err
+
+    def predict(self, file: Path) -> tuple[int, str]:
+        return self.denseclip("predict", file, "--model", self.saved.folder, "--out", self.path / "out")
+
+    def segment_file(self, file: Path, processor: DenseCLIPImageProcessor | None = None) -> np.ndarray:
+        """The mask that `denseclip predict` makes of a file."""
+        predictor = ClassPredictor(self.model, processor or self.processor, generate_palette(5))
+        photograph = read_photograph(file)
+        predictor.check(photograph)
+        return predictor([photograph])[0][0]
+
+    def check_mask(self, file: Path, pixels: np.ndarray) -> None:
+        """The mask of a file is that of the picture which it should be, (height, width, 3)."""
+        expected = self.segment(pixels)
+        assert len(np.unique(expected)) > 1
+        self.check_equal(self.segment_file(file), expected)
+
+    def check_equal(self, mask: np.ndarray, expected: np.ndarray) -> None:
+        # Where two classes are equal up to rounding, either may win.
+        assert mask.shape == expected.shape and (mask == expected).mean() > 0.999
+
+    @torch.no_grad()
+    def segment(self, pixels: np.ndarray, short: int = 64, long: int = 256) -> np.ndarray:
+        """Resize, normalise, run the model, enlarge the logits: by OpenCV and torch alone."""
+        height, width = pixels.shape[:2]
+        scale = min(short / min(height, width), long / max(height, width))
+        size = (int(width * scale + 0.5), int(height * scale + 0.5))
+        resized = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR) / 255
+        mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+        inputs = torch.from_numpy((resized - mean) / std).permute(2, 0, 1)[None].float()
+        logits = F.interpolate(self.model(inputs).logits, size=(height, width), mode="bilinear", align_corners=False)
+        return logits[0].argmax(dim=0).numpy()
+
+    def data_set(self, classes: str = "\n".join(TINY_CLASS_NAMES)) -> Path:
+        """Four pairs to train on and two to validate."""
+        folder = self.path / "data"
+        generator = np.random.default_rng(0)
+        for split, count in (("training", 4), ("validation", 2)):
+            for kind in ("images", "annotations"):
+                (folder / kind / split).mkdir(parents=True)
+            for index in range(count):
+                ids = np.kron(generator.integers(0, 5, (4, 6)), np.ones((16, 16))).astype(np.uint8)
+                PICTURE.save(folder / "images" / split / f"{index}.png")
+                PIL.Image.fromarray(ids).save(folder / "annotations" / split / f"{index}.png")
+        (folder / "classes.txt").write_text(classes, encoding="utf-8")
+        return folder
+
+    def words(self, folder: Path, extra: str = "") -> list[str]:
+        return (
+            f"--data_dir {folder} {save_tiny_architecture(self.path, 'resnet')} --short_side 64 --long_side 128"
+            " --crop_size 64 --max_steps 6 --per_device_train_batch_size 2 --save_strategy steps --save_steps 1"
+            " --use_cpu true --report_to none --disable_tqdm true --num_sample_images 0 --preprocessing_num_workers 1"
+            f" --output_dir {self.path / 'run'} {extra}"
+        ).split()
+
+    def train(self, folder: Path, extra: str = "") -> None:
+        train.main(self.words(folder, extra))
+
+    def check_last_checkpoint(self, step: int) -> None:
+        """The last checkpoint that a training can go on from is that of a step, and loads."""
+        last = checkpoint_to_resume(self.path / "run", "last")
+        assert Path(last).name == f"checkpoint-{step}"
+        _, loaded = DenseCLIPForSemanticSegmentation.from_pretrained(last, output_loading_info=True)
+        assert not loaded["missing_keys"] and not loaded["mismatched_keys"]
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def save(image: PIL.Image.Image, path: Path, **kwargs) -> Path:
+    image.save(path, **kwargs)
+    return path
+
+
+def cut(path: Path, part: float = 0.5) -> Path:
+    """Leave the first part of a file."""
+    data = path.read_bytes()
+    return write(path, data[: int(len(data) * part)])
+
+
+def edit_json(path: Path, **fields) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's right to everything. A user without it is one already."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """A folder that any user may look into; pytest's own are their owner's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+@case("an empty file")
+def _(room):
+    return room.predict(write(room.path / "a.jpg", b""))
+
+
+@case("a text file called .jpg")
+def _(room):
+    return room.predict(write(room.path / "a.jpg", b"no picture"))
+
+
+@case("a PNG called .jpg")
+def _(room):
+    file = save(PICTURE, room.path / "a.png").rename(room.path / "a.jpg")
+    room.check_mask(file, np.asarray(PICTURE))
+
+
+@case("a JPEG that was cut off")
+def _(room):
+    return room.predict(cut(save(PICTURE, room.path / "a.jpg")))
+
+
+@case("a PNG that was cut off")
+def _(room):
+    return room.predict(cut(save(PICTURE, room.path / "a.png")))
+
+
+@case("a PNG with a wrong checksum")
+def _(room):
+    data = bytearray(save(PICTURE, room.path / "a.png").read_bytes())
+    data[60] ^= 0xFF
+    read_photograph(write(room.path / "a.png", bytes(data)))
+
+
+@case("a file that is not there")
+def _(room):
+    return room.predict(room.path / "a.jpg")
+
+
+@case("a folder without photographs")
+def _(room):
+    (room.path / "photos").mkdir()
+    return room.predict(room.path / "photos")
+
+
+@case("a photograph that may not be read")
+def _(room):
+    with public_folder() as folder:
+        file = save(PICTURE, folder / "a.png")
+        file.chmod(0)
+        with as_nobody():
+            read_photograph(file)
+
+
+@case("1 x 1 pixel")
+def _(room):
+    file = save(PIL.Image.new("RGB", (1, 1), (200, 30, 60)), room.path / "a.png")
+    uniform = np.full((64, 64, 3), (200, 30, 60), np.uint8)
+    # Not all places of it are alike, as convolutions see its border: the middle of the map is that of the pixel.
+    logits = room.model(room.processor(PIL.Image.fromarray(uniform), return_tensors="pt").pixel_values).logits
+    expected = F.interpolate(logits, size=(1, 1), mode="bilinear", align_corners=False)[0, :, 0, 0].argmax()
+    assert room.segment_file(file).tolist() == [[expected.item()]]
+
+
+@case("30,000 x 240 pixels")
+def _(room):
+    picture = PICTURE.resize((30_000, 240))
+    processor = DenseCLIPImageProcessor(size={"shortest_edge": 32, "longest_edge": 4096})
+    mask = room.segment_file(save(picture, room.path / "a.bmp"), processor)
+    room.check_equal(mask, room.segment(np.asarray(picture), 32, 4096))
+
+
+@case("30,000 x 40 pixels, a strip")
+def _(room):
+    return room.predict(save(PIL.Image.new("L", (30_000, 40)), room.path / "a.png"))
+
+
+@case("30,000 x 30,000 pixels")
+def _(room):
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data += b"\0\0\0\0IDAT"  # of which nothing is read
+    return room.denseclip("explain", write(room.path / "a.png", data), "--model", "none", "--out", room.path / "out")
+
+
+@case("CMYK")
+def _(room):
+    file = save(PICTURE.convert("CMYK"), room.path / "a.jpg", quality=95)
+    room.check_mask(file, np.asarray(PIL.Image.open(file).convert("RGB")))
+
+
+@case("a palette")
+def _(room):
+    picture = PICTURE.quantize(64)
+    colours = np.asarray(picture.getpalette(), np.uint8).reshape(-1, 3)
+    room.check_mask(save(picture, room.path / "a.png"), colours[np.asarray(picture)])
+
+
+@case("an alpha channel")
+def _(room):
+    alpha = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    pixels = np.dstack([np.asarray(PICTURE), alpha])
+    room.check_mask(save(PIL.Image.fromarray(pixels), room.path / "a.png"), pixels[..., :3])
+
+
+@case("grey of 8 bits")
+def _(room):
+    grey = PICTURE.convert("L")
+    room.check_mask(save(grey, room.path / "a.png"), np.repeat(np.asarray(grey)[..., None], 3, axis=2))
+
+
+@case("grey of 16 bits")
+def _(room):
+    values = np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257 + 100
+    expected = np.rint(values / 257).astype(np.uint8)
+    room.check_mask(save(PIL.Image.fromarray(values), room.path / "a.png"), np.repeat(expected[..., None], 3, axis=2))
+
+
+@case("floating-point numbers")
+def _(room):
+    return room.predict(save(PIL.Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32)), room.path / "a.tif"))
+
+
+@case("turned by EXIF")
+def _(room):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn to the right
+    file = save(PICTURE, room.path / "a.png", exif=exif)
+    room.check_mask(file, np.rot90(np.asarray(PICTURE), -1).copy())
+
+
+@case("a text file called .mp4")
+def _(room):
+    return room.predict(write(room.path / "a.mp4", b"no video"))
+
+
+# ------------------------------------------------------------------------------- arrays for the image processor
+
+
+@case("NaN in an array")
+def _(room):
+    room.processor(np.full((HEIGHT, WIDTH, 3), np.nan))
+
+
+@case("infinity in an array")
+def _(room):
+    room.processor(np.full((HEIGHT, WIDTH, 3), np.inf))
+
+
+@case("floating point from 0 to 255")
+def _(room):
+    pixels = np.asarray(PICTURE)
+    floats, bytes_ = (room.processor(array)["pixel_values"][0] for array in (pixels.astype(np.float64), pixels))
+    assert np.abs(floats - bytes_).max() < 1e-6
+
+
+@case("floating point from 0 to 1")
+def _(room):
+    room.processor(np.asarray(PICTURE) / 255)
+
+
+@case("negative pixels")
+def _(room):
+    room.processor(np.full((HEIGHT, WIDTH, 3), -3, np.int16))
+
+
+@case("an array of 16 bits")
+def _(room):
+    room.processor(np.full((HEIGHT, WIDTH, 3), 4000, np.uint16))
+
+
+@case("a PIL picture of 16 bits")
+def _(room):
+    room.processor(PIL.Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)))
+
+
+@case("an array of truth values")
+def _(room):
+    room.processor(np.ones((HEIGHT, WIDTH, 3), bool))
+
+
+@case("two channels")
+def _(room):
+    room.processor(np.zeros((HEIGHT, WIDTH, 2), np.uint8))
+
+
+@case("channels first, or last")
+def _(room):
+    pixels = np.asarray(PICTURE)
+    last, first = (room.processor(array)["pixel_values"][0] for array in (pixels, pixels.transpose(2, 0, 1)))
+    assert np.array_equal(last, first)
+
+
+@case("channels at either end")
+def _(room):
+    room.processor(np.asarray(PICTURE)[:1, :1])
+
+
+@case("no rows")
+def _(room):
+    room.processor(np.zeros((0, WIDTH, 3), np.uint8))
+
+
+@case("no pictures")
+def _(room):
+    room.processor([])
+
+
+@case("two sizes for one tensor")
+def _(room):
+    room.processor([PICTURE, PICTURE.rotate(90, expand=True)], return_tensors="pt")
+
+
+@case("a negative size")
+def _(room):
+    room.processor(PICTURE, size={"height": -64, "width": 64})
+
+
+@case("a standard deviation of 0")
+def _(room):
+    room.processor(PICTURE, image_std=[0.0, 1.0, 1.0])
+
+
+# ------------------------------------------------------------------------------------------- tensors for the model
+
+
+@case("a tensor with channels last")
+def _(room):
+    room.model(room.pixel_values.permute(0, 2, 3, 1))
+
+
+@case("a tensor of four channels")
+def _(room):
+    room.model(torch.rand(1, 4, HEIGHT, WIDTH))
+
+
+@case("a tensor without a batch")
+def _(room):
+    room.model(room.pixel_values[0])
+
+
+@case("an empty batch")
+def _(room):
+    room.model(room.pixel_values[:0])
+
+
+@case("an array instead of a tensor")
+def _(room):
+    room.model(room.pixel_values.numpy())
+
+
+@case("pixels of bytes")
+def _(room):
+    room.model((255 * room.pixel_values).to(torch.uint8))
+
+
+@case("another floating-point type")
+def _(room):
+    doubled, expected = (room.model(pixels).logits for pixels in (room.pixel_values.double(), room.pixel_values))
+    assert doubled.dtype == torch.float32 and torch.equal(doubled, expected)
+
+
+@case("a tensor of 16 x 16 pixels")
+def _(room):
+    room.model(torch.rand(1, 3, 16, 16))
+
+
+@case("NaN in a tensor")
+def _(room):
+    outputs = room.model(torch.full_like(room.pixel_values, torch.nan))
+    room.processor.post_process_semantic_segmentation(outputs)
+
+
+@case("NaN in a tensor, without post-processing")
+def _(room):
+    room.model.segment_classes(torch.full_like(room.pixel_values, torch.nan))
+
+
+@case("an infinite logit")
+def _(room):
+    logits = torch.zeros(1, 5, 8, 8)
+    logits[0, 2, 3, 3] = torch.inf
+    room.processor.post_process_panoptic_segmentation(DenseCLIPSemanticSegmenterOutput(logits=logits))
+
+
+@case("a window step of 0")
+def _(room):
+    room.model(room.pixel_values, inference_mode="slide", window_size=32, window_stride=0)
+
+
+@case("a mode of inference that is misspelt")
+def _(room):
+    room.model(room.pixel_values, inference_mode="slid")
+
+
+@case("a target size of 0")
+def _(room):
+    room.processor.post_process_semantic_segmentation(room.model(room.pixel_values), target_sizes=[(0, WIDTH)])
+
+
+# ------------------------------------------------------------------------------------------------------- label maps
+
+
+@case("labels out of range")
+def _(room):
+    room.model(room.pixel_values, labels=torch.full((1, HEIGHT, WIDTH), 5))
+
+
+@case("labels of -100")
+def _(room):
+    room.model(room.pixel_values, labels=torch.full((1, HEIGHT, WIDTH), -100))
+
+
+@case("labels of floating point")
+def _(room):
+    room.model(room.pixel_values, labels=torch.zeros(1, HEIGHT, WIDTH))
+
+
+@case("labels of bytes")
+def _(room):
+    labels = torch.randint(0, 5, (1, HEIGHT, WIDTH))
+    of_bytes, expected = (room.model(room.pixel_values, labels=ids).loss for ids in (labels.byte(), labels))
+    assert torch.equal(of_bytes, expected)
+
+
+@case("labels for another number of images")
+def _(room):
+    room.model(room.pixel_values, labels=torch.zeros(2, HEIGHT, WIDTH, dtype=torch.int64))
+
+
+@case("labels with a channel")
+def _(room):
+    room.model(room.pixel_values, labels=torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.int64))
+
+
+@case("labels of half the size")
+@torch.no_grad()
+def _(room):
+    labels = torch.randint(0, 5, (1, HEIGHT // 2, WIDTH // 2))
+    outputs = room.model(room.pixel_values, labels=labels)
+    expected = 0
+    for weight, logits in ((1, outputs.logits), (0.4, outputs.score_map / 0.07)):
+        logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        expected += weight * F.cross_entropy(logits, labels)
+    assert torch.allclose(outputs.loss, expected)
+
+
+@case("labels for a model of one class")
+def _(room):
+    model = tiny_model("resnet", use_language=False, id2label={0: "sky"})
+    model(room.pixel_values, labels=torch.zeros(1, HEIGHT, WIDTH, dtype=torch.int64))
+
+
+@case("a map of another size than its picture")
+def _(room):
+    room.processor(PICTURE, np.zeros((WIDTH, HEIGHT), np.uint8))
+
+
+@case("a map of colours")
+def _(room):
+    room.processor(PICTURE, PICTURE)
+
+
+@case("a map of fractions")
+def _(room):
+    room.processor(PICTURE, np.full((HEIGHT, WIDTH), 0.5))
+
+
+@case("a map with negative ids")
+def _(room):
+    room.processor(PICTURE, np.full((HEIGHT, WIDTH), -1))
+
+
+@case("fewer maps than pictures")
+def _(room):
+    room.processor([PICTURE, PICTURE], [np.zeros((HEIGHT, WIDTH), np.uint8)])
+
+
+# ------------------------------------------------------------------------------------------------------ class names
+
+
+def fresh_model() -> DenseCLIPForSemanticSegmentation:
+    """A model whose names may be changed."""
+    model = tiny_model("resnet").eval()
+    model.tokenizer = make_tiny_tokenizer()
+    return model
+
+
+@case("the same name twice")
+def _(room):
+    fresh_model().set_class_names(["sky", "wall", "Sky"])
+
+
+@case("the same name twice, without language")
+def _(room):
+    tiny_model("resnet", use_language=False).set_class_names(["sky", "wall", "Sky"])
+
+
+@case("an empty name")
+def _(room):
+    fresh_model().set_class_names(["sky", " _ "])
+
+
+@case("no names")
+def _(room):
+    fresh_model().set_class_names([])
+
+
+@case("a string instead of a list of names")
+def _(room):
+    fresh_model().set_class_names("sky")
+
+
+@case("a set of names")
+def _(room):
+    fresh_model().set_class_names({"sky", "wall"})
+
+
+@case("a name that is no string")
+def _(room):
+    fresh_model().set_class_names(["sky", 7])
+
+
+@case("a name that is longer than the context")
+def _(room):
+    model = fresh_model()
+    before = dict(model.config.id2label)
+    try:
+        model.set_class_names(["sky", "wall " * 40])
+    finally:
+        assert model.config.id2label == before and model.num_labels == len(before)
+
+
+@case("two ways to write one letter")
+def _(room):
+    tokenizer = build_tokenizer([bytes_of("café"), "sky"])
+    tokenize_class_names(["caf\u00e9", "sky", "cafe\u0301"], tokenizer)
+
+
+@case("names from right to left")
+def _(room):
+    names = ("שמיים", "קיר", "سماء")
+    tokenizer = build_tokenizer([*TINY_CLASS_NAMES, *map(bytes_of, names)])
+    text_config = tiny_config("resnet").text_config.to_dict()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        text_config[name] = getattr(tokenizer, name)
+    token_ids = tokenize_class_names(TINY_CLASS_NAMES, tokenizer)
+    text_config["vocab_size"] = len(tokenizer)
+    model = tiny_model("resnet", text_config=text_config, class_token_ids=token_ids).eval()
+    model.tokenizer = tokenizer
+    model.set_class_names(names)
+    # Each is one word of the vocabulary, so its token says which.
+    words = [tokenizer.convert_ids_to_tokens(ids[1]) for ids in model.config.class_token_ids]
+    assert words == [f"{bytes_of(name)}</w>" for name in names]
+    rows = model.decode_head.classifier.weight.detach().clone()
+    model.save_pretrained(room.path / "model")
+    other = DenseCLIPForSemanticSegmentation.from_pretrained(room.path / "model")
+    assert other.config.id2label == dict(enumerate(names))
+    other.set_class_names(names[::-1])
+    assert torch.equal(other.decode_head.classifier.weight, rows.flip(0))
+
+
+def bytes_of(name: str) -> str:
+    """A name as the byte-level vocabularies of CLIP write it."""
+    ((word, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(name)
+    return word
+
+
+@case("5,000 names")
+@torch.no_grad()
+def _(room):
+    names = [
+        " ".join(letters) for letters in itertools.islice(itertools.product(string.ascii_lowercase, repeat=3), 5000)
+    ]
+    lengths = []
+    mask = modeling_denseclip.prompt_attention_mask
+    room.monkeypatch.setattr(
+        modeling_denseclip,
+        "prompt_attention_mask",
+        lambda class_index, dtype: lengths.append(len(class_index)) or mask(class_index, dtype),
+    )
+    model = fresh_model()
+    model.set_class_names(names)
+    embeddings = model.get_text_embeddings()
+    # The mask of all as one sequence would have 20,000 x 20,000 entries.
+    assert embeddings.shape[0] == 5000 and max(lengths) < 5000
+    some = [0, 1, 999, 1000, 1001, 2500, 4999]
+    model.set_class_names([names[index] for index in some])
+    assert torch.allclose(model.get_text_embeddings(), embeddings[some], atol=1e-5)
+
+
+@case("ids with a gap")
+def _(room):
+    DenseCLIPForSemanticSegmentation.from_pretrained(room.saved.folder, id2label={0: "sky", 2: "wall"})
+
+
+@case("ids that are no numbers")
+def _(room):
+    DenseCLIPForSemanticSegmentation.from_pretrained(room.saved.folder, id2label={"sky": 0})
+
+
+# ------------------------------------------------------------------------------------------ configs and checkpoints
+
+
+@case("a field of another type")
+def _(room):
+    DenseCLIPConfig(projection_dim="512")
+
+
+@case("a field that is misspelt")
+def _(room):
+    DenseCLIPConfig(projection_dims=512)
+
+
+@case("a field of the image encoder that is misspelt")
+def _(room):
+    DenseCLIPConfig(vision_config={"embeding_size": 32})
+
+
+@case("an unknown kind of image encoder")
+def _(room):
+    DenseCLIPConfig(vision_config={"model_type": "resnett"})
+
+
+@case("a width of 0")
+def _(room):
+    DenseCLIPConfig(decode_head_hidden_size=0)
+
+
+@case("no heads")
+def _(room):
+    DenseCLIPConfig(context_decoder_num_attention_heads=0)
+
+
+@case("three stages")
+def _(room):
+    DenseCLIPConfig(vision_config={"depths": [3, 4, 6]})
+
+
+@case("a temperature that is NaN")
+def _(room):
+    DenseCLIPConfig(temperature=float("nan"))
+
+
+@case("a list instead of ids and names")
+def _(room):
+    DenseCLIPConfig(id2label=["sky", "wall"])
+
+
+@case("token ids beyond the vocabulary")
+def _(room):
+    tiny_config("resnet", class_token_ids=[[1, 10**6, 2]] * 5)
+
+
+@case("fewer colours than classes")
+def _(room):
+    tiny_config("resnet", palette=[[0, 0, 0]])
+
+
+@case("a misspelt field in config.json")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", projection_dims=512)
+    load_model("checkpoint")
+
+
+@case("a field of another type in config.json")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", projection_dim="512")
+    load_model("checkpoint")
+
+
+@case("a config.json that was cut off")
+def _(room):
+    cut(room.checkpoint() / "config.json")
+    load_model("checkpoint")
+
+
+@case("no config.json")
+def _(room):
+    (room.checkpoint() / "config.json").unlink()
+    load_model("checkpoint")
+
+
+@case("a model of another kind")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", model_type="segformer")
+    load_model("checkpoint")
+
+
+@case("a checkpoint of other shapes")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", neck_hidden_size=24)
+    load_model("checkpoint")
+
+
+@case("a checkpoint that lacks a tensor")
+def _(room):
+    weights = room.checkpoint() / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["prompts.contexts"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    load_model("checkpoint")
+
+
+@case("a checkpoint with NaN in it")
+def _(room):
+    weights = room.checkpoint() / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["decode_head.classifier.bias"][0] = torch.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    file = save(PICTURE, room.path / "a.png")
+    status = room.denseclip("predict", file, "--model", "checkpoint", "--out", "out")
+    assert not Path("out").exists()
+    return status
+
+
+@case("no safetensors")
+def _(room):
+    (room.checkpoint() / "model.safetensors").unlink()
+    load_model("checkpoint")
+
+
+@case("safetensors that were cut off")
+def _(room):
+    cut(room.checkpoint() / "model.safetensors")
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint")
+
+
+@case("a Git LFS pointer instead of safetensors")
+def _(room):
+    write(room.checkpoint() / "model.safetensors", b"version https://git-lfs.github.com/spec/v1\nsize 12345\n")
+    return room.denseclip("predict", save(PICTURE, room.path / "a.png"), "--model", "checkpoint", "--out", "out")
+
+
+@case("a folder that is not there")
+def _(room):
+    return room.denseclip("info", room.path / "nothing")
+
+
+# ------------------------------------------------------------------------------------------------------- tokenizers
+
+
+@case("a larger vocabulary")
+def _(room):
+    tokenizer = build_tokenizer([*TINY_CLASS_NAMES, *(f"{a}{b}word" for a in "abcdefgh" for b in "abcdefgh")])
+    fresh_model().set_class_names(["haword", "hbword"], tokenizer)
+
+
+@case("another vocabulary of the same size")
+def _(room):
+    tokenizer = make_tiny_tokenizer()
+    vocabulary = tokenizer.get_vocab()
+    first, second = vocabulary["a</w>"], vocabulary["sky</w>"]
+    swapped = {"a</w>": second, "sky</w>": first}
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    other = type(tokenizer)({**vocabulary, **swapped}, [tuple(pair) for pair in merges])
+    fresh_model().set_class_names(["wall", "person"], other)
+
+
+@case("no tokenizer")
+def _(room):
+    for file in room.checkpoint().glob("tokenizer*"):
+        file.unlink()
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint").set_class_names(["wall", "person"])
+
+
+@case("a tokenizer that was cut off")
+def _(room):
+    cut(room.checkpoint() / "tokenizer.json")
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint").set_class_names(["wall", "person"])
+
+
+# ---------------------------------------------------------------------------------------- recipes and command lines
+
+
+def recipe(room: Room, text: str) -> None:
+    load_recipe(write(room.path / "row.yaml", text.encode()))
+
+
+@case("a key of a recipe that is misspelt")
+def _(room):
+    recipe(room, "training:\n  learning_rte: 1.0e-4\n")
+
+
+@case("a section of a recipe that is misspelt")
+def _(room):
+    recipe(room, "trainin:\n  learning_rate: 1.0e-4\n")
+
+
+@case("1e-4 in a recipe")
+def _(room):
+    recipe(room, "training:\n  learning_rate: 1e-4\n")
+
+
+@case("a recipe that is no mapping")
+def _(room):
+    recipe(room, "- training\n")
+
+
+@case("a recipe with an open bracket")
+def _(room):
+    recipe(room, "training: [1\n")
+
+
+@case("a recipe that is no text")
+def _(room):
+    load_recipe(write(room.path / "row.yaml", b"\xff\xfe\x00"))
+
+
+@case("code in a recipe")
+def _(room):
+    try:
+        recipe(room, f"training: !!python/object/apply:os.mkdir ['{room.path}/made']\n")
+    finally:
+        assert not (room.path / "made").exists()
+
+
+@case("a machine of a recipe without arguments")
+def _(room):
+    recipe(room, "hardware:\n  1gpu:\n")
+
+
+@case("an argument that is misspelt")
+def _(room):
+    room.train(room.path, "--learning_rte 1")
+
+
+@case("a crop of 0")
+def _(room):
+    room.train(room.path, "--crop_size 0")
+
+
+@case("a --config with a field of another type")
+def _(room):
+    folder = room.data_set()
+    words = room.words(folder)
+    edit_json(room.path / "model.json", projection_dim="32")
+    train.main(words)
+
+
+@case("a window that is too small")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    with pytest.raises(SystemExit) as caught:
+        room.denseclip("predict", file, "--model", room.saved.folder, "--out", "out", "--window", "16")
+    return caught.value.code, room.capsys.readouterr().err
+
+
+@case("a device that is not there")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    return room.denseclip("predict", file, "--model", room.saved.folder, "--out", "out", "--device", "gpu")
+
+
+@case("--out is a file")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    return room.denseclip("predict", file, "--model", room.saved.folder, "--out", file)
+
+
+@case("a pixel outside of the photograph")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    words = ("explain", file, "--model", room.saved.folder, "--out", "out", "--pixel", WIDTH, 0)
+    return room.denseclip(*words)
+
+
+# ------------------------------------------------------------------------------------------------ data for training
+
+
+@case("an image without a mask")
+def _(room):
+    folder = room.data_set()
+    (folder / "annotations/training/2.png").unlink()
+    room.train(folder)
+
+
+@case("an image that cannot be read")
+def _(room):
+    folder = room.data_set()
+    cut(folder / "images/training/2.png")
+    room.train(folder)
+
+
+@case("a mask of another size than its image")
+def _(room):
+    folder = room.data_set()
+    save(PIL.Image.new("L", (HEIGHT, WIDTH)), folder / "annotations/training/2.png")
+    room.train(folder)
+
+
+@case("a mask with an id that has no name")
+def _(room):
+    folder = room.data_set()
+    save(PIL.Image.new("L", (WIDTH, HEIGHT), 7), folder / "annotations/training/2.png")
+    room.train(folder)
+
+
+@case("masks of 0 and 255 alone")
+def _(room):
+    folder = room.data_set("wall\nsky")
+    for mask in (folder / "annotations").rglob("*.png"):
+        save(PICTURE.convert("L").point(lambda value: 255 * (value > 127)), mask)
+    assert "binary_masks" in inspect_dataset(folder).findings_of("error")
+    room.train(folder)
+
+
+@case("a split without a labelled pixel")
+def _(room):
+    folder = room.data_set()
+    for mask in (folder / "annotations/training").iterdir():
+        save(PIL.Image.new("L", (WIDTH, HEIGHT), 255), mask)
+    assert "nothing_labelled" in inspect_dataset(folder).findings_of("error")
+    room.train(folder)
+
+
+@case("an image to validate that is too narrow")
+def _(room):
+    folder = room.data_set()
+    save(PIL.Image.new("RGB", (5, 300)), folder / "images/validation/1.png")
+    save(PIL.Image.new("L", (5, 300)), folder / "annotations/validation/1.png")
+    room.train(folder)
+
+
+@case("a single class")
+def _(room):
+    folder = room.data_set("wall")
+    assert "one_class" in inspect_dataset(folder).findings_of("error")
+    room.train(folder)
+
+
+@case("classes.txt in Latin-1")
+def _(room):
+    folder = room.data_set()
+    write(folder / "classes.txt", "straße\nwall\nsky\nperson\ntraffic light".encode("latin-1"))
+    room.train(folder)
+
+
+@case("classes.txt with a byte order mark")
+def _(room):
+    folder = room.data_set("\ufeff" + "\n".join(TINY_CLASS_NAMES))
+    assert inspect_dataset(folder).class_names == list(TINY_CLASS_NAMES)
+
+
+# --------------------------------------------------------------------------------------- disks and files in training
+
+
+@case("a file that is lost in the middle of an epoch")
+def _(room):
+    folder = room.data_set()
+    training_step = DenseCLIPTrainer.training_step
+
+    def lose(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            for image in (folder / "images/training").iterdir():
+                image.unlink()
+        return training_step(self, *args, **kwargs)
+
+    room.monkeypatch.setattr(DenseCLIPTrainer, "training_step", lose)
+    try:
+        # A worker has loaded two batches ahead; the next epoch begins without files.
+        room.train(folder, "--dataloader_num_workers 1")
+    finally:
+        last = checkpoint_to_resume(room.path / "run", "last")
+        room.check_last_checkpoint(int(last.rpartition("-")[2]))
+
+
+@case("an image that is exchanged in the middle of an epoch")
+def _(room):
+    folder = room.data_set()
+    rows = load_data(data_dir=folder).train
+    save(PIL.Image.new("RGB", (30, 30)), folder / "images/training/0.png")
+    with_transform(rows, TrainingTransform(room.processor, crop_size=(64, 64)))[0]
+
+
+@case("a full disk while a checkpoint is written")
+def _(room):
+    folder = room.data_set()
+    save_model = DenseCLIPTrainer._save
+
+    def starve(self, *args, **kwargs):
+        # The system itself refuses to write more of any file, as it does on a full disk.
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if self.state.global_step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+        try:
+            return save_model(self, *args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    room.monkeypatch.setattr(DenseCLIPTrainer, "_save", starve)
+    try:
+        room.train(folder)
+    finally:
+        room.check_last_checkpoint(2)
+
+
+@case("a full disk while a result is written")
+def _(room):
+    target = write(room.path / "mask.png", b"the former result")
+
+    def fill(path: Path) -> None:
+        path.write_bytes(b"half")
+        Path("/dev/full").write_bytes(b"the other half")
+
+    try:
+        save_whole(target, fill)
+    finally:
+        assert target.read_bytes() == b"the former result" and list(room.path.iterdir()) == [target]
+
+
+@case("a folder that may not be written to")
+def _(room):
+    with public_folder() as folder, as_nobody():
+        if os.access(folder, os.W_OK, effective_ids=True):  # the owner's own
+            folder.chmod(0o555)
+        save_whole(folder / "mask.png", PICTURE.save)
+
+
+@case("a checkpoint of other classes")
+def _(room):
+    folder = room.data_set()
+    room.train(folder, "--max_steps 1")
+    (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES[::-1]))
+    room.train(folder, "--resume_from_checkpoint last")
+
+
+@case("a new run over an old one")
+def _(room):
+    (room.path / "run" / "checkpoint-10").mkdir(parents=True)
+    room.train(room.path)

@@ -1,0 +1,279 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Two processes that write one folder, and processes that die: what is refused, said and kept."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import get_worker_info
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from modeling_denseclip.tools.command import main as denseclip
+from tests.test_pipeline import save_model
+from tests.test_resume import ROOT, write_run
+from tests.tiny import draw_picture, make_tiny_tokenizer
+from training import checkpoints, evaluate, inspect_dataset, segmentation_folder, train
+from training.checkpoints import alone_in, checkpoint_to_resume
+from training.segmentation_folder import SegmentationFolder
+from training.transforms import EvaluationTransform, TrainingTransform
+
+
+LIMIT = ["--max_steps", "4", "--save_steps", "2", "--eval_strategy", "no"]
+
+# Two processes at a time do the same, both forks of one that imports everything. The second training does not wait.
+DRIVER = """
+import json, os, sys
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from modeling_denseclip.tools.command import main as denseclip
+from training import checkpoints, train
+
+words, folder = map(json.loads, sys.argv[1:])
+checkpoints.LOCK_SECONDS = 0
+
+def twice(work):
+    children = []
+    for _ in range(2):
+        sys.stdout.flush()
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                code = work()
+            except ValueError as error:
+                print("REFUSED", error)
+                code = 1
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+    return sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+
+def training():
+    train.main([*words, "--output_dir", f"{folder}/run"])
+    return 0
+
+def predicting():
+    out = ["--model", f"{folder}/model", "--out", f"{folder}/out"]
+    return denseclip(["predict", f"{folder}/photos", *out])
+
+def saving():
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(f"{folder}/model")
+    for _ in range(8):
+        model.save_pretrained(f"{folder}/saved", max_shard_size="100KB")
+    return 0
+
+print("CODES", json.dumps({work.__name__: twice(work) for work in (training, predicting, saving)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def words(folder):
+    """Of a training of four steps, which saves the second and the last."""
+    return [*write_run(folder / "data"), *LIMIT]
+
+
+@pytest.fixture(scope="module")
+def straight(words, folder):
+    """The weights of a training that nothing happens to."""
+    train.main([*words, "--output_dir", f"{folder}/straight"])
+    return load_file(folder / "straight" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def photos(folder):
+    (folder / "photos").mkdir()
+    for index in range(6):
+        draw_picture(120, 90, index).save(folder / "photos" / f"{index}.png")
+    return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def model_folder(folder):
+    save_model("resnet", folder / "model")
+    make_tiny_tokenizer().save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def assert_same_weights(path: Path, expected: dict[str, torch.Tensor]):
+    found = load_file(path)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+# --- Two at once -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(words, folder, photos, model_folder):
+    """The exit codes of each pair, and what both wrote."""
+    command = [sys.executable, "-c", DRIVER, json.dumps(words), json.dumps(str(folder))]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "CODES" in result.stdout, result.stdout + result.stderr
+    return json.loads(result.stdout.split("CODES")[1]), result.stdout
+
+
+def test_the_second_training_in_a_folder_is_refused(pairs, folder, straight):
+    codes, printed = pairs
+    assert codes["training"] == [0, 1]
+    assert f"REFUSED Another training writes into {folder}/run" in printed
+    assert_same_weights(folder / "run" / "model.safetensors", straight)
+    # The lock is no reason to refuse the next one, which has nothing left to do.
+    assert checkpoint_to_resume(folder / "run", "last") == str(folder / "run" / "checkpoint-4")
+
+
+def test_two_predictions_into_a_folder_leave_whole_files(pairs, folder, photos, model_folder):
+    codes, _ = pairs
+    assert codes["predicting"] == [0, 0]
+    alone = folder / "alone"
+    assert denseclip(["predict", str(photos), "--model", str(model_folder), "--out", str(alone)]) == 0
+    files = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in alone.iterdir()}
+
+
+def test_two_that_save_a_model_leave_a_whole_one(pairs, folder, model_folder):
+    codes, _ = pairs
+    assert codes["saving"] == [0, 0]
+    expected = DenseCLIPForSemanticSegmentation.from_pretrained(model_folder).state_dict()
+    saved, loading = DenseCLIPForSemanticSegmentation.from_pretrained(folder / "saved", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in saved.state_dict().items())
+    assert not [path for path in (folder / "saved").iterdir() if path.name.startswith((".", "tmp"))]
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LOCK_SECONDS", 0)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with alone_in(tmp_path):
+            os.write(write, b"locked")
+            signal.pause()
+    assert os.read(read, 6) == b"locked"
+    with pytest.raises(ValueError, match="Another training writes into"), alone_in(tmp_path):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for _ in range(2):
+        with alone_in(tmp_path):
+            pass
+
+
+# --- Processes that die ----------------------------------------------------------------------------------------------
+
+
+def die_once(monkeypatch, transform: type, name: str, marker: Path):
+    """Let the next process that loads images end itself in this method, as one that the system ends."""
+    method = getattr(transform, name)
+
+    def die(self, *args):
+        if get_worker_info() is not None and not marker.exists():
+            marker.touch()
+            os._exit(9)
+        return method(self, *args)
+
+    monkeypatch.setattr(transform, name, die)
+
+
+def test_a_training_whose_worker_died_goes_on_from_its_last_checkpoint(
+    words, folder, straight, tmp_path, monkeypatch, capsys
+):
+    words = [*words, "--output_dir", f"{folder}/died", "--dataloader_num_workers", "2"]
+    train_steps, marker = train.DenseCLIPTrainer.training_step, tmp_path / "died"
+    marker.touch()
+
+    def arm_in_second_epoch(self, *args, **kwargs):
+        if self.state.global_step == 2 and not list(tmp_path.glob("armed")):
+            (tmp_path / "armed").touch()
+            marker.unlink()
+        return train_steps(self, *args, **kwargs)
+
+    monkeypatch.setattr(train.DenseCLIPTrainer, "training_step", arm_in_second_epoch)
+    die_once(monkeypatch, TrainingTransform, "augment", marker)
+    with pytest.raises(ChildProcessError) as raised:
+        train.main(words)
+    message = str(raised.value)
+    assert "A process that loads images died (DataLoader worker" in message and "--dataloader_num_workers" in message
+    assert f"The last checkpoint is in {folder}/died: --resume_from_checkpoint last." in message
+    train.main([*words, "--resume_from_checkpoint", "last"])
+    assert_same_weights(folder / "died" / "model.safetensors", straight)
+
+
+def test_a_checkpoint_that_is_written_over_is_not_whole_meanwhile(words, straight, folder, monkeypatch):
+    """The run went on from an earlier one than the last, and ends while it writes that one anew."""
+    run = shutil.copytree(folder / "straight", folder / "written over")
+    assert checkpoint_to_resume(run, "last").endswith("checkpoint-4")
+
+    def interrupt(self, output_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.DenseCLIPTrainer, "_save_rng_state", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*words, "--output_dir", str(run), "--resume_from_checkpoint", f"{run}/checkpoint-2"])
+    assert checkpoint_to_resume(run, "last").endswith("checkpoint-2")
+
+
+def test_an_evaluation_whose_worker_died_says_so_and_writes_nothing(straight, folder, tmp_path, monkeypatch):
+    words = [f"{folder}/straight", "--data_dir", f"{folder}/data", "--output_dir", f"{tmp_path}/out"]
+    die_once(monkeypatch, EvaluationTransform, "scale", tmp_path / "died")
+    with pytest.raises(
+        ChildProcessError, match="A process that loads images died.*--dataloader_num_workers"
+    ) as raised:
+        evaluate.main([*words, "--use_cpu", "true", "--dataloader_num_workers", "2"])
+    assert "checkpoint" not in str(raised.value)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_check_whose_worker_died_says_so_and_the_next_one_does_it_all(words, folder, tmp_path, monkeypatch):
+    forks = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
+    monkeypatch.setattr(segmentation_folder, "ProcessPoolExecutor", forks)
+    read_mask, marker = segmentation_folder.read_mask, tmp_path / "died"
+
+    def die(*args, **kwargs):
+        if not marker.exists():
+            marker.touch()
+            os._exit(9)
+        return read_mask(*args, **kwargs)
+
+    monkeypatch.setattr(segmentation_folder, "read_mask", die)
+    data = SegmentationFolder(folder / "data", "training", 5, num_workers=2, cache_dir=tmp_path / "cache")
+    with pytest.raises(ChildProcessError, match="checks images and masks died.*--preprocessing_num_workers"):
+        data.load()
+    assert len(data.load()) == 6
+
+
+def die_in_inspection(pair):
+    os._exit(9)
+
+
+def test_an_inspection_whose_worker_died_says_so(words, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(inspect_dataset, "get_context", lambda name: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(inspect_dataset, "inspect_pair", die_in_inspection)
+    with pytest.raises(ChildProcessError, match="reads images and masks died.*--num_workers"):
+        inspect_dataset.main([f"{folder}/data", "--num_workers", "2", "--output_dir", f"{tmp_path}/report"])
+    assert not (tmp_path / "report").exists()
