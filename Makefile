@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 CODE := modeling_denseclip training tests benchmarks model_cards/space
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-web bench style quality clean
+.PHONY: help demo test test-lowest test-web bench style quality licences audit clean
 
 help:
 	@echo "make demo         train a small DenseCLIP on painted scenes and look at the result (demo_output/)"
@@ -19,12 +19,14 @@ help:
 	@echo "make bench        measure speed beside plain DenseCLIP; a quarter of an hour on two cores"
 	@echo "make style        format the code and fix what can be fixed"
 	@echo "make quality      check format and code: ruff, transformers-mlinter"
+	@echo "make licences     list the licence of every package that is installed with ours, and check them"
+	@echo "make audit        look for known vulnerabilities in these packages"
 	@echo "make clean        remove environments, caches and outputs"
 
 demo: $(VENV)/installed
 	$(BIN)/python -m training.demo --output_dir demo_output
 
-test: $(VENV)/installed
+test: $(VENV)/installed $(VENV)/transformers-source/VERSION
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/installed
@@ -44,6 +46,12 @@ quality: $(VENV)/installed
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mlinter --no-progress modeling_denseclip
+
+licences: $(VENV)/installed
+	$(BIN)/python -m tests.licences
+
+audit: $(VENV)/installed
+	$(BIN)/python -m tests.audit
 
 clean:
 	rm -rf $(VENV) $(LOWEST_VENV) $(WEB_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache
@@ -72,6 +80,14 @@ $(WEB_VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(WEB_VENV)/bin/python -m pip install --quiet -c $(WEB_VENV)/constraints.txt torch
 	$(WEB_VENV)/bin/python -m pip install --quiet -c $(WEB_VENV)/constraints.txt -e ".[test-web]"
 	@touch $@
+
+# Transformers' own common tests, of the release that is installed: they come with its source distribution alone.
+$(VENV)/transformers-source/VERSION: $(VENV)/installed
+	@rm -rf $(@D) && mkdir $(@D)
+	$(BIN)/python -c 'import transformers; print(transformers.__version__)' > $(@D)/version
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary transformers -d $(@D) transformers==$$(cat $(@D)/version)
+	tar xzf $(@D)/transformers-*.tar.gz -C $(@D) --strip-components=1
+	@rm $(@D)/transformers-*.tar.gz && mv $(@D)/version $@
 
 define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
