@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 CODE := modeling_denseclip training tests benchmarks model_cards/space
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-web bench style quality licences audit clean
+.PHONY: help demo test test-lowest test-web bench style quality licences audit mutation clean
 
 help:
 	@echo "make demo         train a small DenseCLIP on painted scenes and look at the result (demo_output/)"
@@ -21,6 +21,7 @@ help:
 	@echo "make quality      check format and code: ruff, transformers-mlinter"
 	@echo "make licences     list the licence of every package that is installed with ours, and check them"
 	@echo "make audit        look for known vulnerabilities in these packages"
+	@echo "make mutation     put small faults into the code that matters most: does a test see each? half an hour"
 	@echo "make clean        remove environments, caches and outputs"
 
 demo: $(VENV)/installed
@@ -53,8 +54,12 @@ licences: $(VENV)/installed
 audit: $(VENV)/installed
 	$(BIN)/python -m tests.audit
 
+mutation: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[mutation]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation $(TARGETS)
+
 clean:
-	rm -rf $(VENV) $(LOWEST_VENV) $(WEB_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST_VENV) $(WEB_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first: with it in place, nothing that needs torch fetches another build.

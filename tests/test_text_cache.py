@@ -1,13 +1,17 @@
 """The kept text embeddings are never stale: whatever changes the text side is seen, however it is changed."""
 
 import copy
+import pickle
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from modeling_denseclip.text_cache_denseclip import TextEmbeddingCache, is_cacheable
 from tests.tiny import tiny_model
 
 
@@ -63,6 +67,7 @@ def weight(model):
 
 EDITS = {
     "in place under no_grad": lambda model: weight(model).add_(0.1),
+    "rows in another order, which have the same sum": lambda model: weight(model).copy_(weight(model).flip(0)),
     "one element behind autograd's back": lambda model: weight(model).data[3, 5].add_(0.5),
     "EMA, copied into .data": lambda model: weight(model).data.copy_(0.9 * weight(model).data + 0.01),
     "LoRA merge, as peft writes it": lambda model: setattr(weight(model), "data", weight(model).data + 0.05),
@@ -136,6 +141,16 @@ def test_new_class_names_are_seen(model, tiny_tokenizer):
     assert_fresh(model)
 
 
+def test_class_names_in_another_order_are_seen(model, tiny_tokenizer):
+    """Names of one token each: token ids and places have the same sums in any order."""
+    model.set_class_names(["person", "sky"], tokenizer=tiny_tokenizer)
+    before = embeddings(model).clone()
+    model.set_class_names(["sky", "person"], tokenizer=tiny_tokenizer)
+    assert_fresh(model)
+    torch.testing.assert_close(embeddings(model), before.flip(0))
+    assert not torch.allclose(before[0], before[1])
+
+
 def test_gradients_reach_contexts_and_tower_unless_frozen(model):
     embeddings(model)  # an entry without a graph is there
     model(torch.rand(1, 3, 64, 64)).logits.sum().backward()
@@ -162,8 +177,9 @@ def test_an_entry_made_in_inference_mode_serves_no_training(model):
 
 def test_autocast_has_its_own_entry(model):
     full = embeddings(model).clone()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_fresh(model)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert_fresh(model)
     torch.testing.assert_close(embeddings(model), full, rtol=0, atol=0)
 
 
@@ -221,18 +237,72 @@ def test_loading_another_checkpoint_is_seen(model, tmp_path):
 
 
 def test_threads_share_one_model(model):
-    expected = embeddings(tiny_model("resnet").eval())
-    answers = []
+    """Each mode has an entry of its own, and they replace each other all the time."""
+    switch_interval = sys.getswitchinterval()
+    modes = [
+        torch.no_grad,
+        torch.inference_mode,
+        # Not another type besides: torch keeps the weights that it casts for all threads together.
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        torch.enable_grad,
+    ]
 
-    def ask():
-        for _ in range(20):
-            answers.append(embeddings(model))
+    def ask(model, mode):
+        with torch.no_grad(), mode():
+            return model.get_text_embeddings().detach().clone()
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 80
-    for answer in answers:
-        torch.testing.assert_close(answer, expected, rtol=0, atol=0)
+    expected = [ask(tiny_model("resnet").eval(), mode) for mode in modes]
+    assert not torch.equal(expected[0], expected[2].float())
+
+    def ask_again(index):
+        start.wait()
+        return [ask(model, modes[index % len(modes)]) for _ in range(20)]
+
+    start = threading.Barrier(8)
+    try:
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask_again, range(8)))
+    finally:
+        sys.setswitchinterval(switch_interval)
+    for index, given in enumerate(answers):
+        assert len(given) == 20
+        for answer in given:
+            torch.testing.assert_close(answer, expected[index % len(modes)], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("trained", ["contexts", "tower"])
+def test_one_trained_part_is_enough_for_gradients(model, trained):
+    embeddings(model)  # an entry without a graph is there
+    model.prompts.requires_grad_(trained == "contexts")
+    for module in (model.text_encoder, model.text_projection):
+        module.requires_grad_(trained == "tower")
+    model(torch.rand(1, 3, 64, 64)).logits.sum().backward()
+    assert (model.prompts.contexts.grad is not None) == (trained == "contexts")
+    assert (weight(model).grad is not None) == (trained == "tower")
+
+
+def test_pickled_it_is_empty():
+    cache = TextEmbeddingCache()
+    tensors = [torch.ones(2)]
+    assert cache.get(tensors, (), lambda: torch.zeros(1)) == 0
+    assert cache.get(tensors, (), lambda: torch.ones(1)) == 0
+    for twin in (pickle.loads(pickle.dumps(cache)), copy.deepcopy(cache)):
+        assert isinstance(twin, TextEmbeddingCache)
+        assert twin.get(tensors, (), lambda: torch.ones(1)) == 1
+
+
+class ForeignParameter(nn.Parameter):
+    """As libraries of quantisation have: what it holds is not what it stands for."""
+
+
+def test_weights_that_cannot_be_read_are_not_trusted(monkeypatch):
+    assert is_cacheable(nn.Linear(2, 2).eval())
+    assert not is_cacheable(nn.Linear(2, 2).train())
+    foreign, wide = nn.Linear(2, 2).eval(), nn.Linear(2, 2, dtype=torch.complex128).eval()
+    foreign.weight = ForeignParameter(torch.ones(2, 2))
+    for module in (foreign, wide, nn.Linear(2, 2, device="meta").eval()):
+        assert not is_cacheable(module) and not is_cacheable(nn.Linear(2, 2).eval(), module)
+    # A compiled graph keeps what it was compiled with.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not is_cacheable(nn.Linear(2, 2).eval())

@@ -1,0 +1,541 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What holds for every input, tried on inputs that nobody thought of: Hypothesis makes them, and shrinks those that fail.
+
+The same few are tried each time. `FUZZING=long pytest -n 0 tests/test_fuzzing.py` tries many others.
+"""
+
+import copy
+import json
+import os
+import shutil
+import string
+from collections import Counter
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from torch.nn import functional as F
+from transformers.modeling_outputs import SemanticSegmenterOutput
+
+from modeling_denseclip import (
+    DenseCLIPConfig,
+    DenseCLIPForSemanticSegmentation,
+    DenseCLIPImageProcessor,
+    tokenize_class_names,
+)
+from modeling_denseclip.class_names_denseclip import pack_prompts
+from tests.tiny import make_tiny_tokenizer, tiny_model
+from training.metrics import MeanIoU
+from training.recipes import load_recipe
+
+
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+settings.register_profile("quick", max_examples=60, derandomize=True, **COMMON)
+settings.register_profile("long", max_examples=2000, **COMMON)
+settings.load_profile(os.environ.get("FUZZING", "quick"))
+
+
+def draw_random(draw):
+    """A generator of numbers whose seed is drawn: for contents that are not worth shrinking."""
+    return np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+
+# -- images
+
+
+sides = st.integers(1, 60)
+resizings = st.one_of(
+    st.fixed_dictionaries({"shortest_edge": sides}),
+    st.fixed_dictionaries({"shortest_edge": sides, "longest_edge": sides}),
+    st.fixed_dictionaries({"height": sides, "width": sides}),
+)
+
+
+@st.composite
+def pictures(draw):
+    """A picture of any 8-bit mode with its map of ids."""
+    height, width = draw(sides), draw(sides)
+    # A strip that grows to thousands of pixels only takes time.
+    assume(max(height, width) <= 12 * min(height, width))
+    random = draw_random(draw)
+    rgb = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(rgb).convert(
+        draw(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"]))
+    )
+    return picture, random.integers(0, 256, (height, width), dtype=np.uint8)
+
+
+@given(st.data())
+def test_pictures_and_maps_keep_together(data):
+    """Sizes are those that are announced, ids are picked as OpenCV picks them, and a batch is its pictures."""
+    batch = data.draw(st.lists(pictures(), min_size=1, max_size=3))
+    processor = DenseCLIPImageProcessor(
+        size=data.draw(resizings),
+        do_resize=data.draw(st.booleans()),
+        do_pad=data.draw(st.booleans()),
+        do_reduce_labels=data.draw(st.booleans()),
+    )
+    images, maps = zip(*batch, strict=True)
+    together = processor(list(images), segmentation_maps=list(maps))
+    sizes = [processor.get_resized_size(*ids.shape) if processor.do_resize else ids.shape for ids in maps]
+    canvas = tuple(max(side) for side in zip(*sizes, strict=True))
+    for index, (image, ids) in enumerate(batch):
+        pixel_values, labels = together["pixel_values"][index], together["labels"][index]
+        height, width = sizes[index]
+        assert pixel_values.shape == (3, *(canvas if processor.do_pad else sizes[index]))
+        assert labels.shape == pixel_values.shape[1:] and np.isfinite(pixel_values).all()
+        expected = ids.astype(np.int64)
+        if processor.do_reduce_labels:
+            expected = (expected.astype(np.uint8) - np.uint8(1)).astype(np.int64)  # 0 wraps around to 255
+            expected[ids == 255] = 255
+        if processor.do_resize:
+            expected = cv2.resize(expected.astype(np.float64), (width, height), interpolation=cv2.INTER_NEAREST)
+        assert (labels[:height, :width] == expected).all()
+        # What is padded is nothing to learn from.
+        assert (labels[height:] == 255).all() and (labels[:, width:] == 255).all()
+        assert not pixel_values[:, height:].any() and not pixel_values[:, :, width:].any()
+        alone = processor(image, do_pad=False)["pixel_values"][0]
+        assert (pixel_values[:, :height, :width] == alone).all()
+
+
+@given(st.data())
+def test_layout_of_an_image_does_not_matter(data):
+    picture = data.draw(pictures())[0].convert("RGB")
+    processor = DenseCLIPImageProcessor(size=data.draw(resizings))
+    expected = processor(picture)["pixel_values"][0]
+    last = np.asarray(picture)
+    first = last.transpose(2, 0, 1)
+    convert = data.draw(st.sampled_from([np.asarray, torch.from_numpy, np.float32, np.int64, np.asfortranarray]))
+    for layout, image in (("channels_last", last), ("channels_first", first)):
+        image = convert(image.copy())
+        assume(image.dtype in (np.uint8, torch.uint8) or image.max() > 1)  # floats up to 1 might be in [0, 1] already
+        found = processor(image, input_data_format=layout)["pixel_values"][0]
+        np.testing.assert_array_less(np.abs(found - expected), 0.02 if image.dtype == np.float32 else 1e-9)
+        if not {1, 3, 4} & {image.shape[0] if layout == "channels_last" else image.shape[-1]}:
+            np.testing.assert_array_equal(processor(image)["pixel_values"][0], found)
+
+
+@given(st.data())
+def test_ids_come_back_through_logits_of_any_canvas(data):
+    """A map made into logits on a padded canvas, and back."""
+    maps = data.draw(
+        st.lists(st.tuples(sides, sides), min_size=1, max_size=3).map(
+            lambda shapes: [np.random.default_rng(0).integers(0, 4, shape) for shape in shapes]
+        )
+    )
+    largest = [max(side) for side in zip(*(ids.shape for ids in maps), strict=True)]
+    pad_size = data.draw(
+        st.none()
+        | st.fixed_dictionaries({"height": st.integers(largest[0], 90), "width": st.integers(largest[1], 90)})
+    )
+    processor = DenseCLIPImageProcessor(do_resize=False, do_pad=True, pad_size=pad_size)
+    images = [np.zeros((*ids.shape, 3), np.uint8) for ids in maps]
+    labels = processor(images, segmentation_maps=maps, input_data_format="channels_last", return_tensors="pt")[
+        "labels"
+    ]
+    # The padding looks like a fifth class, of which nothing may reach a map.
+    logits = F.one_hot(labels.clamp(max=4), 5).movedim(-1, 1).float()
+    outputs = SemanticSegmenterOutput(logits=logits)
+    target_sizes = [ids.shape for ids in maps]
+    found = processor.post_process_semantic_segmentation(outputs, target_sizes=target_sizes)
+    for ids, segmentation in zip(maps, found, strict=True):
+        assert segmentation.tolist() == ids.tolist()
+
+
+@given(st.data())
+def test_map_has_the_size_of_its_picture_and_no_class_of_the_padding(data):
+    shapes = data.draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=3))
+    assume(all(max(shape) <= 12 * min(shape) for shape in shapes))
+    processor = DenseCLIPImageProcessor(size=data.draw(resizings), do_pad=True)
+    sizes = [processor.get_resized_size(*shape) for shape in shapes]
+    canvas = tuple(max(side) for side in zip(*sizes, strict=True))
+    logits = torch.zeros(len(shapes), 3, *canvas)
+    for index, (height, width) in enumerate(sizes):
+        logits[index, 2] = 100  # the padding
+        logits[index, 2, :height, :width] = 0
+        logits[index, index % 2, :height, :width] = 1
+    outputs = SemanticSegmenterOutput(logits=logits)
+    for index, segmentation in enumerate(processor.post_process_semantic_segmentation(outputs, shapes)):
+        assert segmentation.shape == shapes[index] and (segmentation == index % 2).all()
+    for index, result in enumerate(processor.post_process_panoptic_segmentation(outputs, target_sizes=shapes)):
+        assert result["segmentation"].shape == shapes[index]
+        assert [segment["id"] for segment in result["segments_info"]] == [index % 2]
+
+
+# -- sliding windows
+
+
+@st.composite
+def windows(draw):
+    """Sizes of an image and a window, and a stride that the window allows."""
+    size = tuple(draw(st.integers(1, 30)) for _ in range(2))
+    window = tuple(draw(st.integers(1, 40)) for _ in range(2))
+    stride = tuple(draw(st.integers(1, side)) for side in window)
+    return size, window, stride
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return tiny_model("resnet").eval()
+
+
+@given(windows(), st.integers(1, 5))
+def test_windows_of_a_network_that_sees_single_pixels_are_the_whole_image(segmenter, geometry, batch_size):
+    """Each window gives what stands in its own place, so all windows agree, and every pixel is in one."""
+    size, window, stride = geometry
+    model = copy.copy(segmenter)
+    model.config = copy.copy(segmenter.config)
+    model.config.window_batch_size = batch_size
+    model.segment = lambda pixel_values: SemanticSegmenterOutput(logits=pixel_values)
+    pixel_values = torch.arange(2 * 3 * size[0] * size[1], dtype=torch.float32).reshape(2, 3, *size)
+    torch.testing.assert_close(model.slide(pixel_values, window, stride), pixel_values, rtol=1e-6, atol=0)
+
+
+@given(windows())
+def test_windows_of_any_network_are_averaged_pixel_by_pixel(segmenter, geometry):
+    size, window, stride = geometry
+    model = copy.copy(segmenter)
+    # A network that sees all of its window: its mean, everywhere.
+    model.segment = lambda pixel_values: SemanticSegmenterOutput(
+        logits=pixel_values.mean(dim=(2, 3), keepdim=True).expand_as(pixel_values)
+    )
+    pixel_values = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
+    sides = [min(*pair) for pair in zip(size, window, strict=True)]
+    # From the left, as far apart as the stride says, until the image ends; what would stand out is moved back.
+    starts = []
+    for length, side, step in zip(size, sides, stride, strict=True):
+        starts.append([0])
+        while starts[-1][-1] + side < length:
+            starts[-1].append(min(starts[-1][-1] + step, length - side))
+    image = pixel_values[0, 0].double().numpy()
+    expected = np.zeros(size)
+    for row, column in np.ndindex(*size):
+        expected[row, column] = np.mean(
+            [
+                image[top : top + sides[0], left : left + sides[1]].mean()
+                for top in starts[0]
+                for left in starts[1]
+                if top <= row < top + sides[0] and left <= column < left + sides[1]
+            ]
+        )
+    found = model.slide(pixel_values, window, stride)[0, 0].double().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@settings(max_examples=settings().max_examples // 5)
+@given(st.data())
+@torch.no_grad()
+def test_a_window_as_large_as_the_image_is_the_whole_image(segmenter, data):
+    size = tuple(data.draw(st.integers(32, 80)) for _ in range(2))
+    window = tuple(data.draw(st.integers(side, 100)) for side in size)
+    stride = tuple(data.draw(st.integers(1, side)) for side in window)
+    pixel_values = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    options = {"inference_mode": "slide", "window_size": window, "window_stride": stride}
+    expected = segmenter(pixel_values)
+    assert torch.equal(segmenter(pixel_values, **options).logits, expected.logits)
+    expected = DenseCLIPImageProcessor().post_process_semantic_segmentation(expected, target_sizes=[size])
+    assert torch.equal(segmenter.segment_classes(pixel_values, **options), torch.stack(expected))
+
+
+@given(st.data())
+def test_windows_with_gaps_between_them_are_refused(segmenter, data):
+    window = tuple(data.draw(st.integers(-5, 100)) for _ in range(2))
+    stride = tuple(data.draw(st.integers(-5, 120)) for _ in range(2))
+    assume(min(window) < 32 or min(stride) < 1 or stride[0] > window[0] or stride[1] > window[1])
+    with pytest.raises(ValueError, match="must be positive and at most"):
+        segmenter(torch.zeros(1, 3, 150, 150), inference_mode="slide", window_size=window, window_stride=stride)
+
+
+# -- the metric
+
+
+@st.composite
+def label_maps(draw):
+    """Maps of any size and integer type with few different ids, all of them classes or not, and a metric's options."""
+    classes = st.lists(st.integers(0, 3), min_size=1, max_size=4)
+    strange = st.sampled_from([254, 255, 256, 300, 65535, -1, -100, -32768]) | st.integers(-32768, 65535)
+    ignore_index = draw(st.sampled_from([255] * 5 + [0, -100, 7]))
+    predicted, labelled = draw(classes), [*draw(classes), 0, ignore_index]
+    if draw(st.integers(0, 3)) == 3:
+        labelled += draw(st.lists(strange, min_size=1, max_size=3))
+        predicted += draw(st.lists(strange, max_size=1))
+    renamed = st.dictionaries(st.sampled_from(labelled), st.sampled_from(labelled), min_size=1, max_size=3)
+    maps = []
+    for _ in range(draw(st.integers(1, 3))):
+        shape = draw(arrays.array_shapes(min_dims=1, max_dims=2, min_side=2, max_side=30) | st.just((0, 5)))
+        pair = []
+        for ids in (predicted, labelled):
+            kind = np.dtype(draw(st.sampled_from(["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])))
+            fitting = [one for one in ids if np.iinfo(kind).min <= one <= np.iinfo(kind).max] or [0]
+            flat = draw_random(draw).choice(fitting, int(np.prod(shape)))
+            # Regions or noise: runs of equal pairs are counted otherwise than single pixels.
+            flat = flat.repeat(draw(st.sampled_from([1, 9])))[: len(flat)]
+            pair.append(flat.reshape(shape).astype(kind))
+        maps.append(tuple(pair))
+    options = {
+        "num_labels": draw(st.sampled_from([4, 4, 2, 301])),
+        "ignore_index": ignore_index,
+        "reduce_labels": draw(st.booleans()),
+        "label_map": draw(st.none() | renamed),
+    }
+    return maps, options
+
+
+def count_naively(maps, num_labels, ignore_index, reduce_labels, label_map):
+    """One pixel after the other; `None` for an id that is no class."""
+    counts = Counter()
+    for prediction, reference in maps:
+        for predicted, label in zip(prediction.ravel().tolist(), reference.ravel().tolist(), strict=True):
+            label = (label_map or {}).get(label, label)
+            if reduce_labels:
+                label = 255 if label in (0, 255) else label - 1
+            if label == ignore_index:
+                continue
+            if not (0 <= label < num_labels and 0 <= predicted < num_labels):
+                return None
+            counts[label, predicted] += 1
+    return counts
+
+
+@given(label_maps())
+def test_metric_counts_as_a_loop_over_pixels(case):
+    maps, options = case
+    metric = MeanIoU()
+    metric.add_batch(predictions=[pair[0] for pair in maps[:1]], references=[pair[1] for pair in maps[:1]])
+    rest = {"predictions": [pair[0] for pair in maps[1:]], "references": [pair[1] for pair in maps[1:]]}
+    counts = count_naively(maps, **options)
+    if counts is None:
+        with pytest.raises(ValueError, match=r"Found the (label|prediction) -?\d+"):
+            metric.compute(**rest, **options)
+        return
+    results = metric.compute(**rest, **options)
+    classes = range(options["num_labels"])
+    labelled, predicted = Counter(), Counter()
+    for (label, prediction), number in counts.items():
+        labelled[label] += number
+        predicted[prediction] += number
+    ious = {
+        k: Fraction(counts[k, k], labelled[k] + predicted[k] - counts[k, k])
+        for k in classes
+        if labelled[k] + predicted[k]
+    }
+    accuracies = {k: Fraction(counts[k, k], labelled[k]) for k in classes if labelled[k]}
+    total = labelled.total()
+
+    def mean(values):
+        return float(sum(values) / len(values)) if values else np.nan
+
+    expected = {
+        "mean_iou": mean(ious.values()),
+        "mean_accuracy": mean(accuracies.values()),
+        "overall_accuracy": sum(counts[k, k] for k in classes) / total if total else np.nan,
+        "frequency_weighted_iou": float(sum(ious[k] * labelled[k] for k in ious) / total) if total else np.nan,
+        "num_classes_present": len(accuracies),
+        "per_category_iou": [float(ious.get(k, np.nan)) for k in classes],
+        "per_category_accuracy": [float(accuracies.get(k, np.nan)) for k in classes],
+    }
+    assert results.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(results[name], value, rtol=1e-12, err_msg=name)
+
+
+# -- class names
+
+
+names = st.text(max_size=12) | st.text(string.ascii_letters + "_ -", max_size=12)
+
+
+@given(st.lists(names, max_size=5))
+def test_any_names_become_prompts_or_are_refused(class_names):
+    tokenizer = make_tiny_tokenizer()
+    try:
+        token_ids = tokenize_class_names(class_names, tokenizer)
+        packed = pack_prompts(class_names, token_ids, 4, "before_name", 40)
+    except ValueError as error:
+        assert str(error)
+        return
+    assert len(token_ids) == len(set(token_ids)) == len(packed.end_index) == len(class_names) > 0
+    for ids, end in zip(token_ids, packed.end_index, strict=True):
+        assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id and len(ids) > 2
+        # From the end of a prompt backwards stand its tokens, one position after the other.
+        own = [packed.source_index[end - place] - 4 for place in range(len(ids) - 1)]
+        assert [packed.token_ids[index] for index in own] == list(ids[:0:-1])
+        assert packed.position_ids[end] == 4 + len(ids) - 1
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.lists(names, min_size=1, max_size=4))
+@example(["wall", "wall"])
+@example(["wall", "\ud800"])
+@torch.no_grad()
+def test_a_model_takes_names_whole_or_not_at_all(segmenter, class_names):
+    model = copy.deepcopy(segmenter)
+    pixel_values = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before, fields = model(pixel_values).logits, model.config.to_dict()
+    try:
+        model.set_class_names(class_names, make_tiny_tokenizer())
+    except ValueError:
+        assert model.config.to_dict() == fields
+        assert torch.equal(model(pixel_values).logits, before)
+        return
+    outputs = model(pixel_values)
+    assert outputs.logits.shape[1] == outputs.score_map.shape[1] == len(class_names)
+    assert outputs.logits.isfinite().all()
+    assert list(model.config.id2label.values()) == class_names
+    DenseCLIPConfig.from_dict(json.loads(model.config.to_json_string()))
+
+
+# -- headers
+
+
+# Numbers that stand for sizes are small, so that what is accepted needs no memory.
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 40) | st.floats(max_value=100) | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = tiny_model("resnet")
+    model.tokenizer = make_tiny_tokenizer()
+    model.save_pretrained(folder)
+    DenseCLIPImageProcessor(size={"shortest_edge": 32, "longest_edge": 64}).save_pretrained(folder)
+    return folder
+
+
+# What Transformers reads by itself, before any code of ours, and fails on in its own ways.
+NOT_OURS = ("auto_map", "dtype", "out_features", "out_indices")
+new_keys = st.text(string.ascii_lowercase + " é", max_size=10)
+
+
+def write_changed(source, data, nested=()):
+    """A JSON file with one or two of its values, of what is nested in it, or new ones, replaced by any."""
+    content = json.loads(source.read_text())
+    for _ in range(data.draw(st.integers(1, 2))):
+        name = data.draw(st.sampled_from(["", *nested]))
+        section = content[name] if name else content
+        assume(isinstance(section, dict))
+        key = data.draw(st.sampled_from(sorted(set(section) - set(NOT_OURS))) | new_keys)
+        assume(not (name and key in ("id2label", "label2id")))
+        section[key] = data.draw(json_values)
+    return json.dumps(content)
+
+
+@given(st.data())
+def test_any_config_file_is_read_or_refused(checkpoint, tmp_path, data):
+    text = write_changed(checkpoint / "config.json", data, nested=("text_config", "vision_config"))
+    (tmp_path / "config.json").write_text(text)
+    try:
+        config = DenseCLIPConfig.from_pretrained(tmp_path)
+    except (ValueError, StrictDataclassError) as error:
+        assert str(error)
+        return
+    # What was read can be written, and is read as the same.
+    config.save_pretrained(tmp_path)
+    assert DenseCLIPConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+@given(st.data())
+def test_any_preprocessor_file_is_read_or_refused(checkpoint, tmp_path, data):
+    (tmp_path / "preprocessor_config.json").write_text(write_changed(checkpoint / "preprocessor_config.json", data))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    try:
+        processor = DenseCLIPImageProcessor.from_pretrained(tmp_path)
+        pixel_values = processor(picture, return_tensors="np")["pixel_values"]
+    except (ValueError, StrictDataclassError) as error:
+        assert str(error)
+        return
+    assert pixel_values.ndim == 4 and pixel_values.dtype == np.float32 and np.isfinite(pixel_values).all()
+
+
+sections = st.sampled_from(["paper", "model", "data", "training", "hardware"]) | st.text(max_size=6)
+keys = st.sampled_from(["learning_rate", "max_steps", "config", "crop_size", "table", "8gpu"]) | st.text(max_size=6)
+
+
+@given(
+    st.dictionaries(sections, st.dictionaries(keys, json_values, max_size=3) | json_values, max_size=3) | json_values
+)
+def test_any_recipe_is_read_or_refused(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    try:
+        recipe = load_recipe(path)
+        words = recipe.words()
+    except ValueError as error:
+        assert "recipe.yaml" in str(error)
+        return
+    assert all(isinstance(word, str) for word in words)
+
+
+@given(st.binary(max_size=60) | st.text("{}[]:-&*!|>'\"%@` \n\tab1.~", max_size=30).map(str.encode))
+def test_any_bytes_as_a_recipe_are_refused(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="recipe.yaml"):
+        load_recipe(path)
+
+
+@st.composite
+def damages(draw):
+    """How a file is damaged: cut off, or some bytes of its head others."""
+    if draw(st.booleans()):
+        return draw(st.integers(0, 2**40)), ()
+    return None, draw(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=3))
+
+
+def types_in(content):
+    """The types in the head of a file of safetensors, or `None` where it cannot be read."""
+    try:
+        length = int.from_bytes(content[:8], "little")
+        return sorted(entry.get("dtype", "") for entry in json.loads(content[8 : 8 + length]).values())
+    except (ValueError, AttributeError):
+        return None
+
+
+@settings(max_examples=settings().max_examples // 3)
+@given(damages())
+def test_a_damaged_checkpoint_is_refused_or_reported(checkpoint, tmp_path, damage):
+    """Never a model with other weights than those that were saved, but for those that the loading report names."""
+    length, flips = damage
+    content = bytearray((checkpoint / "model.safetensors").read_bytes())
+    types = types_in(content)
+    if length is not None:
+        content = content[: length % len(content)]
+    for place, mask in flips:
+        content[place] ^= mask
+    # An integer in place of a real number of the same width is as good as another number there.
+    assume(types_in(content) in (types, None))
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    try:
+        model, report = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    except (ValueError, OSError, RuntimeError) as error:
+        assert str(tmp_path) in str(error)
+        return
+    expected = DenseCLIPForSemanticSegmentation.from_pretrained(checkpoint).state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]) or name in report["missing_keys"], name
