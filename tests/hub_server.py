@@ -44,6 +44,8 @@ READ_TOKEN = "hf_read"
 # Every other token is refused.
 TOKENS = {WRITE_TOKEN: "write", READ_TOKEN: "read"}
 
+STALLS = -1  # in place of a status
+
 # What the Hub stores by LFS, as its default .gitattributes has it. The rest travels within the commit.
 LFS_SUFFIXES = (".safetensors", ".parquet", ".bin", ".pt", ".jpg", ".png")
 
@@ -99,6 +101,7 @@ class HubServer:
     def __init__(self):
         self.lock = threading.RLock()
         self.connections: set[socket.socket] = set()
+        self.woken = threading.Event()
         self.reset()
         self._listen(port=0)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -131,6 +134,8 @@ class HubServer:
 
     def reset(self):
         """Forget everything, and have no accidents."""
+        self.woken.set()
+        self.woken = threading.Event()
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[Request] = []
@@ -196,6 +201,11 @@ class HubServer:
         with self.lock:
             self._refusal = None if path is None else (path, status, message, headers)
             self._num_refusals = 0 if path is None else times
+
+    def stall(self, path: str, times: float):
+        """Do not answer the next `times` requests whose path holds the regular expression `path` before `reset`."""
+        with self.lock:
+            self._refusal, self._num_refusals = (path, STALLS, "", {}), times
 
     @property
     def num_failures_left(self) -> float:
@@ -293,7 +303,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.body_is_read = False
         try:
             refusal = self.hub.refusal_of(address.path)
-            if refusal is not None and refusal[0] is None:
+            if refusal is not None and refusal[0] == STALLS:
+                self.hub.woken.wait()
+            if refusal is not None and refusal[0] in (None, STALLS):
                 self.close_connection = True
                 return
             if refusal is not None:

@@ -72,7 +72,7 @@ print("done")
 
 
 def make_environment(hub: HubServer, home: Path, token: str | None = None) -> dict[str, str]:
-    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
+    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "COVERAGE_PROCESS_CONFIG")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         **hub.environment(home, token),
@@ -472,6 +472,24 @@ def test_a_hub_that_is_down(hub, predict, push, saved):
         assert f"Nothing was committed to {USER}/pushed" in output
     assert predict(unknown)[0] == 0
     assert push(saved, f"{USER}/pushed")[0] == 0
+
+
+def test_a_hub_that_does_not_answer_in_time_is_asked_again(hub, saved, tmp_path):
+    repo_id = fetched_anew(hub, saved, "slow")
+    hub.stall(r"resolve.*model.safetensors$", times=1)
+    draw_picture(96, 64).save(tmp_path / "picture.png")
+    words = ["predict", tmp_path / "picture.png", "--model", repo_id, "--out", tmp_path / "out", "--device", "cpu"]
+    patience = {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
+    result = subprocess.run(
+        [sys.executable, "-m", "modeling_denseclip.tools.command", *map(str, words)],
+        cwd=ROOT,
+        env=make_environment(hub, tmp_path / "home") | patience,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert hub.num_failures_left == 0
+    assert (tmp_path / "out" / "picture-mask.png").is_file()
 
 
 @pytest.mark.parametrize("path", ["/preupload/", "/lfs/objects/batch", "^/lfs/"])

@@ -25,17 +25,12 @@ from pathlib import Path
 import cv2
 import datasets
 import numpy as np
-import PIL.Image
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_denseclip.tools.files import open_photograph
+from modeling_denseclip.tools.files import UNREADABLE, open_photograph
 
 from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES
 from .transforms import EncodedImage, encoded_file, read_mask
-
-
-# Pillow raises a SyntaxError for a broken PNG, and the last for a header of more pixels than anything sane has.
-UNREADABLE = (OSError, SyntaxError, PIL.Image.DecompressionBombError)
 
 
 @dataclass

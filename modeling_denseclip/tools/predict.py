@@ -52,8 +52,8 @@ OVERLAY_SIDE = 1600  # the longer side of the photograph under an overlay, at mo
 PALETTE_SIZE = 256
 # How many classes the line about a photograph names.
 NAMED_CLASSES = 4
-# What PIL raises of broken files, and we of those that do not serve.
-UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+# Raised of broken files, and of those that do not serve.
+LEFT_OUT = (OSError, ValueError)
 
 Item = TypeVar("Item")
 
@@ -489,7 +489,7 @@ def predict_photographs(
             try:
                 photograph = read_photograph(file)
                 predictor.check(photograph)
-            except UNREADABLE as error:
+            except LEFT_OUT as error:
                 leave_out(file, error, left_out)
                 progress.update()
             else:
@@ -630,7 +630,7 @@ def run(args: argparse.Namespace) -> int:
                     if args.text:
                         raise ValueError("--text scores photographs alone.")
                     videos.append(predict_video(predictor, file, *targets[file], args.batch_size))
-                except (*UNREADABLE, ImportError) as error:
+                except (*LEFT_OUT, ImportError) as error:
                     leave_out(file, error, left_out)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"{device} has too little memory for this: try --batch_size 1, or --device cpu.") from error

@@ -11,14 +11,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Registers the marks of Transformers' tests."""
+"""What Transformers' own conftest does, as far as its common tests need it."""
 
 import re
+
+import torch
 
 from tests.transformers_common import SOURCE
 
 
 def pytest_configure(config):
+    torch.backends.cudnn.allow_tf32 = False
     paths = [*SOURCE.glob("tests/test_*_common.py"), *SOURCE.glob("src/transformers/testing_utils.py")]
     marks = {mark for path in paths for mark in re.findall(r"\bmark\.(\w+)", path.read_text(encoding="utf-8"))}
     for mark in marks - {"parametrize", "skip"}:
