@@ -641,7 +641,6 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> DenseCLIPSemanticSegmenterOutput:
         """The whole of `pixel_values` at once; see `forward`."""
-        kwargs.pop("return_dict", None)
         image_outputs = self.image_encoder(pixel_values, **kwargs)
         feature_maps = list(image_outputs.feature_maps)
         score_map = text_embeddings = auxiliary_logits = None
