@@ -474,6 +474,13 @@ def test_a_hub_that_is_down(hub, predict, push, saved):
     assert push(saved, f"{USER}/pushed")[0] == 0
 
 
+def test_a_hub_that_closes_connections_is_named(hub, predict, saved):
+    unknown = fetched_anew(hub, saved, "closing")
+    hub.refuse("", status=None)
+    code, output = predict(unknown)
+    assert code == 2 and f"The connection to {hub.url} failed" in output
+
+
 def test_a_hub_that_does_not_answer_in_time_is_asked_again(hub, saved, tmp_path):
     repo_id = fetched_anew(hub, saved, "slow")
     hub.stall(r"resolve.*model.safetensors$", times=1)

@@ -16,7 +16,8 @@ r"""A model, the processor of its images, and the device that they run on, as co
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig
 
@@ -59,7 +60,17 @@ def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
             raise ValueError(
                 f"{name_or_path} is neither a folder nor the id of a repository on the Hub, such as user/name."
             ) from None
-    fields = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)[0]
+    try:
+        fields = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)[0]
+    except OSError as error:
+        # Transformers guesses at a folder of that name where a connection broke.
+        reason = error.__context__
+        if isinstance(reason, HTTPError) and not isinstance(reason, HfHubHTTPError):
+            raise ConnectionError(
+                f"The connection to {constants.ENDPOINT} failed ({reason}), so {name_or_path} could not be loaded. Try"
+                " again later, or name a folder."
+            ) from error
+        raise
     if not fields:
         raise ValueError(f"{name_or_path} has no config.json: name the folder that `save_pretrained` wrote.")
     model_type = fields.get("model_type")
