@@ -40,16 +40,20 @@ import traceback
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.predict import ClassPredictor
 from modeling_denseclip.tools.visualization import generate_palette
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_tiny_architecture, tiny_model
+from tests.tiny import (
+    draw_picture,
+    make_tiny_tokenizer,
+    save_tiny_architecture,
+    save_tiny_dataset,
+    tiny_model,
+)
 from training import train
 from training.checkpoints import LAST, checkpoint_to_resume
 from training.trainer import DenseCLIPTrainer
@@ -65,16 +69,7 @@ PREDICTIONS_PER_LIST = 10
 
 def write_data(folder: Path) -> list[str]:
     """Pictures, masks and an architecture with everything that draws random numbers; the words of the training."""
-    generator = np.random.default_rng(0)
-    for split, count in (("training", 14), ("validation", 2)):
-        for kind in ("images", "annotations"):
-            (folder / kind / split).mkdir(parents=True)
-        for index in range(count):
-            mask = np.kron(generator.integers(0, 5, (4, 6)), np.ones((16, 16))).astype(np.uint8)
-            image = generator.integers(0, 60, (64, 96, 3)).astype(np.uint8) + 40 * mask[..., None]
-            Image.fromarray(image).save(folder / "images" / split / f"{index}.png")
-            Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
-    (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+    save_tiny_dataset(folder, training=14, validation=2)
     architecture = save_tiny_architecture(folder, "vit", drop_path_rate=0.3)
     return (
         f"--data_dir {folder} {architecture} --short_side 64 --long_side 128 --crop_size 64 --max_steps {NUM_STEPS}"

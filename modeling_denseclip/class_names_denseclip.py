@@ -92,7 +92,7 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
         raise ValueError(f"`class_names` must be a list of names; got {class_names!r}.")
     if not class_names:
         raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
-    first_index = {}
+    words, first_index = [], {}
     for index, class_name in enumerate(class_names):
         if not isinstance(class_name, str):
             raise ValueError(f"The name of class {index} must be a string; got {class_name!r}.")
@@ -103,13 +103,14 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
         word = normalize_class_name(class_name)
         if not word:
             raise ValueError(f"Class {index} has an empty name ({class_name!r}); give it a word to look for.")
+        words.append(word)
         first = first_index.setdefault(word.lower(), index)
         if first != index:
             raise ValueError(
                 f"Classes {first} and {index} are both called {word!r}; nothing could tell them apart. Give them"
                 " different names."
             )
-    return [normalize_class_name(class_name) for class_name in class_names]
+    return words
 
 
 def tokenize_class_names(
@@ -309,14 +310,15 @@ class DenseCLIPClassNamesMixin:
                 model's.
         """
         check_weights_are_loaded(self)
-        check_class_names(class_names)
-        names = tuple(class_names)
         config = self.config
         if config.use_language:
-            class_token_ids, tokenizer = self._tokenize(names, tokenizer)
-            self.prompts.pack(names, class_token_ids)
+            class_token_ids, tokenizer = self._tokenize(class_names, tokenizer)
+            self.prompts.pack(class_names, class_token_ids)
             self.tokenizer = tokenizer
             config.class_token_ids = class_token_ids
+        else:
+            check_class_names(class_names)
+        names = tuple(class_names)
 
         old_index = {normalize_class_name(name).lower(): index for index, name in enumerate(config.class_names)}
         kept_rows = [old_index.get(normalize_class_name(name).lower()) for name in names]

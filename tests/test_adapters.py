@@ -3,7 +3,6 @@
 import json
 import sys
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, SwinConfig, pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
-from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, save_tiny_dataset, tiny_model
 from training.adapters import adapted_layers, add_lora, load_with_adapter, lora_targets, merged_state_dict
 from training.arguments import DenseCLIPTrainingArguments
 from training.optimization import build_parameter_groups, freeze_text_encoder
@@ -48,16 +47,7 @@ def folder(tmp_path_factory):
         CLIPModel(config).save_pretrained(folder / f"clip{seed}")
         tokenizer.save_pretrained(folder / f"clip{seed}")
     (folder / "model.json").write_text(json.dumps(SMALL))
-    generator = np.random.default_rng(0)
-    for split, count in (("training", 4), ("validation", 1)):
-        for kind in ("images", "annotations"):
-            (folder / kind / split).mkdir(parents=True)
-        for index in range(count):
-            mask = np.kron(generator.integers(0, 5, (4, 4)), np.ones((16, 16))).astype(np.uint8)
-            image = generator.integers(0, 60, (64, 64, 3)).astype(np.uint8) + 40 * mask[..., None]
-            PIL.Image.fromarray(image).save(folder / "images" / split / f"{index}.png")
-            PIL.Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
-    (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+    save_tiny_dataset(folder, blocks=(4, 4), training=4, validation=1)
     return folder
 
 

@@ -48,6 +48,7 @@ from tests.tiny import (
     TINY_CLASS_NAMES,
     draw_picture,
     make_tiny_tokenizer,
+    save_checkpoint,
     spread_classes,
     tiny_config,
     tiny_model,
@@ -570,9 +571,7 @@ def test_loaded_without_this_package(tmp_path):
     processor = DenseCLIPImageProcessor(size=SIZE)
     pixel_values = processor([draw_picture(160, 96, seed) for seed in range(4)], return_tensors="pt").pixel_values
     model = spread_classes(model_on(image_config("swin")), pixel_values)
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(tmp_path / "saved")
-    processor.save_pretrained(tmp_path / "saved")
+    save_checkpoint(model, processor, tmp_path / "saved")
     picture = draw_picture(133, 110, seed=7)
     expected = segment_here(model, processor, picture)
     results, stderr = run_elsewhere(LOAD_ELSEWHERE, tmp_path / "saved", picture, tmp_path / "elsewhere")

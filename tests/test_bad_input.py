@@ -59,7 +59,9 @@ from tests.tiny import (
     TINY_CLASS_NAMES,
     draw_picture,
     make_tiny_tokenizer,
+    save_checkpoint,
     save_tiny_architecture,
+    save_tiny_dataset,
     spread_classes,
     tiny_config,
     tiny_model,
@@ -133,9 +135,7 @@ def saved(tmp_path_factory) -> SimpleNamespace:
     model = tiny_model("resnet")
     processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 256})
     spread_classes(model, processor([PICTURE, PICTURE.rotate(180)], return_tensors="pt").pixel_values)
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_checkpoint(model, processor, folder)
     return SimpleNamespace(folder=folder, model=model, processor=processor)
 
 
@@ -197,14 +197,7 @@ class Room:
     def data_set(self, classes: str = "\n".join(TINY_CLASS_NAMES)) -> Path:
         """Four pairs to train on and two to validate."""
         folder = self.path / "data"
-        generator = np.random.default_rng(0)
-        for split, count in (("training", 4), ("validation", 2)):
-            for kind in ("images", "annotations"):
-                (folder / kind / split).mkdir(parents=True)
-            for index in range(count):
-                ids = np.kron(generator.integers(0, 5, (4, 6)), np.ones((16, 16))).astype(np.uint8)
-                PICTURE.save(folder / "images" / split / f"{index}.png")
-                PIL.Image.fromarray(ids).save(folder / "annotations" / split / f"{index}.png")
+        save_tiny_dataset(folder, training=4, validation=2)
         (folder / "classes.txt").write_text(classes, encoding="utf-8")
         return folder
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import BitsAndBytesConfig, TorchAoConfig, pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,10 +43,7 @@ def saved(request, tmp_path_factory):
     kind, fields = MODELS[request.param]
     folder = tmp_path_factory.mktemp("saved")
     model = spread_classes(tiny_model(kind, **fields), make_pixel_values())
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(folder)
-    DenseCLIPImageProcessor(size={"height": 96, "width": 64}).save_pretrained(folder)
-    return folder, model
+    return save_checkpoint(model, DenseCLIPImageProcessor(size={"height": 96, "width": 64}), folder), model
 
 
 def run_block(marker: str, names: dict, **replaced: str | int):

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 from training.evaluate import main
 from training.evaluation import describe_protocol
 
@@ -29,10 +29,7 @@ def checkpoint(tmp_path_factory):
     model = spread_classes(
         tiny_model("resnet", inference_mode="slide", window_size=(64, 64), window_stride=(40, 40)), pictures
     )
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save_checkpoint(model, processor, folder)
 
 
 def write_data(folder, reduce=False, names=TINY_CLASS_NAMES, num_images=3):

@@ -25,7 +25,7 @@ from PIL import Image
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.explain import add_arguments, find_class, run
 from modeling_denseclip.tools.explanation import class_similarity
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 
 
 WIDTH, HEIGHT = 90, 60
@@ -47,10 +47,7 @@ def model_folder(photo, tmp_path_factory) -> Path:
     )
     pixel_values = processor(Image.open(photo), do_pad=False, return_tensors="pt").pixel_values
     model = spread_classes(tiny_model("resnet"), pixel_values)
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save_checkpoint(model, processor, folder)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.class_names_denseclip import pack_prompts
-from tests.tiny import make_tiny_tokenizer, tiny_model
+from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.metrics import MeanIoU
 from training.recipes import load_recipe
 
@@ -419,12 +419,8 @@ json_values = st.recursive(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model = tiny_model("resnet")
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(folder)
-    DenseCLIPImageProcessor(size={"shortest_edge": 32, "longest_edge": 64}).save_pretrained(folder)
-    return folder
+    image_processor = DenseCLIPImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
+    return save_checkpoint(tiny_model("resnet"), image_processor, tmp_path_factory.mktemp("checkpoint"))
 
 
 # What Transformers reads by itself, before any code of ours, and fails on in its own ways.

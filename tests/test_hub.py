@@ -26,7 +26,13 @@ from safetensors.torch import load_file, save_file
 from modeling_denseclip import DenseCLIPImageProcessor
 from tests.hub_server import READ_TOKEN, USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.test_remote_code import ROOT, SIZE, assert_same, run_elsewhere, segment_here, settled_model
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_tiny_architecture, tiny_model
+from tests.tiny import (
+    TINY_CLASS_NAMES,
+    draw_picture,
+    save_checkpoint,
+    save_tiny_architecture,
+    tiny_model,
+)
 from training.push import push_directory
 
 
@@ -134,10 +140,7 @@ def push(run):
 
 
 def save(model, directory: Path, **kwargs) -> Path:
-    model.tokenizer = make_tiny_tokenizer() if model.config.use_language else None
-    model.save_pretrained(directory, **kwargs)
-    DenseCLIPImageProcessor(size=SIZE).save_pretrained(directory)
-    return directory
+    return save_checkpoint(model, DenseCLIPImageProcessor(size=SIZE), directory, **kwargs)
 
 
 def uploads(hub: HubServer) -> int:

@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import TINY_CLASS_NAMES, save_tiny_architecture
+from tests.tiny import save_tiny_architecture, save_tiny_dataset
 from training.checkpoints import checkpoint_to_resume
 
 
@@ -112,16 +110,7 @@ print("CODES", json.dumps([codes, moments]))
 
 def write_run(folder: Path) -> list[str]:
     """Six pictures, their masks and an architecture; the words of a training on them."""
-    generator = np.random.default_rng(0)
-    for split, count in (("training", 6), ("validation", 2)):
-        for kind in ("images", "annotations"):
-            (folder / kind / split).mkdir(parents=True)
-        for index in range(count):
-            mask = np.kron(generator.integers(0, 5, (4, 6)), np.ones((16, 16))).astype(np.uint8)
-            image = generator.integers(0, 60, (64, 96, 3)).astype(np.uint8) + 40 * mask[..., None]
-            PIL.Image.fromarray(image).save(folder / "images" / split / f"{index}.png")
-            PIL.Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
-    (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+    save_tiny_dataset(folder, training=6, validation=2)
     # Everything that draws random numbers: stochastic depth, dropout, crops.
     architecture = save_tiny_architecture(folder, "vit", drop_path_rate=0.3)
     return (

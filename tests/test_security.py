@@ -38,7 +38,7 @@ from modeling_denseclip.tools.command import main as denseclip
 from tests import audit, licences
 from tests.test_conversion import Payload, write_malicious
 from tests.test_remote_code import ROOT, run_elsewhere
-from tests.tiny import draw_picture, make_tiny_tokenizer, tiny_model
+from tests.tiny import draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.arguments import DenseCLIPTrainingArguments
 from training.averaging import AVERAGED_WEIGHTS_NAME
 from training.trainer import DenseCLIPTrainer
@@ -111,12 +111,8 @@ def test_archive_of_torchscript_may_name_nothing_but_tensors(asked, tmp_path):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model = tiny_model("resnet")
-    model.tokenizer = make_tiny_tokenizer()
-    model.save_pretrained(folder)
-    DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
-    return folder
+    image_processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+    return save_checkpoint(tiny_model("resnet"), image_processor, tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.mark.parametrize("shards", [False, True])

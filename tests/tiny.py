@@ -11,7 +11,12 @@ from PIL import Image, ImageDraw
 from torch import nn
 from transformers import CLIPTokenizer
 
-from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
+from modeling_denseclip import (
+    DenseCLIPConfig,
+    DenseCLIPForSemanticSegmentation,
+    DenseCLIPImageProcessor,
+    tokenize_class_names,
+)
 from training.demo_tokenizer import build_tokenizer
 
 
@@ -83,6 +88,33 @@ def save_tiny_architecture(folder: Path, kind: str, **overrides) -> str:
     (folder / "model.json").write_text(json.dumps(fields))
     make_tiny_tokenizer().save_pretrained(folder / "tokenizer")
     return f"--config {folder}/model.json --tokenizer {folder}/tokenizer"
+
+
+def save_tiny_dataset(folder: Path, blocks: tuple[int, int] = (4, 6), **counts: int):
+    """
+    Write a data set into a folder: `counts` pairs of each split, and the names of the classes. Pictures are noise, the
+    brighter the higher the id; masks are blocks of 16 x 16 pixels.
+    """
+    generator = np.random.default_rng(0)
+    for split, count in counts.items():
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(count):
+            mask = np.kron(generator.integers(0, 5, blocks), np.ones((16, 16))).astype(np.uint8)
+            image = generator.integers(0, 60, (*mask.shape, 3)).astype(np.uint8) + 40 * mask[..., None]
+            Image.fromarray(image).save(folder / "images" / split / f"{index}.png")
+            Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
+    (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+
+
+def save_checkpoint(
+    model: DenseCLIPForSemanticSegmentation, image_processor: DenseCLIPImageProcessor, folder: Path, **kwargs
+) -> Path:
+    """Save a model with all that its user needs; `kwargs` are those of its `save_pretrained`."""
+    model.tokenizer = make_tiny_tokenizer() if model.config.use_language else None
+    model.save_pretrained(folder, **kwargs)
+    image_processor.save_pretrained(folder)
+    return folder
 
 
 def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -26,7 +26,7 @@ from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
-from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, read_ade20k_classes
+from .dataset_files import IGNORE_INDEX, read_ade20k_classes, upright_size
 from .segmentation_folder import SegmentationFolder, check_pair
 from .transforms import open_image, read_mask
 
@@ -181,7 +181,7 @@ def check_for_training(data: SegmentationData, image_processor: DenseCLIPImagePr
         )
     for row in _encoded(data.validation, "image"):
         with open_image(row["image"]) as picture:
-            size = picture.size if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else picture.size[::-1]
+            size = upright_size(picture)
         seen = image_processor.get_resized_size(*size)
         if min(seen) < MIN_IMAGE_SIZE:
             raise ValueError(

@@ -16,6 +16,8 @@
 import json
 from pathlib import Path
 
+import PIL.Image
+
 
 IGNORE_INDEX = 255  # unlabelled
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -25,6 +27,12 @@ MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
 # A tag of photographs; values from 5 on swap width and height.
 EXIF_ORIENTATION = 0x0112
 ADE20K_FILE = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
+
+
+def upright_size(picture: PIL.Image.Image) -> tuple[int, int]:
+    """Height and width as `datasets` decodes a photograph: turned upright."""
+    width, height = picture.size
+    return (width, height) if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else (height, width)
 
 
 def read_ade20k_classes() -> tuple[list[str], tuple[tuple[int, int, int], ...]]:

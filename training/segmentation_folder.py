@@ -29,7 +29,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from modeling_denseclip.tools.files import UNREADABLE, open_photograph
 
-from .dataset_files import EXIF_ORIENTATION, IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES
+from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES, upright_size
 from .transforms import EncodedImage, encoded_file, read_mask
 
 
@@ -217,8 +217,7 @@ def check_pair(
     """
     try:
         picture = open_photograph(encoded_file(image), image_name)
-        # `datasets` turns an image upright when it decodes it: orientations 5 to 8 swap width and height.
-        size = picture.size[::-1] if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else picture.size
+        height, width = upright_size(picture)
         # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
         picture.draft("RGB", (1, 1))
         picture.load()
@@ -232,10 +231,10 @@ def check_pair(
         raise UnreadableFileError(
             f"{mask_name} cannot be read ({error}). Replace it, or remove it and its image."
         ) from error
-    if ids.shape != size[::-1]:
+    if ids.shape != (height, width):
         raise ValueError(
             f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
-            f"{size[0]} x {size[1]}, and both need the same size: export the mask again, or resize it to the nearest "
+            f"{width} x {height}, and both need the same size: export the mask again, or resize it to the nearest "
             "pixel."
         )
     if ids.dtype == np.uint8:

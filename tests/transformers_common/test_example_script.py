@@ -35,7 +35,7 @@ from PIL import Image
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from tests.hub_server import USER, HubServer
 from tests.test_remote_code import ROOT
-from tests.tiny import draw_picture, make_tiny_tokenizer, tiny_model
+from tests.tiny import draw_picture, save_checkpoint, tiny_model
 
 
 SCRIPT = os.environ.get("RUN_SEMANTIC_SEGMENTATION")
@@ -60,10 +60,7 @@ def make_dataset() -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_the_script_fine_tunes_denseclip(kind, tmp_path):
     model = tmp_path / "model"
-    untrained = tiny_model(kind)
-    untrained.tokenizer = make_tiny_tokenizer()
-    untrained.save_pretrained(model)
-    DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(model)
+    save_checkpoint(tiny_model(kind), DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}), model)
     # `evaluate` takes a metric from a folder of its name before it asks the Hub.
     shutil.copytree(ROOT / "training" / "metrics" / "mean_iou", tmp_path / "mean_iou")
     with HubServer() as hub:
