@@ -25,7 +25,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from .modeling_denseclip_heads import CLASSIFIER_STD
+from .modeling_denseclip_heads import initialize_conv
 
 
 logger = logging.get_logger(__name__)
@@ -346,13 +346,14 @@ class DenseCLIPClassNamesMixin:
         """Classifiers and score-map channels for new classes; entry k of `kept_rows` is the former class to copy."""
         config = self.config
         heads = [self.decode_head, self.auxiliary_head] if config.use_auxiliary_head else [self.decode_head]
-        for classifier in (head.classifier for head in heads):
+        for head in heads:
+            classifier = head.classifier
             classifier.out_channels = len(kept_rows)
-            for name, parameter in list(classifier.named_parameters()):
-                fresh = parameter.new_zeros(len(kept_rows), *parameter.shape[1:])
-                if name == "weight":
-                    nn.init.normal_(fresh, std=CLASSIFIER_STD)
-                setattr(classifier, name, _with_rows(parameter, fresh, kept_rows, dim=0))
+            old = dict(classifier.named_parameters())
+            fresh = {name: values.new_empty(len(kept_rows), *values.shape[1:]) for name, values in old.items()}
+            head.initialize_classifier(**fresh)
+            for name, values in old.items():
+                setattr(classifier, name, _with_rows(values, fresh[name], kept_rows, dim=0))
         if not config.use_language:
             return
         # Of each convolution that reads the score map: channels of the image first, then one per class, then others.
@@ -363,7 +364,7 @@ class DenseCLIPClassNamesMixin:
             features, scores, others = conv.weight.split([num_features, len(config.class_names), num_others], dim=1)
             conv.in_channels = num_features + len(kept_rows) + num_others
             fresh = conv.weight.new_empty(conv.out_channels, conv.in_channels, *conv.kernel_size)
-            reader.initialize_conv(fresh)
+            initialize_conv(fresh)
             fresh = fresh[:, num_features : num_features + len(kept_rows)]
             scores = _with_rows(scores, fresh, kept_rows, dim=1)
             conv.weight = nn.Parameter(

@@ -172,6 +172,11 @@ class DenseCLIPConfig(PreTrainedConfig):
         class_embedding_scale (`int` or `float`, *optional*, defaults to 1):
             CLIP's ViT only: factor of the class embedding. The published code adds it twice, so released ViT weights
             have 2.
+        fit_to_grid (`bool`, *optional*, defaults to `True`):
+            CLIP's own encoders only: whether an image is resized so that its sides are multiples of a cell of the
+            coarsest feature map (twice a ViT's patch, 32 pixels of a ResNet), where they are not. So each row and
+            column counts, and a feature lies where its pixels lie. The published code cuts the rest off and stretches
+            what is left over the image: `False`. Other backbones are always given sizes that they take.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             CLIP's ViT only: stochastic depth of the last layer, in [0, 1); it grows linearly from 0 over the layers.
             Other backbones have their own in `vision_config`.
@@ -247,6 +252,7 @@ class DenseCLIPConfig(PreTrainedConfig):
     ignore_index: int = 255
     feature_layers: list[int] | tuple[int, ...] | None = None
     class_embedding_scale: float | int = 1
+    fit_to_grid: bool = True
     drop_path_rate: float | int = 0.0
     decode_head_type: Literal["semantic_fpn", "upernet"] = "semantic_fpn"
     neck_hidden_size: int = 256

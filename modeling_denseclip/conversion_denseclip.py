@@ -490,6 +490,7 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
     fields = {
         "vision_config": vision_config,
         "use_language": use_language,
+        "fit_to_grid": False,
         "neck_hidden_size": _size(state_dict, "neck.lateral_convs.0.weight", r"neck\..+"),
         "decode_head_hidden_size": _size(
             state_dict, "decode_head.classifier.weight", r"decode_head\.levels\..+\.(weight|bias)"

@@ -29,20 +29,22 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionE
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils.generic import maybe_autocast
 from transformers.utils.output_capturing import capture_outputs
 
 from .class_names_denseclip import DenseCLIPClassNamesMixin, check_weights_are_loaded, class_names_of
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
 from .fusion_denseclip import fold_batch_norms
-from .modeling_denseclip_attention import DenseCLIPAttentionPool, resize_grid
-from .modeling_denseclip_backbone import build_backbone
+from .modeling_denseclip_attention import DenseCLIPAttentionPool, at_least_float32, resize_grid
+from .modeling_denseclip_backbone import build_backbone, resize_to_multiple
 from .modeling_denseclip_heads import (
-    CLASSIFIER_STD,
     DenseCLIPAuxiliaryHead,
     DenseCLIPDecodeHead,
     DenseCLIPDecodeHeadStep,
     DenseCLIPNeck,
     DenseCLIPUperNetHead,
+    initialize_as_torch,
+    initialize_conv,
 )
 from .modeling_denseclip_prompting import (
     DenseCLIPContextDecoder,
@@ -55,8 +57,6 @@ from .modeling_denseclip_resnet import DenseCLIPInitializationMixin
 from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 
-# The smallest side in pixels that leaves one cell at stride 32.
-MIN_IMAGE_SIZE = 32
 # How many prompts the text tower reads as one sequence, whose attention mask grows with its square.
 PROMPTS_AT_A_TIME = 1000
 # Of how many classes `segment_classes` holds logits at full size.
@@ -73,7 +73,8 @@ class DenseCLIPImageEncoderOutput(ModelOutput):
     r"""
     feature_maps (`tuple[torch.Tensor]`):
         Four maps of shape `(batch_size, channels, height, width)`, each of half the size of the one before: at
-        strides 4, 8, 16 and 32, or a quarter to twice a ViT's patch.
+        strides 4, 8, 16 and 32, or a quarter to twice a ViT's patch. They show the whole image, whose sides count as
+        the next multiples of the coarsest stride (with `config.fit_to_grid`).
     global_embedding (`torch.Tensor` of shape `(batch_size, projection_dim)`, *optional*):
         Embedding of the whole image. Only with language.
     pixel_embeddings (`torch.Tensor` of shape `(batch_size, projection_dim, height, width)`, *optional*):
@@ -103,8 +104,9 @@ class DenseCLIPSemanticSegmenterOutput(ModelOutput):
         Cross-entropy of the logits plus the weighted cross-entropies of the score map, with language, and of the
         auxiliary logits, in training.
     logits (`torch.Tensor` of shape `(batch_size, num_labels, height / 4, width / 4)`):
-        Scores of each class before the softmax. With sliding windows they have the full size
-        `(batch_size, num_labels, height, width)`.
+        Scores of each class before the softmax, at the size of the finest feature map: sides are rounded up to the
+        next multiple of the coarsest stride first, so 683 columns have 704 / 4. They cover the whole image. With
+        sliding windows they have the full size `(batch_size, num_labels, height, width)`.
     score_map (`torch.Tensor` of shape `(batch_size, num_labels, grid_height, grid_width)`, *optional*):
         Cosine similarity of pixels and class names, in [-1, 1]. Only with language and without sliding windows.
     text_embeddings (`torch.Tensor` of shape `(batch_size, num_labels, projection_dim)`, *optional*):
@@ -237,11 +239,14 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
                 init.normal_(linear.weight, std=std)
         elif isinstance(module, DenseCLIPNeck):
             for conv in (*module.lateral_convs, *module.output_convs):
-                module.initialize_conv(conv.weight)
+                initialize_conv(conv.weight)
         elif isinstance(module, (DenseCLIPDecodeHeadStep, UperNetConvModule)):
-            init.kaiming_normal_(module.conv.weight, mode="fan_out", nonlinearity="relu")
+            initialize_conv(module.conv.weight)
         elif isinstance(module, (DenseCLIPDecodeHead, DenseCLIPUperNetHead, DenseCLIPAuxiliaryHead)):
-            init.normal_(module.classifier.weight, std=CLASSIFIER_STD)
+            module.initialize_classifier(module.classifier.weight, module.classifier.bias)
+        elif isinstance(module, DenseCLIPPyramid):
+            for conv in (module.upsample4_first, module.upsample4_second, module.upsample2):
+                initialize_as_torch(conv.weight, conv.bias)
         elif isinstance(module, DenseCLIPForSemanticSegmentation) and module.config.use_language:
             init.normal_(module.text_projection.weight, std=module.text_projection.in_features**-0.5)
         elif isinstance(module, DenseCLIPViTEncoder) and module.config.use_language:
@@ -273,6 +278,7 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
         self.pyramid = DenseCLIPPyramid(config.vision_config.hidden_size)
         self.feature_sizes = (config.vision_config.hidden_size,) * NUM_FEATURE_LEVELS
         self.embedding_level = 2  # its embeddings are of the patches, at stride 16
+        self.coarsest_stride = 2 * config.vision_config.patch_size  # the pyramid takes two by two patches together
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -302,6 +308,9 @@ class DenseCLIPViTEncoder(DenseCLIPPreTrainedModel):
         value_projection (`bool`, *optional*, defaults to `False`):
             Whether to give `value_embeddings` too; see `DenseCLIPForSemanticSegmentation.score_text`.
         """
+        # CODEPATH: released ViT checkpoints cut images off at the patch grid, all other rows see the whole
+        if self.config.fit_to_grid:
+            pixel_values = resize_to_multiple(pixel_values, self.coarsest_stride)
         patch_size = self.config.vision_config.patch_size
         grid = (pixel_values.shape[-2] // patch_size, pixel_values.shape[-1] // patch_size)
         states = self.run_layers(pixel_values)
@@ -344,15 +353,15 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
         self.backbone, self.layout = build_backbone(config)
-        channels = config.vision_config.hidden_sizes if self.layout is None else self.layout.channels
-        is_plain = self.layout is not None and self.layout.is_plain
+        channels = self.layout.channels
         # CODEPATH: ViT rows make four maps of one stride, ResNet and Swin rows have them
-        self.pyramid = DenseCLIPPyramid(channels[-1]) if is_plain else None
+        self.pyramid = DenseCLIPPyramid(channels[-1]) if self.layout.is_plain else None
         # CODEPATH: DenseCLIP rows embed every cell, rows without language need no embeddings
         if config.use_language:
             self.attention_pool = DenseCLIPAttentionPool(config, channels[-1])
         self.feature_sizes = tuple(channels)
-        self.embedding_level = 2 if is_plain else 3
+        self.embedding_level = 2 if self.layout.is_plain else 3
+        self.coarsest_stride = self.layout.coarsest_stride
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self.post_init()
 
@@ -376,10 +385,10 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
         output_attentions = kwargs.get("output_attentions", self.config.output_attentions)
         if self.backbone.has_attentions:
             wanted["output_attentions"] = output_attentions
-        # CODEPATH: CLIP's ResNet rows take every size, as published; backbones of Transformers what they take
-        if self.layout is not None:
-            pixel_values = self.layout.fit(pixel_values.to(self.dtype))
-        backbone_outputs = self.backbone(pixel_values, **wanted)
+        # CODEPATH: released ResNet checkpoints cut images off at the grid, all other rows see the whole
+        if self.config.fit_to_grid or not self.config.is_clip_resnet:
+            pixel_values = self.layout.fit(pixel_values)
+        backbone_outputs = self.backbone(pixel_values.to(self.dtype), **wanted)
         feature_maps = backbone_outputs.feature_maps
         attentions = (backbone_outputs.attentions or ()) if output_attentions else ()
         outputs = DenseCLIPImageEncoderOutput(
@@ -464,6 +473,11 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
 
     def set_input_embeddings(self, value: nn.Module):
         self.image_encoder.set_input_embeddings(value)
+
+    @property
+    def min_image_size(self) -> int:
+        """The least height and width of an image in pixels: one cell of the image encoder's coarsest feature map."""
+        return self.image_encoder.coarsest_stride
 
     def get_text_embeddings(self) -> torch.Tensor:
         """
@@ -616,10 +630,10 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         >>> model(torch.rand(1, 3, 64, 96)).logits.shape
         torch.Size([1, 2, 16, 24])
         ```"""
-        height, width = check_pixel_values(pixel_values, self.config)
+        height, width = check_pixel_values(pixel_values, self.config.num_channels, self.min_image_size)
         if labels is not None:
             check_labels(labels, pixel_values.shape[0], self.num_labels)
-        window = sliding_window(self.config, inference_mode, window_size, window_stride)
+        window = self.sliding_window(inference_mode, window_size, window_stride)
         if window is not None and not self.training and (height > window[0][0] or width > window[0][1]):
             logits = self.slide(pixel_values, *window)
             outputs = DenseCLIPSemanticSegmenterOutput(logits=logits)
@@ -670,6 +684,34 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             hidden_states=image_outputs.hidden_states,
             attentions=image_outputs.attentions,
         )
+
+    def sliding_window(
+        self,
+        inference_mode: str | None = None,
+        window_size: int | tuple[int, int] | None = None,
+        window_stride: int | tuple[int, int] | None = None,
+    ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """
+        Size and stride of the window that a call asks for, or `None` for the whole image.
+
+        Raises:
+            ValueError: for another mode, a stride that leaves out pixels, or a window that is too small for the
+                coarsest feature map.
+        """
+        config = self.config
+        inference_mode = config.inference_mode if inference_mode is None else inference_mode
+        if inference_mode not in ("whole", "slide"):
+            raise ValueError(f"`inference_mode` must be 'whole' or 'slide'; got {inference_mode!r}.")
+        if inference_mode == "whole":
+            return None
+        size = as_pair(config.window_size if window_size is None else window_size, "window_size")
+        stride = as_pair(config.window_stride if window_stride is None else window_stride, "window_stride")
+        if min(stride) < 1 or stride[0] > size[0] or stride[1] > size[1] or min(size) < self.min_image_size:
+            raise ValueError(
+                f"`window_stride` {stride} must be positive and at most `window_size` {size}, and windows at least"
+                f" {self.min_image_size} pixels high and wide."
+            )
+        return size, stride
 
     def slide(
         self, pixel_values: torch.Tensor, window_size: tuple[int, int], window_stride: tuple[int, int]
@@ -732,9 +774,9 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         """
         if self.training:
             raise ValueError("This model is in training mode; call `model.eval()` first.")
-        size = check_pixel_values(pixel_values, self.config)
+        size = check_pixel_values(pixel_values, self.config.num_channels, self.min_image_size)
         target_size = size if target_size is None else target_size
-        window = sliding_window(self.config, inference_mode, window_size, window_stride)
+        window = self.sliding_window(inference_mode, window_size, window_stride)
         if window is not None and (size[0] > window[0][0] or size[1] > window[0][1]):
             windows = self.segment_windows(pixel_values, *window)
         else:
@@ -805,7 +847,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             raise ValueError(
                 "This model is in training mode, where scores depend on chance. Call `model.eval()` first."
             )
-        check_pixel_values(pixel_values, self.config)
+        check_pixel_values(pixel_values, self.config.num_channels, self.min_image_size)
         token_ids, _ = self._tokenize(texts, tokenizer)
         if learned_prompts is None:
             learned_prompts = not self.has_untrained_contexts()
@@ -886,7 +928,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         )
 
 
-def check_pixel_values(pixel_values: torch.Tensor, config: DenseCLIPConfig) -> tuple[int, int]:
+def check_pixel_values(pixel_values: torch.Tensor, num_channels: int, min_image_size: int) -> tuple[int, int]:
     """
     Height and width of images.
 
@@ -894,15 +936,10 @@ def check_pixel_values(pixel_values: torch.Tensor, config: DenseCLIPConfig) -> t
         ValueError: for what is no batch of prepared images, or images that are too small for the coarsest feature map.
     """
     is_tensor = isinstance(pixel_values, torch.Tensor)
-    if (
-        not is_tensor
-        or pixel_values.ndim != 4
-        or pixel_values.shape[0] == 0
-        or pixel_values.shape[1] != config.num_channels
-    ):
+    if not is_tensor or pixel_values.ndim != 4 or pixel_values.shape[0] == 0 or pixel_values.shape[1] != num_channels:
         received = f"shape {tuple(pixel_values.shape)}" if is_tensor else f"a {type(pixel_values).__name__}"
         raise ValueError(
-            f"`pixel_values` must be a tensor of shape (batch_size, {config.num_channels}, height, width), as"
+            f"`pixel_values` must be a tensor of shape (batch_size, {num_channels}, height, width), as"
             f" DenseCLIPImageProcessor makes it; got {received}."
         )
     # Integers are pixels as a file has them. Floating-point ones of that range cannot be told without a look at them.
@@ -912,9 +949,9 @@ def check_pixel_values(pixel_values: torch.Tensor, config: DenseCLIPConfig) -> t
             " DenseCLIPImageProcessor."
         )
     height, width = pixel_values.shape[-2:]
-    if min(height, width) < MIN_IMAGE_SIZE:
+    if min(height, width) < min_image_size:
         raise ValueError(
-            f"`pixel_values` is {height} x {width} pixels; both sides must have at least {MIN_IMAGE_SIZE}, one cell of"
+            f"`pixel_values` is {height} x {width} pixels; both sides must have at least {min_image_size}, one cell of"
             " the coarsest feature map. Resize the image, e.g. with DenseCLIPImageProcessor."
         )
     return height, width
@@ -944,13 +981,15 @@ def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Ten
     """
     Pixel-text matching: cosine similarity of every pixel and every class, in [-1, 1].
     (batch_size, projection_dim, height, width) and (batch_size, num_labels, projection_dim) ->
-    (batch_size, num_labels, height, width). Computed in float32.
+    (batch_size, num_labels, height, width). Computed in float32, also under autocast, or in float64 if that comes in.
 
     Source: paper section 3.2, equation 1.
     """
-    pixels = F.normalize(pixel_embeddings.float(), dim=1)
-    texts = F.normalize(text_embeddings.float(), dim=2)
-    return torch.matmul(texts, pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
+    # CLIP's cosines lie close together: in bfloat16 some pixels would change their best class.
+    with maybe_autocast(pixel_embeddings.device.type, enabled=False):
+        pixels = F.normalize(at_least_float32(pixel_embeddings), dim=1)
+        texts = F.normalize(at_least_float32(text_embeddings), dim=2)
+        return torch.matmul(texts, pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
 
 
 def resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -970,7 +1009,7 @@ def resize_by_products(logits: torch.Tensor, size: tuple[int, int]) -> torch.Ten
         F.interpolate(torch.eye(length, device=logits.device)[None], size=new, mode="linear", align_corners=False)[0]
         for length, new in zip(logits.shape[-2:], size, strict=True)
     )
-    with torch.autocast(logits.device.type, enabled=False):
+    with maybe_autocast(logits.device.type, enabled=False):
         return rows.to(logits.dtype).T @ (logits @ columns.to(logits.dtype))
 
 
@@ -1006,28 +1045,6 @@ def average_windows(
         logits[:, :, rows, columns] += resize_logits(part[:, classes].float(), window_size)
         counts[rows, columns] += 1
     return logits.div_(counts)
-
-
-def sliding_window(
-    config: DenseCLIPConfig,
-    inference_mode: str | None,
-    window_size: int | tuple[int, int] | None,
-    window_stride: int | tuple[int, int] | None,
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Size and stride of the window that a call asks for, or `None` for the whole image."""
-    inference_mode = config.inference_mode if inference_mode is None else inference_mode
-    if inference_mode not in ("whole", "slide"):
-        raise ValueError(f"`inference_mode` must be 'whole' or 'slide'; got {inference_mode!r}.")
-    if inference_mode == "whole":
-        return None
-    size = as_pair(config.window_size if window_size is None else window_size, "window_size")
-    stride = as_pair(config.window_stride if window_stride is None else window_stride, "window_stride")
-    if min(stride) < 1 or stride[0] > size[0] or stride[1] > size[1] or min(size) < MIN_IMAGE_SIZE:
-        raise ValueError(
-            f"`window_stride` {stride} must be positive and at most `window_size` {size}, and windows at least"
-            f" {MIN_IMAGE_SIZE} pixels high and wide."
-        )
-    return size, stride
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:

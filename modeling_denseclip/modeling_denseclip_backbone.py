@@ -15,6 +15,7 @@
 
 import functools
 import json
+import math
 import os
 from dataclasses import dataclass
 
@@ -57,7 +58,9 @@ class BackboneLayout:
         stages (`tuple[str, ...]`): The four stages whose outputs are used.
         channels (`tuple[int, ...]`): Channels of their maps.
         is_plain (`bool`): Whether all maps have one stride, so that a pyramid has to make four of it.
-        size_divisor (`int`): Height and width of its input must be multiples of it.
+        coarsest_stride (`int`): Pixels of one side of a cell of the coarsest map, that of the pyramid if there is one.
+        size_divisor (`int`): Height and width of its input must be multiples of it, so that no map leaves out a row or
+            column: the coarsest stride, or several where attention runs in windows of cells.
         unused_parameters (`tuple[str, ...]`): Parameters that its maps do not depend on, such as a last norm. They
             become buffers, since distributed training would wait for their gradients.
         input_size (`tuple[int, int]`, *optional*): The only height and width that it takes, if there is only one.
@@ -66,21 +69,30 @@ class BackboneLayout:
     stages: tuple[str, ...]
     channels: tuple[int, ...]
     is_plain: bool
+    coarsest_stride: int
     size_divisor: int
     unused_parameters: tuple[str, ...]
     input_size: tuple[int, int] | None = None
 
     def fit(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """
-        `pixel_values` in a size that the backbone takes. Resized, not cropped or padded, so that its maps show the
-        whole image and nothing else.
-        """
-        if self.input_size is not None:
-            size = self.input_size
-        else:
-            # Always interpolated, which changes nothing at the same size: a branch would be baked into a graph.
-            size = tuple(-(-side // self.size_divisor) * self.size_divisor for side in pixel_values.shape[-2:])
-        return F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False)
+        """`pixel_values` in a size that the backbone takes, see `resize_to_multiple`."""
+        if self.input_size is None:
+            return resize_to_multiple(pixel_values, self.size_divisor)
+        return F.interpolate(pixel_values, size=self.input_size, mode="bilinear", align_corners=False)
+
+
+def resize_to_multiple(pixel_values: torch.Tensor, divisor: int) -> torch.Tensor:
+    """
+    (batch_size, num_channels, height, width) -> the same with both sides enlarged to the next multiple of `divisor`.
+    Resized, not cropped or padded, so that feature maps show the whole image and nothing else, each cell as large a
+    part of it.
+    """
+    size = tuple(-(-side // divisor) * divisor for side in pixel_values.shape[-2:])
+    # In a graph, where this branch would be baked in, interpolated in any case: that changes nothing at the same size.
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not is_traced and size == tuple(pixel_values.shape[-2:]):
+        return pixel_values
+    return F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False)
 
 
 class DenseCLIPPlainViTBackbone(nn.Module):
@@ -115,19 +127,26 @@ class DenseCLIPPlainViTBackbone(nn.Module):
         return BackboneOutput(feature_maps=feature_maps, hidden_states=hidden_states, attentions=outputs.attentions)
 
 
-def build_backbone(config: DenseCLIPConfig) -> tuple[nn.Module, BackboneLayout | None]:
+def build_backbone(config: DenseCLIPConfig) -> tuple[nn.Module, BackboneLayout]:
     """
-    The backbone that `config.vision_config` names, with random weights, and its layout: `None` for CLIP's ResNet,
-    which takes every size.
+    The backbone that `config.vision_config` names, with random weights, and its layout.
 
     Raises:
         ValueError: for a model that gives neither four maps, each of half the size of the one before, nor several of
             one size.
     """
     # CODEPATH: rows on CLIP's ResNet, and rows on a backbone of Transformers
-    if config.is_clip_resnet:
-        return DenseCLIPResNetBackbone(config.vision_config), None
     vision_config = config.vision_config
+    if config.is_clip_resnet:
+        layout = BackboneLayout(
+            stages=tuple(vision_config.stage_names[1:]),
+            channels=vision_config.hidden_sizes,
+            is_plain=False,
+            coarsest_stride=vision_config.patch_size,
+            size_divisor=vision_config.patch_size,
+            unused_parameters=(),
+        )
+        return DenseCLIPResNetBackbone(vision_config), layout
     layout = measure_layout(vision_config.to_json_string(use_diff=False), config.feature_layers)
     backbone = make_backbone(vision_config, layout.stages)
     for name in layout.unused_parameters:
@@ -258,11 +277,15 @@ def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | No
             f"The backbone {name!r} has stages of strides {strides}; DenseCLIP needs {NUM_FEATURE_LEVELS} of which"
             " each is twice the one before, or of one stride. `out_features` in `vision_config` can name them."
         )
+    window_cells = 1 if is_only_size else _window_cells(vision_config, stages, found[-1])
+    # The pyramid's coarsest map takes two by two cells together.
+    coarsest_stride = 2 * found[-1] if is_plain else found[-1]
     return BackboneLayout(
         stages=chosen,
         channels=tuple(maps[stage].shape[1] for stage in chosen),
         is_plain=is_plain,
-        size_divisor=found[-1] * (1 if is_only_size else _window_cells(vision_config, stages, found[-1])),
+        coarsest_stride=coarsest_stride,
+        size_divisor=math.lcm(coarsest_stride, window_cells * found[-1]),
         unused_parameters=_unused_parameters(vision_config, chosen, size),
         input_size=size if is_only_size else None,
     )
@@ -338,4 +361,11 @@ def _window_cells(vision_config: PreTrainedConfig, stages: tuple[str, ...], stri
     )
 
 
-__all__ = ["BackboneLayout", "DenseCLIPPlainViTBackbone", "build_backbone", "load_backbone", "measure_layout"]
+__all__ = [
+    "BackboneLayout",
+    "DenseCLIPPlainViTBackbone",
+    "build_backbone",
+    "load_backbone",
+    "measure_layout",
+    "resize_to_multiple",
+]

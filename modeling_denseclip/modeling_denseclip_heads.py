@@ -13,6 +13,7 @@
 # limitations under the License.
 """The decoders: feature pyramid and Semantic FPN, UperNet, and the auxiliary head of training."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,8 +26,29 @@ from transformers.models.upernet.modeling_upernet import UperNetConvModule, Uper
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig
 
 
-# Standard deviation of a fresh classifier. Source: mmseg `BaseDecodeHead`.
+# Standard deviation of a fresh classifier of UperNet and of the auxiliary head. Source: mmseg `BaseDecodeHead`.
 CLASSIFIER_STD = 0.01
+
+
+def initialize_conv(weight: torch.Tensor):
+    """
+    He's values for a convolution before a ReLU, counted over its outputs.
+
+    Source: mmcv `ConvModule`, which sets them in the neck too: published training never calls mmseg's own
+    initialisation of neck and head.
+    """
+    init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
+def initialize_as_torch(weight: torch.Tensor, bias: torch.Tensor):
+    """
+    The values that PyTorch makes a convolution with: weight and bias uniform up to one over the square root of the
+    number of inputs. Source: `torch.nn.Conv2d`; published training leaves classifier and pyramid at them.
+    """
+    init.kaiming_uniform_(weight, a=math.sqrt(5))
+    # Of a transposed convolution PyTorch counts the second dimension for the inputs too.
+    bound = weight[0].numel() ** -0.5
+    init.uniform_(bias, -bound, bound)
 
 
 class DenseCLIPNeck(nn.Module):
@@ -54,10 +76,6 @@ class DenseCLIPNeck(nn.Module):
     def convs_reading(self, level: int) -> list[nn.Conv2d]:
         """The convolutions whose first input channels are those of one of the four maps."""
         return [self.lateral_convs[level]]
-
-    @staticmethod
-    def initialize_conv(weight: torch.Tensor):
-        init.xavier_uniform_(weight)
 
 
 class DenseCLIPDecodeHeadStep(nn.Module):
@@ -106,6 +124,10 @@ class DenseCLIPDecodeHead(nn.Module):
             fused = fused + F.interpolate(hidden_states, size=fused.shape[-2:], mode="bilinear", align_corners=False)
         return self.classifier(self.dropout(fused))
 
+    @staticmethod
+    def initialize_classifier(weight: torch.Tensor, bias: torch.Tensor):
+        initialize_as_torch(weight, bias)
+
 
 class DenseCLIPUperNetHead(nn.Module):
     """
@@ -132,16 +154,17 @@ class DenseCLIPUperNetHead(nn.Module):
             )
         return self.classifier(self.dropout(self.fusion(feature_maps)))
 
+    @staticmethod
+    def initialize_classifier(weight: torch.Tensor, bias: torch.Tensor):
+        init.normal_(weight, std=CLASSIFIER_STD)
+        init.zeros_(bias)
+
     def convs_reading(self, level: int) -> list[nn.Conv2d]:
         """The convolutions whose first input channels are those of one of the four maps."""
         if level < len(self.fusion.lateral_convs):
             return [self.fusion.lateral_convs[level].conv]
         pooling = [block.layers[1].conv for block in self.fusion.psp_modules.blocks]
         return [*pooling, self.fusion.bottleneck.conv]
-
-    @staticmethod
-    def initialize_conv(weight: torch.Tensor):
-        init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
 
 class DenseCLIPAuxiliaryHead(nn.Module):
@@ -165,5 +188,14 @@ class DenseCLIPAuxiliaryHead(nn.Module):
     def forward(self, feature_maps: Sequence[torch.Tensor]) -> torch.Tensor:
         return self.classifier(self.dropout(self.conv(feature_maps[self.level])))
 
+    initialize_classifier = staticmethod(DenseCLIPUperNetHead.initialize_classifier)
 
-__all__ = ["DenseCLIPAuxiliaryHead", "DenseCLIPDecodeHead", "DenseCLIPNeck", "DenseCLIPUperNetHead"]
+
+__all__ = [
+    "DenseCLIPAuxiliaryHead",
+    "DenseCLIPDecodeHead",
+    "DenseCLIPNeck",
+    "DenseCLIPUperNetHead",
+    "initialize_as_torch",
+    "initialize_conv",
+]

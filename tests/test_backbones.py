@@ -62,7 +62,7 @@ class Case:
 
     Args:
         fields: What makes its config tiny.
-        size: The height and width that the image is resized to, by default to the next multiples of 32 and of 16.
+        size: The height and width that the image is resized to, by default to the next multiples of 32.
         stride: Pixels per cell of the patches, if all maps have one stride.
         stages: Whose outputs are used.
     """
@@ -97,7 +97,7 @@ WORKING = {
     "convnext": Case(FOUR_STAGES),
     "convnextv2": Case(FOUR_STAGES),
     "deit": Case(VIT | {"intermediate_size": 32}, stride=16),
-    "dinov2": Case(VIT_OF_14, size=(98, 140), stride=14),
+    "dinov2": Case(VIT_OF_14, size=(112, 140), stride=14),
     "dinov2_with_registers": Case(VIT, stride=16),
     "dinov3_convnext": Case(FOUR_STAGES),
     "dinov3_vit": Case(VIT | {"intermediate_size": 32, "num_register_tokens": 2}, stride=16),
@@ -151,7 +151,7 @@ WORKING = {
             "conv_layer_strides": [[2], [2], [2], [2]],
         }
     ),
-    "tipsv2_vision_model": Case(VIT_OF_14, size=(98, 140), stride=14),
+    "tipsv2_vision_model": Case(VIT_OF_14, size=(112, 140), stride=14),
     "uvdoc_backbone": Case(
         {
             "resnet_head": [[3, 8], [8, 8]],
@@ -453,7 +453,7 @@ def test_maps_are_hidden_states_of_the_checkpoint(image, checkpoints):
     else:
         expected = source(pixel_values, output_hidden_states=True).hidden_states[1:]
     if image == "dinov2":  # its last norm, on each layer; the class token goes
-        expected = [source.layernorm(state)[:, 1:].transpose(1, 2).unflatten(2, (7, 10)) for state in expected]
+        expected = [source.layernorm(state)[:, 1:].transpose(1, 2).unflatten(2, (8, 10)) for state in expected]
     encoder = from_clip_pretrained(image=checkpoints / image, use_language=False).image_encoder
     for received, wanted in zip(encoder.backbone(pixel_values).feature_maps, expected, strict=True):
         torch.testing.assert_close(received, wanted)
@@ -594,7 +594,8 @@ def test_attention_implementations_agree(backbone, tmp_path):
         parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
         assert {part.config._attn_implementation for part in parts} == {implementation}
         outputs[implementation] = model(noise(), output_attentions=implementation == "eager")
-    torch.testing.assert_close(outputs["eager"].logits, outputs["sdpa"].logits, rtol=0, atol=1e-5)
+    eager, sdpa = outputs["eager"].logits, outputs["sdpa"].logits
+    torch.testing.assert_close(eager, sdpa, rtol=0, atol=1e-5 * eager.std().item())
     # Those of the backbone's layers or stages, and of the attention pool among all cells and their mean.
     *of_backbone, of_pool = outputs["eager"].attentions
     assert len(of_backbone) == 4

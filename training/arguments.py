@@ -19,8 +19,6 @@ from typing import Literal
 from transformers import TrainingArguments
 from transformers.integrations import is_tensorboard_available
 
-from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE
-
 
 @dataclass
 class DataArguments:
@@ -69,19 +67,25 @@ class DataArguments:
     def __post_init__(self):
         if len(self.crop_size) not in (1, 2):
             raise ValueError(f"--crop_size takes one side or height and width, got {self.crop_size}.")
+        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"--scale_range takes two positive numbers, low and high, got {self.scale_range}.")
+        if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
+            raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
+
+    def check_sizes(self, min_image_size: int) -> None:
+        """
+        Raises:
+            ValueError: for a size in which the model would not take images.
+        """
         for name, sides in (
             ("crop_size", self.crop_size),
             ("short_side", [self.short_side]),
             ("long_side", [self.long_side]),
         ):
-            if min(sides) < MIN_IMAGE_SIZE:
+            if min(sides) < min_image_size:
                 raise ValueError(
-                    f"--{name} is at least {MIN_IMAGE_SIZE} pixels, the least that the model sees; got {sides}."
+                    f"--{name} is at least {min_image_size} pixels, the least that the model sees; got {sides}."
                 )
-        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise ValueError(f"--scale_range takes two positive numbers, low and high, got {self.scale_range}.")
-        if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
-            raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
 
     def source(self) -> dict:
         """Where the data come from: the arguments of [`load_data`]. The rest says how large images are made."""

@@ -22,7 +22,6 @@ import numpy as np
 from transformers.utils import logging
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
@@ -158,7 +157,9 @@ def load_data(
     return SegmentationData(name, class_names, palette, reduce_labels, train, validation, tuple(left_out))
 
 
-def check_for_training(data: SegmentationData, image_processor: DenseCLIPImageProcessor) -> None:
+def check_for_training(
+    data: SegmentationData, image_processor: DenseCLIPImageProcessor, min_image_size: int = 32
+) -> None:
     """
     Refuse what training could only fail on, or learn nonsense from, after hours.
 
@@ -183,10 +184,10 @@ def check_for_training(data: SegmentationData, image_processor: DenseCLIPImagePr
         with open_image(row["image"]) as picture:
             size = upright_size(picture)
         seen = image_processor.get_resized_size(*size)
-        if min(seen) < MIN_IMAGE_SIZE:
+        if min(seen) < min_image_size:
             raise ValueError(
                 f"The image {row['name']} of the validation has {size[0]} x {size[1]} pixels (height x width), of"
-                f" which the model sees {seen[0]} x {seen[1]}: both sides must have at least {MIN_IMAGE_SIZE}. Remove"
+                f" which the model sees {seen[0]} x {seen[1]}: both sides must have at least {min_image_size}. Remove"
                 " it with its mask, or raise --short_side and --long_side."
             )
 

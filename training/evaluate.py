@@ -71,6 +71,7 @@ def main(words: list[str] | None = None) -> dict:
     data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
     apply_choices(evaluation_args, model, image_processor, data)
     if sizes_given:
+        data_args.check_sizes(model.min_image_size)
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
 
     scales = PAPER_SCALES if evaluation_args.multi_scale else (1.0,)

@@ -46,7 +46,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.modeling_denseclip import MIN_IMAGE_SIZE, resize_logits
+from modeling_denseclip.modeling_denseclip import resize_logits
 from modeling_denseclip.tools.files import list_images
 from modeling_denseclip.tools.visualization import generate_palette
 
@@ -60,7 +60,7 @@ TRACED_SHAPE = (2, 3, 288, 352)
 # (batch_size, height, width), neither traced ones nor only multiples of 32.
 CHECKED_SIZES = ((1, 256, 330), (2, 300, 410), (1, 420, 288))
 # Some backbones work differently on maps smaller than their windows, and programs refuse maps of one cell.
-SMALLER_SIDES = (128, 64, MIN_IMAGE_SIZE)
+SMALLER_SIDES = (128, 64)
 # Of the standard deviation of the logits.
 TOLERANCE = 1e-4
 # What a protobuf, and so an ONNX file, can hold.
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             f"In {len(CHECKED_SIZES)} sizes {'onnxruntime' if args.format == 'onnx' else 'the program'} differs from"
             f" the model by at most {difference:.1e} of the logits' standard deviation."
         )
-        if card["smallest_side"] > MIN_IMAGE_SIZE:
+        if card["smallest_side"] > model.min_image_size:
             print(f"Smaller images than {card['smallest_side']} pixels it refuses, or computes otherwise.")
         if args.int8 is not None:
             quantized = written.with_name("int8.onnx")
@@ -386,7 +386,7 @@ def check(
             f" sizes {CHECKED_SIZES}; {TOLERANCE} is allowed. It was not kept."
         )
     smallest = min(min(size[1:]) for size in CHECKED_SIZES)
-    for side in SMALLER_SIDES:
+    for side in (*(side for side in SMALLER_SIDES if side > model.min_image_size), model.min_image_size):
         try:
             is_right = difference(run, model, output, (1, side, side * 3 // 2)) <= TOLERANCE
         except Exception:  # this one was only tried

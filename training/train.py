@@ -65,8 +65,9 @@ def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     if checkpoint is not None:
         check_classes(checkpoint, data.class_names)
     model = build_model(model_args, data)
+    data_args.check_sizes(model.min_image_size)
     image_processor = build_image_processor(data_args, model_args, data.reduce_labels)
-    check_for_training(data, image_processor)
+    check_for_training(data, image_processor, model.min_image_size)
     trainer = build_trainer(model, image_processor, data, data_args, training_args)
     if trainer.is_world_process_zero():
         print(describe_run(trainer))

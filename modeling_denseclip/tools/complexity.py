@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration_denseclip import DenseCLIPConfig
-from ..modeling_denseclip import MIN_IMAGE_SIZE, DenseCLIPForSemanticSegmentation
+from ..modeling_denseclip import DenseCLIPForSemanticSegmentation
 
 
 aten = torch.ops.aten
@@ -153,13 +153,13 @@ def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Co
     Raises:
         ValueError: for an image that is too small for the model.
     """
-    if min(size) < MIN_IMAGE_SIZE:
-        raise ValueError(
-            f"An image of {size[0]} x {size[1]} is too small: both sides must be {MIN_IMAGE_SIZE} or more."
-        )
     with torch.device("meta"):
         model = DenseCLIPForSemanticSegmentation(config).eval().requires_grad_(False)
         pixel_values = torch.empty(1, 3, *size)
+    if min(size) < model.min_image_size:
+        raise ValueError(
+            f"An image of {size[0]} x {size[1]} is too small: both sides must be {model.min_image_size} or more."
+        )
     # On the meta device class embeddings are never kept, so the text tower runs too.
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with OperatorRecorder() as recorder, counter:

@@ -29,12 +29,7 @@ import torch
 from tqdm import tqdm
 
 from ..image_processing_denseclip import DenseCLIPImageProcessor
-from ..modeling_denseclip import (
-    MIN_IMAGE_SIZE,
-    DenseCLIPForSemanticSegmentation,
-    DenseCLIPSemanticSegmenterOutput,
-    sliding_window,
-)
+from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from .files import IMAGE_SUFFIXES, read_photograph, save_whole
 from .loading import choose_device, load_model
@@ -152,10 +147,10 @@ def parse_window(word: str) -> dict[str, Any]:
     except ValueError:
         size, others = 0, []
     stride = others[0] if others else 2 * size // 3
-    if len(others) > 1 or size < MIN_IMAGE_SIZE or not 0 < stride <= size:
+    # How small a window may be depends on the model, which is not loaded yet.
+    if len(others) > 1 or not 0 < stride <= size:
         raise argparse.ArgumentTypeError(
-            f'must be "whole", "slide", SIZE or SIZE,STRIDE, with SIZE of {MIN_IMAGE_SIZE} or more and STRIDE of 1 to'
-            f" SIZE; got {word!r}"
+            f'must be "whole", "slide", SIZE or SIZE,STRIDE, with STRIDE of 1 to SIZE pixels; got {word!r}'
         )
     return {"inference_mode": "slide", "window_size": size, "window_stride": stride}
 
@@ -289,10 +284,10 @@ class Predictor:
             ValueError: for a photograph that is too small or too narrow for the model.
         """
         height, width = min((self.prepared_size(photograph, scale) for scale in self.scales), key=min)
-        if min(height, width) < MIN_IMAGE_SIZE:
+        if min(height, width) < self.model.min_image_size:
             raise ValueError(
                 f"A photograph of {photograph.height} x {photograph.width} pixels (height x width) is {height} x"
-                f" {width} as the model sees it, and both sides must have at least {MIN_IMAGE_SIZE}."
+                f" {width} as the model sees it, and both sides must have at least {self.model.min_image_size}."
             )
 
     def prepared_size(self, photograph: PIL.Image.Image, scale: float = 1.0) -> tuple[int, int]:
@@ -608,7 +603,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         if model.config.untrained_contexts:
             print(f"warning: {args.model} was made of CLIP and is not trained: these are no results.", file=sys.stderr)
-        window = sliding_window(model.config, **args.window)
+        window = model.sliding_window(**args.window)
         palette = model.config.palette or generate_palette(model.config.num_labels)
         if args.palette == "colorblind":
             palette = color_blind_palette(model.config.num_labels)
