@@ -29,12 +29,13 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionE
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils.generic import maybe_autocast
 from transformers.utils.output_capturing import capture_outputs
 
 from .class_names_denseclip import DenseCLIPClassNamesMixin, check_weights_are_loaded, class_names_of
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
 from .fusion_denseclip import fold_batch_norms
-from .modeling_denseclip_attention import DenseCLIPAttentionPool, resize_grid
+from .modeling_denseclip_attention import DenseCLIPAttentionPool, at_least_float32, resize_grid
 from .modeling_denseclip_backbone import build_backbone
 from .modeling_denseclip_heads import (
     CLASSIFIER_STD,
@@ -944,13 +945,15 @@ def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Ten
     """
     Pixel-text matching: cosine similarity of every pixel and every class, in [-1, 1].
     (batch_size, projection_dim, height, width) and (batch_size, num_labels, projection_dim) ->
-    (batch_size, num_labels, height, width). Computed in float32.
+    (batch_size, num_labels, height, width). Computed in float32, also under autocast, or in float64 if that comes in.
 
     Source: paper section 3.2, equation 1.
     """
-    pixels = F.normalize(pixel_embeddings.float(), dim=1)
-    texts = F.normalize(text_embeddings.float(), dim=2)
-    return torch.matmul(texts, pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
+    # CLIP's cosines lie close together: in bfloat16 some pixels would change their best class.
+    with maybe_autocast(pixel_embeddings.device.type, enabled=False):
+        pixels = F.normalize(at_least_float32(pixel_embeddings), dim=1)
+        texts = F.normalize(at_least_float32(text_embeddings), dim=2)
+        return torch.matmul(texts, pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
 
 
 def resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -970,7 +973,7 @@ def resize_by_products(logits: torch.Tensor, size: tuple[int, int]) -> torch.Ten
         F.interpolate(torch.eye(length, device=logits.device)[None], size=new, mode="linear", align_corners=False)[0]
         for length, new in zip(logits.shape[-2:], size, strict=True)
     )
-    with torch.autocast(logits.device.type, enabled=False):
+    with maybe_autocast(logits.device.type, enabled=False):
         return rows.to(logits.dtype).T @ (logits @ columns.to(logits.dtype))
 
 

@@ -30,6 +30,11 @@ from .configuration_denseclip import DenseCLIPConfig
 CLIP_HEAD_DIM = 64
 
 
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` in float32 where it has fewer bits; float64 keeps its precision."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -126,4 +131,4 @@ class DenseCLIPAttentionPool(nn.Module):
         return values.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
 
 
-__all__ = ["CLIP_HEAD_DIM", "DenseCLIPAttentionPool", "attend", "resize_grid"]
+__all__ = ["CLIP_HEAD_DIM", "DenseCLIPAttentionPool", "at_least_float32", "attend", "resize_grid"]
