@@ -17,6 +17,7 @@ from modeling_denseclip import (
 )
 from modeling_denseclip.modeling_denseclip import (
     DenseCLIPDropPath,
+    compute_score_map,
     resize_by_products,
     resize_logits,
     window_starts,
@@ -75,6 +76,24 @@ def test_score_map_is_the_cosine_of_pixels_and_words(kind):
     for image, label, row, column in itertools.product(range(2), range(NUM_CLASSES), range(2), range(2)):
         cosine = F.cosine_similarity(pixels[image, :, row, column], outputs.text_embeddings[image, label], dim=0)
         assert outputs.score_map[image, label, row, column].item() == pytest.approx(cosine.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_cosines_keep_their_precision(dtype, autocast):
+    """At least float32, whatever comes in and whatever autocast lowers."""
+    generator = torch.Generator().manual_seed(0)
+    # Cosines about 0.5: CLIP's lie close together too.
+    pixels = (torch.randn(2, 64, 4, 6, generator=generator) + 1).to(dtype).requires_grad_()
+    texts = (torch.randn(2, 30, 64, generator=generator) + 1).to(dtype)
+    with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+        score_map = compute_score_map(pixels, texts)
+    expected = F.cosine_similarity(pixels.double()[:, None], texts.double()[..., None, None], dim=2)
+    assert score_map.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    # A sum of 64 products that are rounded to 2**-53 or 2**-24; bfloat16 has 2**-9.
+    torch.testing.assert_close(score_map.double(), expected, rtol=0, atol=1e-13 if dtype == torch.float64 else 2e-5)
+    score_map.sum().backward()
+    assert pixels.grad.isfinite().all() and pixels.grad.any()
 
 
 @both_kinds
@@ -187,6 +206,19 @@ def test_loss_is_the_published_sum(kind):
     labels = torch.randint(0, NUM_CLASSES, (2, 20, 27), generator=generator)  # any size: the logits are resized
     labels[0, :9] = 255
     outputs = model(torch.rand(2, 3, 64, 64, generator=generator), labels=labels)
+    assert outputs.loss.item() == pytest.approx(plain_loss(model, outputs, labels), rel=1e-5)
+
+
+@both_kinds
+@pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_lower_the_loss(kind, autocast):
+    """Of the logits and the score map that it gives, the loss is what float64 makes of them."""
+    model = tiny_model(kind).eval()
+    labels = torch.randint(0, NUM_CLASSES, (2, 20, 27), generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=autocast):
+        outputs = model(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)), labels=labels)
+    assert outputs.score_map.dtype == outputs.loss.dtype == torch.float32
+    outputs.logits, outputs.score_map = outputs.logits.double(), outputs.score_map.double()
     assert outputs.loss.item() == pytest.approx(plain_loss(model, outputs, labels), rel=1e-5)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
-from modeling_denseclip.text_cache_denseclip import TextEmbeddingCache, is_cacheable
+from modeling_denseclip.text_cache_denseclip import TextEmbeddingCache, fingerprint_tensors, is_cacheable, weighted_sum
 from tests.tiny import tiny_model
 
 
@@ -84,7 +84,33 @@ EDITS = {
         {name: value * 1.1 if value.is_floating_point() else value for name, value in model.state_dict().items()}
     ),
     "dtype": lambda model: model.to(torch.bfloat16),
+    "contexts in another order behind autograd's back": lambda model: model.prompts.contexts.data.copy_(
+        model.prompts.contexts.data.flip(1)
+    ),
+    "rows in another order behind autograd's back": lambda model: weight(model).data.copy_(
+        weight(model).data.roll(1, 0)
+    ),
+    "columns in another order behind autograd's back": lambda model: weight(model).data.copy_(
+        weight(model).data.flip(1)
+    ),
+    "two elements that change places": lambda model: swap(weight(model).data[3, 5:6], weight(model).data[7, 5:6]),
+    "two weights that change places": lambda model: swap(
+        model.text_encoder.encoder.layers[0].self_attn.q_proj.weight.data,
+        model.text_encoder.encoder.layers[0].self_attn.k_proj.weight.data,
+    ),
+    "two layers that change places": lambda model: swap(
+        *(layer.mlp.fc1.weight.data for layer in model.text_encoder.encoder.layers)
+    ),
+    "two equal and opposite changes": lambda model: (
+        weight(model).data.view(torch.int32)[4, 2:4].add_(torch.tensor([1 << 20, -(1 << 20)]))
+    ),
 }
+
+
+def swap(first, second):
+    saved = first.clone()
+    first.copy_(second)
+    second.copy_(saved)
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
@@ -97,6 +123,75 @@ def test_edits_are_seen(model, edit):
         "the edit had no effect, the test proves nothing"
     )
     assert_fresh(model)
+
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8)
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def orders(bits):
+    """The same numbers elsewhere: (rows, columns) -> the same."""
+    yield bits.flip(0)
+    yield bits.flip(1)
+    yield bits.roll(1, 0)
+    yield bits.roll(1, 1)
+    yield bits.flatten().roll(1).view_as(bits)
+    for first, second in torch.randint(bits.numel(), (100, 2), generator=torch.Generator().manual_seed(1)).tolist():
+        swapped = bits.flatten().clone()
+        swapped[[first, second]] = swapped[[second, first]]
+        yield swapped.view_as(bits)
+    if bits.is_signed():
+        yield -bits
+        yield bits ^ torch.iinfo(bits.dtype).min  # of every number the sign, if they are floats
+    for row in range(len(bits) - 1):  # of a rectangle, so that sums of rows and of columns are what they were
+        rectangle = bits.clone()
+        rectangle[row : row + 2, :2] = rectangle[row : row + 2, :2].flip(0, 1)
+        yield rectangle
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (5, 7), (1, 12), (9, 1)])
+@pytest.mark.parametrize("values", ["any", "powers of two"])  # of the latter only the highest bits differ
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_order_of_the_bits_is_seen_in_every_type(dtype, values, shape):
+    generator = torch.Generator().manual_seed(0)
+    tensor = torch.randint(-3, 4, shape, generator=generator).double().exp2()
+    if values == "any":
+        tensor = torch.randn(shape, generator=generator, dtype=torch.float64) * 50
+    tensor = tensor.to(dtype)
+    bits = tensor.view(INTEGERS[tensor.element_size()])
+    other = torch.ones_like(tensor)
+    same = fingerprint_tensors([tensor, other])[1]
+    assert fingerprint_tensors([tensor.clone(), other.clone()])[1] == same
+    assert fingerprint_tensors([other, tensor])[1] != same
+    changed = 0
+    for order in orders(bits):
+        if not torch.equal(order, bits):
+            changed += 1
+            assert fingerprint_tensors([order.view(dtype), other])[1] != same
+    assert changed > 10
+
+
+def test_tensors_of_any_layout_have_the_checksum_of_their_values():
+    values = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    expected = fingerprint_tensors([values])[1]
+    shifted = torch.zeros(61)[1:].view(6, 10).copy_(values)  # begins where no number of 64 bits may
+    for other in (values.T.contiguous().T, values.repeat(1, 2)[:, :10], shifted):
+        assert fingerprint_tensors([other])[1] == expected
+    assert isinstance(fingerprint_tensors([torch.tensor(3.0), torch.empty(0), values])[1], int)
+
+
+@pytest.mark.parametrize("value", [-(2**31), 2**31 - 1])
+def test_sums_of_bits_are_exact_up_to_the_most_rows(value):
+    bits = torch.full((2048, 3), value, dtype=torch.int32)
+    bits[2047, 1] -= 1 if value > 0 else -1
+    expected = [sum(row * number for row, number in enumerate(column, 1)) for column in bits.T.tolist()]
+    assert weighted_sum(bits).tolist() == expected
+    wide = torch.zeros(5000, 1)
+    before = fingerprint_tensors([wide])[1]
+    for row in (0, 2047, 2048, 4999):
+        changed = wide.clone()
+        changed[row] = 1.0
+        assert fingerprint_tensors([changed])[1] != before
 
 
 def test_rounds_of_dtypes_come_back(model):
