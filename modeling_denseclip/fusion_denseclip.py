@@ -18,6 +18,8 @@ from torch import nn
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
+from .modeling_denseclip_attention import at_least_float32
+
 
 # Every convolution of these modules that a batch norm follows at once, and that norm.
 _PAIRS_BY_NAME = {
@@ -51,14 +53,14 @@ def fold_batch_norms(model: nn.Module):
 
 
 def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d):
-    scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
-    shift = norm.bias.float() - norm.running_mean.float() * scale
+    scale = at_least_float32(norm.weight) * torch.rsqrt(at_least_float32(norm.running_var) + norm.eps)
+    shift = at_least_float32(norm.bias) - at_least_float32(norm.running_mean) * scale
     if conv.bias is not None:
-        shift = shift + conv.bias.float() * scale
+        shift = shift + at_least_float32(conv.bias) * scale
     # A transposed convolution has its output channels second.
     shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     weight = conv.weight
-    conv.weight = nn.Parameter((weight.float() * scale.view(shape)).to(weight.dtype), requires_grad=False)
+    conv.weight = nn.Parameter((at_least_float32(weight) * scale.view(shape)).to(weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=False)
 
 

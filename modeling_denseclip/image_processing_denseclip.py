@@ -432,7 +432,7 @@ class DenseCLIPImageProcessor(PilBackend):
         Args:
             outputs ([`DenseCLIPSemanticSegmenterOutput`] or any output with `logits`):
                 `logits` of shape `(batch_size, num_labels, logits_height, logits_width)`, of any stride and
-                floating-point type; computed in float32.
+                floating-point type; computed in float32, of float64 in that.
             target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape `(batch_size, 2)`, *optional*):
                 Wanted (height, width) of each map, in pixels. If unset, maps keep the size of the logits, padding
                 included.
@@ -730,10 +730,11 @@ def _check_sizes(sizes: "list[tuple[int, int]] | torch.Tensor", name: str, batch
 
 
 def _logits_positions(
-    target_length: int, input_length: int, canvas_length: int, logits_length: int, device: torch.device
+    target_length: int, input_length: int, canvas_length: int, logits_length: int, like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Where each output pixel falls among the logits, along one axis: lower and upper neighbour, the upper one's weight.
+    Where each output pixel falls among the logits, along one axis: lower and upper neighbour, the upper one's weight,
+    of the precision and on the device of `like`.
 
     Output pixel centre -> pixel of the processed picture -> position in the logits, which cover the whole canvas. With
     `input_length == canvas_length` this is `torch.nn.functional.interpolate(align_corners=False)`.
@@ -741,7 +742,7 @@ def _logits_positions(
     # Only logits that the picture touches are used, so that those of pure padding never are.
     last = -(-input_length * logits_length // canvas_length) - 1
     scale = input_length * logits_length / (canvas_length * target_length)
-    centres = torch.arange(target_length, dtype=torch.float32, device=device) + 0.5
+    centres = torch.arange(target_length, dtype=like.dtype, device=like.device) + 0.5
     positions = (centres * scale - 0.5).clamp(0, last)
     lower = positions.long()
     return lower, (lower + 1).clamp(max=last), positions - lower
@@ -751,7 +752,7 @@ def _iterate_resized(
     logits: torch.Tensor, target_size: tuple[int, int], input_size: tuple[int, int], canvas_size: tuple[int, int]
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """
-    Yields the resized logits in float32 from top to bottom: a slice of rows, and `(rows, width, num_labels)`.
+    Yields the resized logits from top to bottom, in float32 or more: a slice of rows, and `(rows, width, num_labels)`.
 
     Resizing is separable: rows are mixed first, on the few columns of the logits, then columns. Classes lie last so
     that all logits of a pixel are copied, and compared, as one block of memory.
@@ -761,15 +762,17 @@ def _iterate_resized(
     """
     num_labels, logits_height, logits_width = logits.shape
     height, width = target_size
-    top, bottom, row_weight = _logits_positions(height, input_size[0], canvas_size[0], logits_height, logits.device)
-    left, right, column_weight = _logits_positions(width, input_size[1], canvas_size[1], logits_width, logits.device)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    like = logits.new_empty(0, dtype=dtype)
+    top, bottom, row_weight = _logits_positions(height, input_size[0], canvas_size[0], logits_height, like)
+    left, right, column_weight = _logits_positions(width, input_size[1], canvas_size[1], logits_width, like)
     # Where the map is smaller than the logits, a slab is made from more than it holds.
     elements_per_row = num_labels * max(width, logits_width) * -(-logits_height // height)
     rows_per_slab = max(1, MAX_SLAB_ELEMENTS // elements_per_row)
     for start in range(0, height, rows_per_slab):
         rows = slice(start, start + rows_per_slab)
         first, last = top[rows][0].item(), bottom[rows][-1].item()
-        band = logits[:, first : last + 1, : right[-1].item() + 1].permute(1, 2, 0).float().contiguous()
+        band = logits[:, first : last + 1, : right[-1].item() + 1].permute(1, 2, 0).to(dtype).contiguous()
         if not band.isfinite().all():
             raise ValueError(
                 "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the "

@@ -785,7 +785,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         best = classes = None
         for first in range(0, self.num_labels, CLASSES_AT_A_TIME):
             some = slice(first, first + CLASSES_AT_A_TIME)
-            enlarged = logits[:, some].float() if windows is None else average_windows(windows, some, size)
+            enlarged = at_least_float32(logits[:, some]) if windows is None else average_windows(windows, some, size)
             values, indices = resize_logits(enlarged, target_size).max(dim=1)
             if best is None:
                 best, classes = values, indices
@@ -1004,10 +1004,13 @@ def resize_by_products(logits: torch.Tensor, size: tuple[int, int]) -> torch.Ten
     `resize_logits` as two products with matrices of weights. On a GPU the gradient of `F.interpolate` adds pixel by
     pixel into memory: in a training step it took longer than all else together, and no two runs were equal.
     """
+    # What interpolation makes of unit vectors are its weights, (length, new length).
+    units = (
+        at_least_float32(torch.eye(length, dtype=logits.dtype, device=logits.device)) for length in logits.shape[-2:]
+    )
     rows, columns = (
-        # What interpolation makes of unit vectors are its weights, (length, new length).
-        F.interpolate(torch.eye(length, device=logits.device)[None], size=new, mode="linear", align_corners=False)[0]
-        for length, new in zip(logits.shape[-2:], size, strict=True)
+        F.interpolate(unit[None], size=new, mode="linear", align_corners=False)[0]
+        for unit, new in zip(units, size, strict=True)
     )
     with maybe_autocast(logits.device.type, enabled=False):
         return rows.to(logits.dtype).T @ (logits @ columns.to(logits.dtype))
@@ -1018,7 +1021,7 @@ def pixel_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index
     Cross-entropy at the size of `labels`, averaged over all pixels. Ignored ones count as 0, as in mmseg 0.19; so a
     batch that has no labelled pixel gives 0 with zero gradients, where torch's own mean gives NaN.
     """
-    logits = resize_logits(logits.float(), labels.shape[-2:])
+    logits = resize_logits(at_least_float32(logits), labels.shape[-2:])
     try:
         loss = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
     except IndexError as error:  # on a CPU; a GPU says that an assertion failed
@@ -1034,15 +1037,15 @@ def average_windows(
 ) -> torch.Tensor:
     """
     Mean of all windows that see a pixel, for some classes: windows as `segment_windows` gives them ->
-    (batch_size, classes, *size), in float32.
+    (batch_size, classes, *size), in float32 or the precision that came in, if that is higher.
     """
-    batch_size, num_classes = windows[0][2][:, classes].shape[:2]
-    logits = windows[0][2].new_zeros((batch_size, num_classes, *size), dtype=torch.float32)
+    first = at_least_float32(windows[0][2][:, classes])
+    logits = first.new_zeros((*first.shape[:2], *size))
     counts = logits.new_zeros(size)
     for rows, columns, part in windows:
         # One window at a time: enlarged, they take far more than all else in the model.
         window_size = (rows.stop - rows.start, columns.stop - columns.start)
-        logits[:, :, rows, columns] += resize_logits(part[:, classes].float(), window_size)
+        logits[:, :, rows, columns] += resize_logits(at_least_float32(part[:, classes]), window_size)
         counts[rows, columns] += 1
     return logits.div_(counts)
 

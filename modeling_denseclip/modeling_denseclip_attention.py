@@ -32,7 +32,7 @@ CLIP_HEAD_DIM = 64
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """`tensor` in float32 where it has fewer bits; float64 keeps its precision."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def eager_attention_forward(
@@ -48,7 +48,7 @@ def eager_attention_forward(
     attention_weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
     if attention_mask is not None:
         attention_weights = attention_weights + attention_mask
-    attention_weights = F.softmax(attention_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attention_weights = F.softmax(at_least_float32(attention_weights), dim=-1).to(query.dtype)
     attention_weights = F.dropout(attention_weights, p=dropout, training=module.training)
     attention_output = torch.matmul(attention_weights, value)
     return attention_output.transpose(1, 2).contiguous(), attention_weights

@@ -19,6 +19,8 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from .modeling_denseclip_attention import at_least_float32
+
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -105,7 +107,7 @@ def average_probabilities(
     total, count = 0, 0
     for copy in copies:
         for mirrored in (False, True) if flip else (False,):
-            logits = model(copy.flip(-1) if mirrored else copy, **kwargs).logits.float()
+            logits = at_least_float32(model(copy.flip(-1) if mirrored else copy, **kwargs).logits)
             # In two steps, over the size of the input, as the published code does.
             logits = F.interpolate(logits, size=copy.shape[-2:], mode="bilinear", align_corners=False)
             logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)

@@ -383,6 +383,17 @@ class InOrder(DenseCLIPTrainer):
         return loss
 
 
+def in_float64(trajectory: Trajectory) -> Trajectory:
+    """The same run, in a precision in which the order of summing, and so the processor, does not show."""
+
+    class InFloat64(Trajectory):
+        def build_model(self) -> DenseCLIPForSemanticSegmentation:
+            return super().build_model().double()
+
+    fields = vars(trajectory) | {"pixel_values": trajectory.pixel_values.double()}
+    return InFloat64(**fields)
+
+
 def walk(trajectory: Trajectory, output_dir: Path, **kwargs) -> InOrder:
     """Our Trainer on the published run's batches."""
     schedule = trajectory.schedule
@@ -415,35 +426,79 @@ def walk(trajectory: Trajectory, output_dir: Path, **kwargs) -> InOrder:
     return trainer
 
 
-@pytest.mark.parametrize("kind, beside", [("resnet", False), ("resnet", True), ("vit", True)])
-def test_ten_steps_follow_the_published_run(kind, beside, tmp_path):
+# Losses of the published run, which was in float32, differ from ours in float64 by what rounding made of them: 5e-7.
+LOSS_TOLERANCE = 1e-5
+# A weight of size 1 that is stored in float32 after each of ten steps is off by at most ten times half of 1.2e-7, and
+# running statistics in proportion to their size; so much again for gradients. Ours of this start, in float64, are off
+# by 8e-7 and 1.3e-6. In float32 it would have to be 1e-3 of some tensors: there a start that is one unit in the last
+# place away ends up to 2e-3 away, by the order in which a processor sums.
+ARRIVAL_TOLERANCE = 2e-6
+
+
+def errors_of_arrival(trajectory: Trajectory, weights: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Of each tensor after ten steps, in tolerances."""
+    sizes = {
+        name: max(1.0, tensor[~tensor.isnan()].abs().max().item())
+        for name, tensor in trajectory.converted_arrival().items()
+    }
+    # Neither a key's bias nor one before a batch norm has an effect. Their gradients are rounding noise, which Adam
+    # scales up to whole steps. (A running mean holds the bias before it.)
+    ineffective = ("k_proj.bias", "upsample4_first.bias", "upsample4_norm.running_mean")
+    noise = 2 * sum(rates[1] for rates in trajectory.rates)
+    return {
+        name: trajectory.error_of_arrival(name, weights[name])
+        / (noise if name.endswith(ineffective) else ARRIVAL_TOLERANCE * size)
+        for name, size in sizes.items()
+    }
+
+
+PUBLISHED_RUNS = [("resnet", False), ("resnet", True), ("vit", True)]
+
+
+def load_published_run(kind: str, beside: bool) -> Trajectory:
     if beside and not REFERENCE.is_dir():
         pytest.skip("needs the published run in ../shared/reference; the ResNet's is in tests/fixtures too")
-    trajectory = load_trajectory(kind) if beside else load_trajectory_fixture()
-    trainer = walk(trajectory, tmp_path)
+    return load_trajectory(kind) if beside else load_trajectory_fixture()
+
+
+@pytest.mark.parametrize("kind, beside", PUBLISHED_RUNS)
+def test_ten_steps_follow_the_published_run(kind, beside, tmp_path):
+    trajectory = load_published_run(kind, beside)
+    trainer = walk(in_float64(trajectory), tmp_path)
     assert len(trainer.history) == 10
     for (parts, rates), decode, score_map, published_rates in zip(
         trainer.history, trajectory.decode, trajectory.score_map, trajectory.rates, strict=True
     ):
-        assert parts["decode"] == pytest.approx(decode, rel=1e-3)
-        assert parts["score_map"] == pytest.approx(score_map, rel=1e-3)
+        assert parts["decode"] == pytest.approx(decode, rel=LOSS_TOLERANCE)
+        assert parts["score_map"] == pytest.approx(score_map, rel=LOSS_TOLERANCE)
         # image encoder; the rest, with and without decay. The published text tower has the rate 0 here.
         assert rates == pytest.approx([published_rates[1], published_rates[2], published_rates[2]], rel=1e-6)
     ours = trainer.model.state_dict()
-    start = trajectory.build_model().state_dict()
-    arrival = trajectory.converted_arrival()
-    assert arrival.keys() <= ours.keys()
-    # A key's bias has no effect on attention. Its gradient is rounding noise, which Adam scales up to whole steps.
-    noise = 2 * sum(rates[1] for rates in trajectory.rates)
-    for name in arrival:
-        tolerance = noise if name.endswith("k_proj.bias") else 1e-4
-        assert trajectory.error_of_arrival(name, ours[name]) < tolerance, name
+    assert trajectory.converted_arrival().keys() <= ours.keys()
+    errors = errors_of_arrival(trajectory, ours)
+    assert max(errors.values()) < 1, max(errors, key=errors.get)
     # What would pass if nothing were trained proves nothing.
-    moved = [name for name in arrival if trajectory.error_of_arrival(name, start[name]) > 1e-4]
-    assert len(moved) > 0.7 * len(arrival)
+    moved = [error > 50 for error in errors_of_arrival(trajectory, trajectory.build_model().state_dict()).values()]
+    assert sum(moved) > 0.7 * len(moved)
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    assert [entry["loss_decode"] for entry in logged] == pytest.approx(trajectory.decode, rel=1e-3)
+    assert [entry["loss_decode"] for entry in logged] == pytest.approx(trajectory.decode, rel=LOSS_TOLERANCE)
     assert all(e["loss"] == pytest.approx(e["loss_decode"] + e["loss_score_map"], rel=1e-4) for e in logged)
+
+
+def test_a_rate_that_is_off_by_a_thousandth_is_seen(tmp_path):
+    trajectory = load_trajectory_fixture()
+    trainer = walk(in_float64(trajectory), tmp_path, learning_rate=1.001e-3)
+    errors = errors_of_arrival(trajectory, trainer.model.state_dict())
+    assert sum(error > 1 for error in errors.values()) > 0.1 * len(errors)
+
+
+@pytest.mark.parametrize("kind, beside", PUBLISHED_RUNS)
+def test_ten_steps_in_float32_have_the_published_losses(kind, beside, tmp_path):
+    """In the precision that people train in, weights part by rounding; what they do does not, so soon."""
+    trajectory = load_published_run(kind, beside)
+    history = walk(trajectory, tmp_path).history
+    assert [parts["decode"] for parts, _ in history] == pytest.approx(trajectory.decode, rel=1e-3)
+    assert [parts["score_map"] for parts, _ in history] == pytest.approx(trajectory.score_map, rel=1e-3)
 
 
 def test_model_sees_normalised_pictures_and_nothing_beside_them(model, folder, tmp_path):

@@ -6,11 +6,11 @@ what is right is said by the published run in `test_trainer.py`, and of the firs
 differences of losses below. After a change that is meant to change training, make it anew.
 
 Weights and pictures follow a rule of their own, since fresh ones differ between releases of Transformers, and runs are
-in float64: in float32 rounding alone moves the last gradient norms of the ResNet by a quarter. Losses and cosines
-alone are computed in float32. Measured: Transformers 5.17 and 5.23, and one thread or two, differ by less than 1e-12,
-and processors with and without AVX by at most 4e-7 in losses and norms, 6e-6 standard deviations in maps, 1e-8 in
-weights. The tolerances are about ten times that. A learning rate or gamma that is off by 1e-3 of itself shows as at
-least 300 tolerances in every array.
+in float64 from end to end: in float32 rounding alone moves the last gradient norms of the ResNet by a quarter.
+
+The tolerance lies between what rounding can do and what a fault does. Where every weight starts one unit in the last
+place up or down, arrays differ by 2e-16 to 6e-13; that is what another processor, another order of summing or another
+number of threads amounts to. A learning rate or gamma that is off by 1e-3 of itself moves them by 3e-4 to 1e-1.
 """
 
 import zlib
@@ -38,9 +38,8 @@ VARIANTS = {
     "swin": ("resnet", {"vision_config": {"model_type": "swin", "drop_path_rate": 0.0, **SWIN}}),
 }
 WITHOUT_DROPOUT = {"context_decoder_dropout": 0.0, "decode_head_dropout": 0.0}
-TOLERANCES = {"decode": 5e-6, "score_map": 5e-6, "grad_norm": 5e-6}  # relative
-MAP_TOLERANCE = 5e-5  # in standard deviations
-WEIGHT_TOLERANCE = 1e-7
+# Relative to each loss and norm, in standard deviations of maps, and absolute in weights, which are of size 1.
+TOLERANCE = 1e-9
 
 
 @dataclass
@@ -112,10 +111,9 @@ def by_name(model: DenseCLIPForSemanticSegmentation) -> list[tuple[str, torch.Te
 def differences(found: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> dict[str, float]:
     """How far each array is off, in tolerances."""
     errors = {name: np.abs(found[name] - recorded[name]) for name in recorded}
-    scales = {name: tolerance * np.abs(recorded[name]) for name, tolerance in TOLERANCES.items()}
-    scales |= {name: MAP_TOLERANCE * recorded[name].std() for name in ("logits", "scores")}
-    scales["weights"] = WEIGHT_TOLERANCE
-    return {name: float((errors[name] / scales[name]).max()) for name in recorded}
+    scales = {name: np.abs(recorded[name]) for name in ("decode", "score_map", "grad_norm")}
+    scales |= {name: recorded[name].std() for name in ("logits", "scores")} | {"weights": 1.0}
+    return {name: float((errors[name] / (TOLERANCE * scales[name])).max()) for name in recorded}
 
 
 def load_record(variant: str) -> dict[str, np.ndarray]:
@@ -133,6 +131,18 @@ def test_fifty_steps_are_the_recorded_ones(variant, tmp_path):
     assert max(found.values()) < 1, found
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rounding_is_far_below_the_tolerance(variant, tmp_path):
+    run = build_run(variant)
+    signs = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in run.model.parameters():
+            up = torch.randint(0, 2, parameter.shape, generator=signs).bool()
+            parameter.copy_(parameter.nextafter(torch.where(up, torch.inf, -torch.inf).double()))
+    found = differences(record(run, tmp_path), load_record(variant))
+    assert max(found.values()) < 0.01, found
+
+
 @pytest.mark.parametrize("planted", ["learning_rate", "gamma"])
 def test_change_by_a_thousandth_is_seen(planted, tmp_path):
     run, arguments = build_run("vit"), {}
@@ -141,7 +151,7 @@ def test_change_by_a_thousandth_is_seen(planted, tmp_path):
     else:
         run.model.context_decoder.gamma.data.mul_(1.001)
     found = differences(record(run, tmp_path, **arguments), load_record("vit"))
-    assert all(found[name] > 10 for name in ("decode", "grad_norm", "logits", "weights")), found
+    assert all(found[name] > 1000 for name in ("decode", "grad_norm", "logits", "weights")), found
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -163,17 +173,17 @@ def test_first_recorded_step_is_right(variant):
         return means[0], 0.4 * means[1]
 
     decode, score_map = losses()
-    assert recorded["decode"][0] == pytest.approx(decode.item(), rel=1e-6)
-    assert recorded["score_map"][0] == pytest.approx(score_map.item(), rel=1e-6)
+    assert recorded["decode"][0] == pytest.approx(decode.item(), rel=1e-12)
+    assert recorded["score_map"][0] == pytest.approx(score_map.item(), rel=1e-12)
     gradients = torch.autograd.grad(decode + score_map, weights, allow_unused=True)
     moved = [(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None]
     norm = sum(gradient.square().sum() for _, gradient in moved).sqrt()
-    assert recorded["grad_norm"][0] == pytest.approx(norm.item(), rel=1e-6)
-    step, ends = 1e-5, []
+    assert recorded["grad_norm"][0] == pytest.approx(norm.item(), rel=1e-12)
+    step, ends = 1e-7, []
     with torch.no_grad():
         for factor in (step, -2 * step):
             for weight, gradient in moved:
                 weight.add_(gradient, alpha=(factor / norm).item())
             ends.append(sum(losses()).item())
-    # Rounding to float32 in the losses leaves three digits.
-    assert recorded["grad_norm"][0] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=5e-3)
+    # Of the slope about 1e-16 / 1e-7 is rounding; units of the ResNet that begin or cease to be 0 bend the loss more.
+    assert recorded["grad_norm"][0] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4)

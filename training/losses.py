@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from modeling_denseclip import DenseCLIPSemanticSegmenterOutput
 from modeling_denseclip.configuration_denseclip import DenseCLIPConfig
 from modeling_denseclip.modeling_denseclip import resize_logits
+from modeling_denseclip.modeling_denseclip_attention import at_least_float32
 
 
 class SegmentationLoss:
@@ -71,7 +72,7 @@ class SegmentationLoss:
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): ids, or `ignore_index`. Logits of any size
                 are resized to them.
         """
-        logits = resize_logits(outputs.logits.float(), labels.shape[-2:])
+        logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
         pixel_losses = self._cross_entropy(logits, labels)
         # A mean over all pixels, unlabelled ones included, as published.
         parts = {"decode": self._hard(pixel_losses, logits, labels) if self.ohem_threshold else pixel_losses.mean()}
@@ -80,7 +81,7 @@ class SegmentationLoss:
             score_map_loss = self._cross_entropy(score_logits, labels).mean()
             parts["score_map"] = self.config.auxiliary_loss_weight * score_map_loss
         if outputs.auxiliary_logits is not None:
-            auxiliary_logits = resize_logits(outputs.auxiliary_logits.float(), labels.shape[-2:])
+            auxiliary_logits = resize_logits(at_least_float32(outputs.auxiliary_logits), labels.shape[-2:])
             auxiliary_loss = self._cross_entropy(auxiliary_logits, labels).mean()
             parts["auxiliary"] = self.config.auxiliary_loss_weight * auxiliary_loss
         if self.dice_weight > 0:
@@ -89,7 +90,7 @@ class SegmentationLoss:
 
     def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Per pixel, 0 where unlabelled."""
-        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
         return F.cross_entropy(logits, labels, weight=weights, ignore_index=self.config.ignore_index, reduction="none")
 
     def _hard(self, pixel_losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -115,7 +116,7 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> 
     labels = labels[labelled]
     pixels = torch.bincount(labels, minlength=num_labels)
     overlap = probabilities.gather(1, labels[:, None])[:, 0]
-    overlap = torch.zeros(num_labels, device=logits.device).index_add(0, labels, overlap)
+    overlap = overlap.new_zeros(num_labels).index_add(0, labels, overlap)
     dice = 2 * overlap / (probabilities.square().sum(dim=0) + pixels).clamp(min=1e-6)
     present = pixels > 0
     return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
