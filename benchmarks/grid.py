@@ -1,0 +1,101 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What it is worth, and costs, that a picture off the grid of cells is seen as a whole (`config.fit_to_grid`).
+
+    python -m benchmarks.grid CHECKPOINT [CHECKPOINT ...] --data_dir DIR --short_sides 360 512 640
+
+Scores each trained model on the validation split of a folder, whole images at each size, both ways in turn: as it is
+by default, and cut off at the grid as in the published code. Prints a table: mIoU and aAcc over the data set at the
+masks' own size, and the median over pictures of how many times as long the default takes.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.tools.files import to_rgb
+from training.data import load_data
+from training.metrics import confusion_matrix, mean_iou_from_confusion
+
+
+WAYS = {"cut off": False, "whole": True}
+
+
+@torch.no_grad()
+def score(checkpoint: str, data_dir: str, short_side: int) -> dict:
+    """Both ways on all pictures of one size."""
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(checkpoint).eval()
+    config = model.config
+    config.inference_mode = "whole"
+    image_processor = DenseCLIPImageProcessor.from_pretrained(
+        checkpoint, size={"shortest_edge": short_side, "longest_edge": 4 * short_side}
+    )
+    rows = load_data(data_dir=data_dir, splits=("validation",)).validation
+    confusion = {way: torch.zeros(config.num_labels, config.num_labels, dtype=torch.int64) for way in WAYS}
+    ratios, sizes = [], set()
+    for row in rows:
+        pixel_values = image_processor(to_rgb(row["image"]), return_tensors="pt").pixel_values
+        labels = torch.from_numpy(np.array(row["annotation"])).long()
+        sizes.add(tuple(pixel_values.shape[-2:]))
+        seconds = {}
+        for way, fit_to_grid in WAYS.items():
+            config.fit_to_grid = fit_to_grid
+            start = time.perf_counter()
+            outputs = model(pixel_values)
+            seconds[way] = time.perf_counter() - start
+            (classes,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=[labels.shape])
+            confusion[way] += confusion_matrix(classes, labels, config.num_labels, config.ignore_index)
+        ratios.append(seconds["whole"] / seconds["cut off"])
+    scores = {way: mean_iou_from_confusion(counts) for way, counts in confusion.items()}
+    return {
+        "model": Path(checkpoint).name,
+        "size": " ".join(f"{height} x {width}" for height, width in sorted(sizes)),
+        "mean_iou": [100 * scores[way].mean_iou for way in WAYS],
+        "overall": [100 * scores[way].overall_accuracy for way in WAYS],
+        "time": statistics.median(ratios),
+    }
+
+
+def format_table(results: Sequence[dict]) -> str:
+    lines = [
+        "| Model | Pictures | mIoU, cut off / whole | aAcc, cut off / whole | Time, whole to cut off |",
+        "|---|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {r['model']} | {r['size']} | {r['mean_iou'][0]:.1f} / {r['mean_iou'][1]:.1f} |"
+        f" {r['overall'][0]:.1f} / {r['overall'][1]:.1f} | {r['time']:.2f} |"
+        for r in results
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="trained models, folders or Hub ids")
+    parser.add_argument("--data_dir", required=True, help="folder of pictures and masks")
+    parser.add_argument("--short_sides", nargs="+", type=int, default=[512, 640])
+    args = parser.parse_args()
+    results = [score(checkpoint, args.data_dir, side) for checkpoint in args.checkpoints for side in args.short_sides]
+    print(format_table(results))
+
+
+if __name__ == "__main__":
+    main()
