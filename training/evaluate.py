@@ -19,7 +19,8 @@ Score a checkpoint by the paper's protocol: original size of the masks, sliding 
 CHECKPOINT is a folder or a Hub id. How images are resized and windows slide comes with it, unless an argument says
 otherwise. Several GPUs: `accelerate launch -m training.evaluate ...`.
 
-A pair of a folder of which a file cannot be read is named and left out. Then the exit status is 1.
+A pair of a folder of which a file cannot be read is named and left out. Then the exit status is 1; after an error it
+is 2.
 """
 
 import sys
@@ -31,6 +32,7 @@ from transformers import HfArgumentParser
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.loading import load_model
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments
@@ -151,9 +153,4 @@ def apply_choices(
 
 
 if __name__ == "__main__":
-    try:
-        report = main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    if "left_out" in report.get("dataset", {}):
-        sys.exit(1)
+    sys.exit(run_command(lambda: int("left_out" in main().get("dataset", {}))))
