@@ -69,6 +69,17 @@ class EvaluationArguments:
 def main(words: list[str] | None = None) -> dict:
     """Evaluate, print and write; returns the report, as `metrics.json` holds it."""
     evaluation_args, data_args, sizes_given = parse_arguments(sys.argv[1:] if words is None else words)
+    output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
+    if not evaluation_args.output_dir and not Path(output_dir).is_dir():
+        output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here
+    training_args = DenseCLIPTrainingArguments(
+        output_dir=output_dir,
+        per_device_eval_batch_size=evaluation_args.per_device_eval_batch_size,
+        dataloader_num_workers=evaluation_args.dataloader_num_workers,
+        bf16=evaluation_args.bf16,
+        use_cpu=evaluation_args.use_cpu,
+        report_to="none",
+    )
     model, image_processor = load_model(evaluation_args.checkpoint, revision=evaluation_args.revision or "main")
     data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
     apply_choices(evaluation_args, model, image_processor, data)
@@ -76,19 +87,9 @@ def main(words: list[str] | None = None) -> dict:
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
 
     scales = PAPER_SCALES if evaluation_args.multi_scale else (1.0,)
-    output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
-    if not evaluation_args.output_dir and not Path(output_dir).is_dir():
-        output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here
     trainer = DenseCLIPTrainer(
         model=model,
-        args=DenseCLIPTrainingArguments(
-            output_dir=output_dir,
-            per_device_eval_batch_size=evaluation_args.per_device_eval_batch_size,
-            dataloader_num_workers=evaluation_args.dataloader_num_workers,
-            bf16=evaluation_args.bf16,
-            use_cpu=evaluation_args.use_cpu,
-            report_to="none",
-        ),
+        args=training_args,
         eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor, scales)),
         processing_class=image_processor,
     )
