@@ -145,9 +145,16 @@ class DenseCLIPUperNetHead(nn.Module):
         self.fusion.classifier = nn.Identity()
         self.dropout = nn.Dropout2d(config.decode_head_dropout)
         self.classifier = nn.Conv2d(hidden_size, config.num_labels, kernel_size=1)
+        self.pools_to_one_value = 1 in config.pool_scales
 
     def forward(self, feature_maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        if self.training and feature_maps[0].shape[0] == 1:
+        # Batch norms of other classes take their statistics over the images of all processes.
+        if (
+            self.training
+            and feature_maps[0].shape[0] == 1
+            and self.pools_to_one_value
+            and any(type(module) is nn.BatchNorm2d for module in self.fusion.modules())
+        ):
             raise ValueError(
                 "UperNet was given a batch of one image in training mode; its pyramid pooling normalises one value per"
                 " image and channel over the batch, so it needs at least two. Raise the batch size per device."

@@ -992,6 +992,17 @@ def _(room):
     room.train(room.path, "--learning_rte 1")
 
 
+@case("a metric for the best model that is misspelt")
+def _(room):
+    room.train(room.data_set(), "--metric_for_best_model miou")
+
+
+@case("two GPUs for one process")
+def _(room):
+    room.monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    room.train(room.path, "--use_cpu false")
+
+
 @case("a crop of 0")
 def _(room):
     room.train(room.path, "--crop_size 0")
@@ -1096,6 +1107,18 @@ def _(room):
     room.train(folder)
 
 
+@case("batches of one image for UperNet")
+def _(room):
+    words = room.words(room.data_set(), "--per_device_train_batch_size 1")
+    save_tiny_architecture(room.path, "resnet", decode_head_type="upernet", auxiliary_head_hidden_size=8)
+    train.main(words)
+
+
+@case("fewer images than a batch, with --dataloader_drop_last")
+def _(room):
+    room.train(room.data_set(), "--per_device_train_batch_size 5 --dataloader_drop_last true")
+
+
 @case("classes.txt in Latin-1")
 def _(room):
     folder = room.data_set()
@@ -1189,6 +1212,13 @@ def _(room):
     folder = room.data_set()
     room.train(folder, "--max_steps 1")
     (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES[::-1]))
+    room.train(folder, "--resume_from_checkpoint last")
+
+
+@case("a checkpoint of --save_only_model")
+def _(room):
+    folder = room.data_set()
+    room.train(folder, "--max_steps 1 --save_only_model true")
     room.train(folder, "--resume_from_checkpoint last")
 
 

@@ -19,6 +19,27 @@ def _process(rank: int, store: str, images: torch.Tensor, weights: torch.Tensor,
     torch.distributed.destroy_process_group()
 
 
+def _head_process(rank: int, store: str, maps: list[torch.Tensor], results: str):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    head = synchronize_batch_norm(make_head(), torch.device("cpu"))
+    torch.save(head([level[rank : rank + 1] for level in maps]).detach(), f"{results}/head-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def make_head():
+    heads = {"decode_head_type": "upernet", "decode_head_dropout": 0.0, "auxiliary_head_hidden_size": 8}
+    return tiny_model("resnet", use_language=False, **heads).decode_head.train()
+
+
+def test_upernet_trains_on_one_image_of_each_of_two_processes(tmp_path):
+    """Its pyramid pools to one value per channel and image, of which there are two all together."""
+    torch.manual_seed(1)
+    maps = [torch.randn(2, 32 << level, 16 >> level, 16 >> level) for level in range(4)]
+    mp.spawn(_head_process, (f"{tmp_path}/store", maps, str(tmp_path)), nprocs=2)
+    parts = torch.cat([torch.load(f"{tmp_path}/head-{rank}.pt") for rank in (0, 1)])
+    torch.testing.assert_close(parts, make_head()(maps).detach(), rtol=1e-3, atol=1e-4)
+
+
 def make_model():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
     nn.init.uniform_(model[1].weight, 0.5, 2.0)

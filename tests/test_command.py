@@ -11,10 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The console command `denseclip`: what it passes on, and how it ends."""
+"""How commands end, `denseclip` and those of `training`, and what `denseclip` passes on."""
 
 import configparser
 import importlib.metadata
+import io
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +108,80 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
     monkeypatch.setattr(info, "run", lambda args: {}["missing"])
     with pytest.raises(KeyError):
         main(["info", "some"])
+
+
+# Words behind each command of `training` that are an error of input: a name that is nowhere, of letters beyond ASCII.
+NOWHERE = "небо/天空"
+WRONG_WORDS = {
+    "complexity": f"{NOWHERE}.json",
+    "convert": f"{NOWHERE}.pth OUT --class_names {NOWHERE}.txt",
+    "demo": f"--model_dir {NOWHERE} --image {NOWHERE}.png --overlay OUT.png",
+    "demo_scenes": ".",
+    "evaluate": f"{NOWHERE} --data_dir {NOWHERE} --use_cpu true",
+    "export": f"{NOWHERE} OUT.onnx",
+    "inspect_dataset": f"{NOWHERE} --output_dir OUT",
+    "model_card": "--check",
+    "push": f"{NOWHERE} user/model",
+    "run_onnx": f"{NOWHERE}.onnx {NOWHERE}.png --output OUT",
+    "score_text": f"{NOWHERE} {NOWHERE}.png --texts sky --output OUT",
+    "space": f"OUT --model {NOWHERE}",
+    "train": f"--data_dir {NOWHERE} --output_dir OUT --use_cpu true",
+}
+
+
+def in_ascii(monkeypatch) -> list[io.BytesIO]:
+    """Let all that is printed go to what holds ASCII alone, and nothing in place of another letter."""
+    printed = [io.BytesIO(), io.BytesIO()]
+    for name, stream in zip(("stdout", "stderr"), printed, strict=True):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding="ascii", write_through=True))
+    return printed
+
+
+def test_each_command_of_training_is_here():
+    verbs = {
+        path.stem for path in (ROOT / "training").glob("*.py") if 'if __name__ == "__main__":' in path.read_text()
+    }
+    assert WRONG_WORDS.keys() == verbs
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import of package")
+@pytest.mark.parametrize("verb", WRONG_WORDS)
+def test_wrong_input_ends_each_of_them_with_a_line_and_2(verb, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model_cards").mkdir()
+    (tmp_path / "model_cards" / "небо.md").write_text("of no recipe")
+    monkeypatch.setattr("training.recipes.REPOSITORY", tmp_path)
+    printed = in_ascii(monkeypatch)
+    monkeypatch.setattr(sys, "argv", [verb, *WRONG_WORDS[verb].split()])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"training.{verb}", run_name="__main__")
+    said = printed[1].getvalue().decode()
+    assert end.value.code == 2, said
+    assert "error: " in said and "usage:" not in said
+
+
+@pytest.mark.parametrize("result, status", [(None, 0), ({}, 0), (0, 0), (1, 1)])
+def test_what_a_command_returns_is_its_status_if_it_is_a_number(result, status):
+    assert command.run_command(lambda: result) == status
+
+
+def test_letters_that_the_output_lacks_are_printed_as_escapes(monkeypatch):
+    printed = in_ascii(monkeypatch)
+
+    def work():
+        print("sky 天")
+        raise ValueError("дом")
+
+    assert command.run_command(work) == 2
+    assert [stream.getvalue().decode() for stream in printed] == [
+        "sky \\u5929\n",
+        "error: \\u0434\\u043e\\u043c\n",
+    ]
+
+
+def test_a_choice_of_replacement_is_kept(monkeypatch):
+    printed = io.BytesIO()
+    stream = io.TextIOWrapper(printed, encoding="ascii", errors="replace", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert command.run_command(lambda: print("天")) == 0
+    assert printed.getvalue().decode() == "?\n"

@@ -1,7 +1,9 @@
 """A run that is killed and gone on from ends with the weights of a run that was never stopped, to the last bit."""
 
 import json
+import logging
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import save_tiny_architecture, save_tiny_dataset
-from training.checkpoints import checkpoint_to_resume
+from training import train
+from training.checkpoints import check_resumable, checkpoint_to_resume
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +114,10 @@ print("CODES", json.dumps([codes, moments]))
 def write_run(folder: Path) -> list[str]:
     """Six pictures, their masks and an architecture; the words of a training on them."""
     save_tiny_dataset(folder, training=6, validation=2)
+    return write_words(folder)
+
+
+def write_words(folder: Path) -> list[str]:
     # Everything that draws random numbers: stochastic depth, dropout, crops.
     architecture = save_tiny_architecture(folder, "vit", drop_path_rate=0.3)
     return (
@@ -186,3 +193,47 @@ def test_new_run_does_not_mix_with_an_old_one(tmp_path):
     with pytest.raises(ValueError, match="checkpoint-10 of an earlier run.*--resume_from_checkpoint last"):
         checkpoint_to_resume(tmp_path, None)
     assert checkpoint_to_resume(tmp_path / "other", None) is None
+
+
+STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+@pytest.mark.parametrize("lost", [*([name] for name in STATE), STATE], ids=[*STATE, "save_only_model"])
+def test_checkpoint_without_a_part_of_its_state_is_refused(runs, tmp_path, lost):
+    whole = runs[0] / "straight" / "checkpoint-6"
+    check_resumable(whole, 1)
+    checkpoint = Path(shutil.copytree(whole, tmp_path / "checkpoint-6"))
+    for name in lost:
+        (checkpoint / name).unlink()
+    with pytest.raises(ValueError, match="checkpoint-6 lacks .*--save_only_model.*start anew") as error:
+        check_resumable(checkpoint, 1)
+    assert [name in str(error.value) for name in STATE] == [name in lost for name in STATE]
+
+
+@pytest.mark.parametrize("num_processes, found", [(1, ["_0", "_1"]), (2, [""]), (2, ["_0"]), (3, ["_0", "_1"])])
+def test_random_numbers_of_other_processes_are_warned_of(tmp_path, caplog, num_processes, found):
+    for name in ("optimizer.pt", "scheduler.pt", *(f"rng_state{suffix}.pth" for suffix in found)):
+        (tmp_path / name).touch()
+    logging.getLogger("training.checkpoints").addHandler(caplog.handler)
+    try:
+        check_resumable(tmp_path, num_processes)
+    finally:
+        logging.getLogger("training.checkpoints").removeHandler(caplog.handler)
+    assert f"where a run of {num_processes} process" in caplog.text and "other random numbers" in caplog.text
+
+
+def test_trainer_refuses_such_checkpoints_before_it_trains(runs, tmp_path):
+    """Also one of averaged weights without their averaging, and the other way round."""
+    folder = runs[0].parent
+    words = [*write_words(folder), "--output_dir", str(tmp_path / "new")]
+    checkpoint = Path(shutil.copytree(runs[0] / "straight" / "checkpoint-6", tmp_path / "checkpoint-6"))
+    without_average = [word for word in words if word not in ("--ema_decay", "0.7")]
+    with pytest.raises(ValueError, match="comes from a run with --ema_decay"):
+        train.main([*without_average, "--resume_from_checkpoint", str(checkpoint)])
+    (checkpoint / "averaged_weights.safetensors").unlink()
+    with pytest.raises(ValueError, match="comes from a run without --ema_decay"):
+        train.main([*words, "--resume_from_checkpoint", str(checkpoint)])
+    (checkpoint / "scheduler.pt").unlink()
+    with pytest.raises(ValueError, match=r"that of the learning rate schedule \(scheduler.pt\)\. "):
+        train.main([*words, "--resume_from_checkpoint", str(checkpoint)])
+    assert not list((tmp_path / "new").glob("checkpoint-*"))

@@ -14,6 +14,7 @@
 """The Trainer: training as published, evaluation at original size, and the command line from folder to checkpoint."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -33,11 +34,14 @@ from modeling_denseclip import (
 )
 from tests.parity import REFERENCE
 from tests.trajectory import Trajectory, load_trajectory, load_trajectory_fixture
+from training import evaluate
 from training.arguments import DenseCLIPTrainingArguments
 from training.command_line import parse_train_arguments
 from training.data import load_data
 from training.demo_tokenizer import build_tokenizer
+from training.evaluation import draw_worst_images
 from training.optimization import build_parameter_groups, freeze_text_encoder
+from training.panels import SamplePanels
 from training.train import describe_run, main
 from training.trainer import DenseCLIPTrainer
 from training.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform
@@ -104,16 +108,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-def trainer_for(model, folder, output_dir, **kwargs) -> DenseCLIPTrainer:
-    processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
-    transform = TrainingTransform(processor, crop_size=(64, 64))
+SIZE = {"shortest_edge": 64, "longest_edge": 128}
+CANVAS = {"do_pad": True, "pad_size": {"height": 128, "width": 128}}
+
+
+def trainer_for(model, folder, output_dir, scales=(1.0,), padding=None, crop=64, **kwargs) -> DenseCLIPTrainer:
+    processor = DenseCLIPImageProcessor(size=SIZE, **(padding or {}))
+    transform = TrainingTransform(processor, crop_size=(crop, crop))
     data = load_data(data_dir=folder)
     arguments = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", **kwargs}
     return DenseCLIPTrainer(
         model=model,
         args=DenseCLIPTrainingArguments(output_dir=str(output_dir), **arguments),
         train_dataset=data.train.with_transform(transform),
-        eval_dataset=data.validation.with_transform(EvaluationTransform(processor)),
+        eval_dataset=data.validation.with_transform(EvaluationTransform(processor, scales)),
         processing_class=processor,
         callbacks=[AugmentationEpoch(transform)],
     )
@@ -186,11 +194,12 @@ def test_resuming_in_the_middle_of_an_epoch_changes_nothing(model, folder, tmp_p
 # ------------------------------------------------------------------------------------------------------ evaluation
 
 
-def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path):
-    trainer = trainer_for(model, folder, tmp_path, per_device_eval_batch_size=2)
+@pytest.mark.parametrize("padding", [None, CANVAS, {"do_pad": True}], ids=["plain", "canvas", "padding"])
+def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path, padding):
+    trainer = trainer_for(model, folder, tmp_path, padding=padding, per_device_eval_batch_size=2)
     metrics = trainer.evaluate()
 
-    processor, rows = trainer.processing_class, load_data(data_dir=folder).validation
+    processor, rows = DenseCLIPImageProcessor(size=SIZE), load_data(data_dir=folder).validation
     hits, labelled, predicted, losses = np.zeros(3), np.zeros(3), np.zeros(3), []
     model.eval()
     for row in rows:
@@ -214,6 +223,241 @@ def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path):
         assert metrics[f"eval_iou/{name}"] == pytest.approx(value)
         assert metrics[f"eval_accuracy/{name}"] == pytest.approx(recall)
     assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("padding", [None, CANVAS], ids=["plain", "canvas"])
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_multi_scale_evaluation_equals_a_loop_without_padding(model, folder, tmp_path, padding, mode):
+    model.config.inference_mode, model.config.window_size, model.config.window_stride = mode, (64, 64), (40, 40)
+    scales = (0.75, 1.75)  # the canvas of scale 1 would not hold the larger one
+    trainer = trainer_for(model, folder, tmp_path, scales, padding)
+    metrics = trainer.evaluate()
+    assert "eval_loss" not in metrics
+
+    right, labelled = 0, 0
+    model.eval()
+    for row in load_data(data_dir=folder).validation:
+        label, total = np.asarray(row["annotation"]), 0
+        for scale in scales:
+            size = {"shortest_edge": int(64 * scale), "longest_edge": int(128 * scale)}
+            pixel_values = DenseCLIPImageProcessor(size=size)(row["image"], return_tensors="pt").pixel_values
+            for mirrored in (False, True):
+                with torch.no_grad():
+                    logits = model(pixel_values.flip(-1) if mirrored else pixel_values).logits
+                for shape in (pixel_values.shape[-2:], label.shape):
+                    logits = nn.functional.interpolate(logits, shape, mode="bilinear", align_corners=False)
+                probabilities = logits.softmax(1)
+                total = total + (probabilities.flip(-1) if mirrored else probabilities)
+        right += (total[0].argmax(0).numpy() == label).sum()
+        labelled += (label != 255).sum()
+    # Where two classes are equal up to rounding, either may win.
+    assert metrics["eval_overall_accuracy"] == pytest.approx(right / labelled, abs=1e-3)
+
+
+def test_samples_and_worst_images_are_not_drawn_of_padding(model, folder, tmp_path):
+    drawn = []
+    for padding in (None, CANVAS):
+        trainer = trainer_for(model, folder, tmp_path, padding=padding)
+        trainer.evaluate()
+        rows = load_data(data_dir=folder).validation
+        panels = SamplePanels(trainer, rows, num_images=2)
+        drawn.append([np.asarray(panels.draw()), np.asarray(draw_worst_images(trainer, rows))])
+    for plain, padded in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(plain, padded)
+
+
+def test_predict_gives_the_scores_of_its_set_and_no_maps(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path, dataloader_drop_last=True, per_device_eval_batch_size=2)
+    evaluated = trainer.evaluate()
+    output = trainer.predict(trainer.eval_dataset)
+    assert output.predictions is None and output.label_ids is None
+    for name in ("loss", "mean_iou", "overall_accuracy", *(f"iou/{name}" for name in NAMES)):
+        assert output.metrics[f"test_{name}"] == evaluated[f"eval_{name}"], name
+    two = trainer.predict(trainer.eval_dataset.select([0, 3]), metric_key_prefix="two")
+    assert two.metrics["two_loss"] != evaluated["eval_loss"]
+    assert not any(name.startswith(("eval_", "test_")) for name in two.metrics)
+
+
+def test_predict_takes_the_averaged_weights(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path, max_steps=2, learning_rate=0.1, ema_decay=0.99)
+    trainer.train()
+    assert trainer.predict(trainer.eval_dataset).metrics["test_loss"] == trainer.evaluate()["eval_loss"]
+
+
+def test_predict_asks_for_masks(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path)
+    pixel_values = trainer.eval_dataset[0]["pixel_values"]
+    with pytest.raises(ValueError, match=r"hold 'labels'.*\['index', 'pixel_values'\].*denseclip predict"):
+        trainer.predict([{"pixel_values": pixel_values, "index": 0}])
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])  # five images: one is left over, or all
+def test_drop_last_of_the_training_drops_nothing_of_the_evaluation(model, folder, tmp_path, batch_size):
+    whole = trainer_for(model, folder, tmp_path).evaluate()
+    arguments = {"dataloader_drop_last": True, "per_device_eval_batch_size": batch_size, "max_steps": 1}
+    trainer = trainer_for(model, folder, tmp_path, per_device_train_batch_size=4, **arguments)
+    assert trainer.evaluate()["eval_mean_iou"] == whole["eval_mean_iou"]
+    assert len(trainer.get_train_dataloader()) == 1  # six images
+
+
+def test_drop_last_that_leaves_no_batch_is_refused(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path, dataloader_drop_last=True, per_device_train_batch_size=7)
+    with pytest.raises(ValueError, match="Of 6 training images no batch is left: 7 for each of 1 process make one"):
+        trainer.train()
+
+
+# ------------------------------------------------------------------------------------------- before the first step
+
+
+@pytest.fixture
+def upernet(tokenizer):
+    """Its pyramid pools the picture to a single value per channel."""
+    torch.manual_seed(0)
+    heads = {"decode_head_type": "upernet", "decode_head_hidden_size": 8, "auxiliary_head_hidden_size": 8}
+    return build_tiny(tokenizer, {**TINY, **heads, "use_language": False})
+
+
+def train_and_listen(trainer, caplog) -> str:
+    """The warnings of a training."""
+    with caplog.at_level("WARNING", logger="training.trainer"):
+        logging.getLogger("training.trainer").addHandler(caplog.handler)
+        try:
+            trainer.train()
+        finally:
+            logging.getLogger("training.trainer").removeHandler(caplog.handler)
+    return caplog.text
+
+
+def test_last_batch_of_one_image_is_dropped_where_a_batch_norm_would_see_one_value(upernet, folder, tmp_path, caplog):
+    before = {name: tensor.clone() for name, tensor in upernet.state_dict().items()}
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 5}  # six images
+    trainer = trainer_for(upernet, folder, tmp_path, **arguments)
+    trainer.get_train_dataloader()
+    for name, tensor in upernet.state_dict().items():  # looking at it changed nothing
+        assert torch.equal(tensor, before[name]), name
+    said = train_and_listen(trainer, caplog)
+    assert "a single image, is dropped" in said and "64 x 64 pixels the batch norm decode_head." in said
+    assert trainer.state.global_step == 2
+    assert not trainer.args.dataloader_drop_last
+
+
+def test_last_batch_of_one_image_is_trained_on_where_batch_norms_see_more(model, folder, tmp_path, caplog):
+    trainer = trainer_for(model, folder, tmp_path, num_train_epochs=1, per_device_train_batch_size=5)
+    assert "dropped" not in train_and_listen(trainer, caplog)
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("arguments", [{}, {"gradient_accumulation_steps": 2}, {"dataloader_drop_last": True}])
+def test_batches_of_one_image_are_refused_before_the_first_step(upernet, folder, tmp_path, arguments):
+    trainer = trainer_for(upernet, folder, tmp_path, per_device_train_batch_size=1, **arguments)
+    with pytest.raises(ValueError, match="one image: of one.*Raise --per_device_train_batch_size to 2 or more"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_crop_that_becomes_one_cell_is_refused_too(model, folder, tmp_path):
+    arguments = {"per_device_train_batch_size": 1, "max_steps": 1}
+    with pytest.raises(ValueError, match="32 x 32 pixels the batch norm image_encoder.*sees one value"):
+        trainer_for(model, folder, tmp_path, crop=32, **arguments).train()
+
+
+def test_batch_norms_that_keep_their_statistics_need_no_second_value(model, folder, tmp_path):
+    # Of 32 pixels only CLIP's last stage becomes one cell, and with it the first level of the pyramid.
+    frozen = trainer_for(model, folder, tmp_path, crop=32, batch_norm="frozen")
+    names = {id(module): name for name, module in model.named_modules()}
+    assert any(names[id(module)].startswith("image_encoder") for module in frozen._modules_in_evaluation)
+    found = frozen._find_norm_of_one_value((32, 32))
+    assert found is None or not found.startswith("image_encoder.backbone")
+
+
+@pytest.mark.parametrize(
+    "name", ["loss", "eval_loss", "mean_iou", "eval_mean_iou", "iou/stone road", "eval_accuracy/tree"]
+)
+def test_best_model_may_be_chosen_by_all_that_is_reported(model, folder, tmp_path, name):
+    arguments = {"max_steps": 2, "eval_steps": 1, "save_steps": 1, "eval_strategy": "steps", "save_strategy": "steps"}
+    trainer = trainer_for(
+        model,
+        folder,
+        tmp_path,
+        metric_for_best_model=name,
+        load_best_model_at_end=True,
+        learning_rate=0.1,
+        **arguments,
+    )
+    trainer.train()
+    reported = f"eval_{name.removeprefix('eval_')}"
+    values = [entry[reported] for entry in trainer.state.log_history if reported in entry]
+    assert trainer.state.best_metric == (min if name.endswith("loss") else max)(values)
+
+
+@pytest.mark.parametrize(
+    "wrong, near", [("miou", "mean_iou"), ("eval_iou/ston road", "iou/stone road"), ("runtime", None)]
+)
+def test_misspelt_metric_for_the_best_model_is_refused(model, folder, tmp_path, wrong, near):
+    with pytest.raises(ValueError, match=f"metric_for_best_model {wrong} is nothing") as error:
+        trainer_for(model, folder, tmp_path, metric_for_best_model=wrong)
+    assert "loss, mean_iou, mean_accuracy, overall_accuracy, frequency_weighted_iou" in str(error.value)
+    assert near is None or f"did you mean {near}?" in str(error.value)
+
+
+def test_metric_for_the_best_model_of_several_sets(model, folder, tmp_path):
+    trainer = trainer_for(model, folder, tmp_path)
+    arguments = {"report_to": [], "use_cpu": True}
+
+    def build(name):
+        return DenseCLIPTrainer(
+            model=model,
+            args=DenseCLIPTrainingArguments(str(tmp_path), metric_for_best_model=name, **arguments),
+            eval_dataset={"day": trainer.eval_dataset, "night": trainer.eval_dataset},
+            processing_class=trainer.processing_class,
+        )
+
+    build("night_mean_iou")
+    build("eval_day_iou/tree")
+    with pytest.raises(ValueError, match="mean_iou is nothing.*day_loss, .*night_mean_iou, .*night_iou/NAME"):
+        build("mean_iou")
+
+
+def test_score_of_a_class_is_the_better_the_greater_whatever_its_name(tmp_path):
+    def greater_is_better(name):
+        arguments = DenseCLIPTrainingArguments(str(tmp_path), use_cpu=True, metric_for_best_model=name)
+        return arguments.greater_is_better
+
+    assert greater_is_better("iou/forest loss") and greater_is_better("mean_iou") and not greater_is_better("loss")
+
+
+def test_class_without_a_score_ends_no_training(model, folder, tmp_path, caplog):
+    arguments = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "accuracy/tree"}
+    trainer = trainer_for(model, folder, tmp_path, **arguments)
+
+    class WithoutTrees(EvaluationTransform):
+        def __call__(self, batch):
+            output = super().__call__(batch)
+            return {**output, "labels": [torch.where(label == 2, 255, label) for label in output["labels"]]}
+
+    rows = trainer.eval_dataset.with_format(None)
+    trainer.eval_dataset = rows.with_transform(WithoutTrees(trainer.processing_class))
+    assert "accuracy/tree is not defined in this evaluation" in train_and_listen(trainer, caplog)
+    assert trainer.state.global_step == 1 and trainer.state.best_metric is None
+
+
+@pytest.mark.parametrize("verb", [main, evaluate.main])
+def test_one_process_on_two_gpus_is_refused_before_anything_is_read(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    words = ["--data_dir", f"{tmp_path}/nowhere", "--output_dir", str(tmp_path)]
+    words = words if verb is main else [f"{tmp_path}/nowhere", *words]
+    with pytest.raises(ValueError, match="One process sees 2 GPUs.*torchrun --nproc_per_node 2 -m training.train"):
+        verb(words)
+    with pytest.raises((ValueError, OSError), match="nowhere"):
+        verb([*words, "--use_cpu", "true"])
+
+
+def test_trainer_never_becomes_data_parallel(model, folder, tmp_path):
+    arguments = DenseCLIPTrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    arguments._n_gpu = 2
+    with pytest.raises(ValueError, match="One process sees 2 GPUs"):
+        DenseCLIPTrainer(model=model, args=arguments)
 
 
 def test_batch_size_does_not_change_the_scores(model, folder, tmp_path):

@@ -239,7 +239,10 @@ class DenseCLIPTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if self.report_to is None:
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
+        if self.greater_is_better is None and "/" in (self.metric_for_best_model or ""):
+            self.greater_is_better = True  # also of a class whose name ends in "loss", such as "forest loss"
         super().__post_init__()
+        self.check_launcher()
         if self.ohem_threshold is not None and not 0 < self.ohem_threshold <= 1:
             raise ValueError(f"--ohem_threshold is a probability in (0, 1]; got {self.ohem_threshold}.")
         if self.label_smoothing_factor != 0:
@@ -259,4 +262,17 @@ class DenseCLIPTrainingArguments(TrainingArguments):
             raise ValueError(
                 "--load_best_model_at_end would load the raw weights of the checkpoint whose *averaged* weights were"
                 " best. Use one of --ema_decay and --load_best_model_at_end."
+            )
+
+    def check_launcher(self) -> None:
+        """
+        Raises:
+            ValueError: where one process would spread its batches over several GPUs.
+        """
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {self.n_gpu} GPUs, and Transformers would spread it over them by nn.DataParallel,"
+                " where each GPU's batch norms see its own images alone. Start a process for each GPU, by `torchrun"
+                f" --nproc_per_node {self.n_gpu} -m training.train ...` or `accelerate launch -m training.train ...`"
+                " (or training.evaluate), or show it one GPU by CUDA_VISIBLE_DEVICES=0."
             )

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -132,4 +132,36 @@ def check_classes(checkpoint: str | Path, class_names: Sequence[str]) -> None:
             f"{checkpoint} was trained for the classes {', '.join(trained)}; the data now name"
             f" {', '.join(class_names)}. Give the data the same classes in the same order, or start anew in another"
             " --output_dir."
+        )
+
+
+def check_resumable(checkpoint: str | Path, num_processes: int) -> None:
+    """
+    Warns where the random numbers of a run of another number of processes are in the checkpoint.
+
+    Args:
+        checkpoint (`str` or `Path`): a complete one, of whole weights.
+        num_processes (`int`): of the run that is to go on from it.
+
+    Raises:
+        ValueError: if it lacks what a run goes on with: what the Trainer does not find it begins anew, without a word.
+    """
+    checkpoint = Path(checkpoint)
+    states = {OPTIMIZER_NAME: "optimizer", SCHEDULER_NAME: "learning rate schedule"}
+    lacking = [f"that of the {of} ({name})" for name, of in states.items() if not (checkpoint / name).is_file()]
+    found = {path.name for path in checkpoint.glob("rng_state*.pth")}
+    if not found:
+        lacking.append("that of the random numbers (rng_state.pth)")
+    if lacking:
+        raise ValueError(
+            f"{checkpoint} lacks a part of the state of its run: {', '.join(lacking)}. Checkpoints of a run with"
+            " --save_only_model do. They can be evaluated and used, not gone on from: name another one, or start anew"
+            " in another --output_dir."
+        )
+    names = ["rng_state.pth"] if num_processes == 1 else [f"rng_state_{index}.pth" for index in range(num_processes)]
+    if found != set(names):
+        logger.warning(
+            f"{checkpoint} holds {', '.join(sorted(found))}, where a run of {num_processes} process"
+            f"{'' if num_processes == 1 else 'es'} has {', '.join(names)}: from here on other random numbers are drawn"
+            " than in a run that was never stopped."
         )

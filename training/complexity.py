@@ -34,6 +34,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_denseclip import DenseCLIPConfig
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.complexity import KINDS, Complexity, measure
 
 from .convert import read_config_fields
@@ -183,7 +184,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

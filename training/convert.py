@@ -42,6 +42,7 @@ from modeling_denseclip.conversion_denseclip import (
     merge_fields,
     read_source,
 )
+from modeling_denseclip.tools.command import run_command
 
 from .class_names import read_class_names
 from .push import push_directory
@@ -215,7 +216,4 @@ def main(argv: Sequence[str] | None = None) -> DenseCLIPForSemanticSegmentation:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

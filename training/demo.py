@@ -38,6 +38,7 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     tokenize_class_names,
 )
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.visualization import save_overlay
 
 from .arguments import DenseCLIPTrainingArguments
@@ -219,4 +220,4 @@ def print_table(title: str, mean_iou: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

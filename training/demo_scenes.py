@@ -34,6 +34,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from modeling_denseclip.tools.command import run_command
+
 
 PALETTE = {
     "day sky": (150, 205, 255),
@@ -303,7 +305,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except OSError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

@@ -19,7 +19,8 @@ Score a checkpoint by the paper's protocol: original size of the masks, sliding 
 CHECKPOINT is a folder or a Hub id. How images are resized and windows slide comes with it, unless an argument says
 otherwise. Several GPUs: `accelerate launch -m training.evaluate ...`.
 
-A pair of a folder of which a file cannot be read is named and left out. Then the exit status is 1.
+A pair of a folder of which a file cannot be read is named and left out. Then the exit status is 1; after an error it
+is 2.
 """
 
 import sys
@@ -31,6 +32,7 @@ from transformers import HfArgumentParser
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.loading import load_model
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments
@@ -67,6 +69,17 @@ class EvaluationArguments:
 def main(words: list[str] | None = None) -> dict:
     """Evaluate, print and write; returns the report, as `metrics.json` holds it."""
     evaluation_args, data_args, sizes_given = parse_arguments(sys.argv[1:] if words is None else words)
+    output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
+    if not evaluation_args.output_dir and not Path(output_dir).is_dir():
+        output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here
+    training_args = DenseCLIPTrainingArguments(
+        output_dir=output_dir,
+        per_device_eval_batch_size=evaluation_args.per_device_eval_batch_size,
+        dataloader_num_workers=evaluation_args.dataloader_num_workers,
+        bf16=evaluation_args.bf16,
+        use_cpu=evaluation_args.use_cpu,
+        report_to="none",
+    )
     model, image_processor = load_model(evaluation_args.checkpoint, revision=evaluation_args.revision or "main")
     data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
     apply_choices(evaluation_args, model, image_processor, data)
@@ -75,19 +88,9 @@ def main(words: list[str] | None = None) -> dict:
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
 
     scales = PAPER_SCALES if evaluation_args.multi_scale else (1.0,)
-    output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
-    if not evaluation_args.output_dir and not Path(output_dir).is_dir():
-        output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here
     trainer = DenseCLIPTrainer(
         model=model,
-        args=DenseCLIPTrainingArguments(
-            output_dir=output_dir,
-            per_device_eval_batch_size=evaluation_args.per_device_eval_batch_size,
-            dataloader_num_workers=evaluation_args.dataloader_num_workers,
-            bf16=evaluation_args.bf16,
-            use_cpu=evaluation_args.use_cpu,
-            report_to="none",
-        ),
+        args=training_args,
         eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor, scales)),
         processing_class=image_processor,
     )
@@ -152,9 +155,4 @@ def apply_choices(
 
 
 if __name__ == "__main__":
-    try:
-        report = main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    if "left_out" in report.get("dataset", {}):
-        sys.exit(1)
+    sys.exit(run_command(lambda: int("left_out" in main().get("dataset", {}))))

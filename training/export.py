@@ -47,6 +47,7 @@ from torch.export import Dim, ExportedProgram
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.modeling_denseclip import resize_logits
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files import list_images
 from modeling_denseclip.tools.visualization import generate_palette
 
@@ -486,7 +487,4 @@ def describe_quantization(report: dict, before: int, after: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

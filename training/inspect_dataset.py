@@ -58,6 +58,7 @@ import PIL.ImageOps
 from tqdm import tqdm
 
 from modeling_denseclip.class_names_denseclip import normalize_class_name
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
 from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
@@ -905,7 +906,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

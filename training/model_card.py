@@ -38,6 +38,7 @@ from transformers.image_utils import (
 )
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPImageProcessor
+from modeling_denseclip.tools.command import run_command
 
 from .dataset_files import read_ade20k_classes
 from .recipes import REPOSITORY, Recipe, load_recipe
@@ -352,7 +353,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

@@ -27,6 +27,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files import read_photograph, save_whole
 from modeling_denseclip.tools.loading import choose_device, load_model
 from modeling_denseclip.tools.text_scores import describe, draw_scores, format_scores
@@ -159,7 +160,4 @@ def choose_targets(images: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

@@ -36,6 +36,7 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.conversion_denseclip import load_tokenizer
+from modeling_denseclip.tools.command import run_command
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 from .checkpoints import check_classes, checkpoint_to_resume
@@ -224,7 +225,4 @@ def describe_run(trainer: DenseCLIPTrainer) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_command(main))

@@ -13,6 +13,8 @@
 # limitations under the License.
 """The Hugging Face Trainer with DenseCLIP's learning rates, losses, batch norms, and evaluation at original size."""
 
+import copy
+import difflib
 import heapq
 import math
 import pickle
@@ -29,15 +31,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, HubStrategy, TrainOutput
+from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
+    EvalLoopOutput,
+    HubStrategy,
+    PredictionOutput,
+    TrainOutput,
+    has_length,
+)
 from transformers.utils import logging
 
 from modeling_denseclip import average_probabilities
 
 from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
-from .averaging import AveragedWeights
+from .averaging import AVERAGED_WEIGHTS_NAME, AveragedWeights
 from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
-from .checkpoints import LAST, alone_in, checkpoint_to_resume, is_json
+from .checkpoints import LAST, alone_in, check_resumable, checkpoint_to_resume, is_json
 from .losses import SegmentationLoss, read_class_weights
 from .metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
 from .optimization import (
@@ -54,6 +63,9 @@ from .transforms import collate_for_evaluation, normalize_batch
 logger = logging.get_logger(__name__)
 
 NUM_WORST_IMAGES = 20
+# What an evaluation reports beside the loss, of all classes and of each.
+SCORES = ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
+CLASS_SCORES = ("iou", "accuracy")
 
 
 class DenseCLIPTrainer(Trainer):
@@ -73,10 +85,10 @@ class DenseCLIPTrainer(Trainer):
 
     Attributes:
         last_evaluation (`tuple[int, dict]`, *optional*): after which step, and what it reported.
-        scores ([`SegmentationScores`], *optional*): of the last evaluation.
-        confusion (`torch.Tensor` of shape `(num_labels, num_labels)`, *optional*): of the last evaluation.
-        worst_images (`list[tuple[float, int]]`): of the last evaluation, at most 20: mean IoU over the classes that
-            the image's labels or its prediction hold, and `index` of the row; the worst first.
+        scores ([`SegmentationScores`], *optional*): of the last evaluation, or of `predict`.
+        confusion (`torch.Tensor` of shape `(num_labels, num_labels)`, *optional*): of the same.
+        worst_images (`list[tuple[float, int]]`): of the same, at most 20: mean IoU over the classes that the image's
+            labels or its prediction hold, and `index` of the row; the worst first.
     """
 
     def __init__(self, *args, **kwargs):
@@ -86,6 +98,8 @@ class DenseCLIPTrainer(Trainer):
                 f"DenseCLIPTrainer trains the model itself, got a {type(self.model).__name__} around it. For LoRA pass"
                 " the model, and `lora_rank` in the training arguments."
             )
+        self.args.check_launcher()
+        self._check_metric_for_best_model()
         if self.args.freeze_text_encoder:
             freeze_text_encoder(self.model)
         if self.args.freeze_image_encoder:
@@ -125,6 +139,27 @@ class DenseCLIPTrainer(Trainer):
         self.confusion: torch.Tensor | None = None
         self.worst_images: list[tuple[float, int]] = []
         self._push: Future | None = None
+
+    def _check_metric_for_best_model(self) -> None:
+        """
+        Raises:
+            ValueError: if what is to choose the best model is nothing that an evaluation reports.
+        """
+        asked = self.args.metric_for_best_model
+        if asked is None:
+            return
+        sets = [f"{name}_" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else [""]
+        of_all = [f"{name}{score}" for name in sets for score in ("loss", *SCORES)]
+        of_each = [f"{name}{score}/" for name in sets for score in CLASS_SCORES]
+        known = of_all + [f"{score}{label}" for score in of_each for label in self.model.config.id2label.values()]
+        name = asked.removeprefix("eval_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(
+                f"--metric_for_best_model {asked} is nothing that an evaluation"
+                f" reports{f'; did you mean {near[0]}?' if near else '.'} It reports {', '.join(of_all)}, and of each"
+                f" class {', '.join(f'{score}NAME' for score in of_each)}, all with or without eval_ in front."
+            )
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """
@@ -214,6 +249,83 @@ class DenseCLIPTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def get_train_dataloader(self) -> DataLoader:
+        """
+        As [`Trainer.get_train_dataloader`]. A last batch that the model cannot be trained on is dropped, and said so:
+        one of a single image, of which a batch norm sees one value per channel.
+
+        Raises:
+            ValueError: if all batches are like that, or none is left.
+        """
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = self._must_drop_last() or drop_last
+        try:
+            dataloader = super().get_train_dataloader()
+        finally:
+            self.args.dataloader_drop_last = drop_last
+        if has_length(dataloader) and len(dataloader) == 0:
+            raise ValueError(
+                f"Of {len(self.train_dataset)} training images no batch is left: {self._train_batch_size} for each of"
+                f" {self.args.world_size} process{'' if self.args.world_size == 1 else 'es'} make one, and"
+                " --dataloader_drop_last drops what makes none. Set that to false, or lower"
+                " --per_device_train_batch_size."
+            )
+        return dataloader
+
+    def _must_drop_last(self) -> bool:
+        """Whether a last batch of one image is more than the model can be trained on; raises if all batches are."""
+        num_processes, batch_size = self.args.world_size, self._train_batch_size
+        if not has_length(self.train_dataset) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False
+        if num_processes > 1 and self.args.batch_norm != "local":
+            return False  # statistics are over all of them
+        # Several processes fill their last batches up.
+        last = len(self.train_dataset) % batch_size if num_processes == 1 else 0
+        if batch_size > 1 and (last != 1 or self.args.dataloader_drop_last):
+            return False
+        size = tuple(self.train_dataset[0]["pixel_values"].shape[-2:])
+        norm = self._find_norm_of_one_value(size)
+        if norm is None:
+            return False
+        reason = (
+            f"of one image of {size[0]} x {size[1]} pixels the batch norm {norm} sees one value per channel, which has"
+            " no variance"
+        )
+        if batch_size == 1 or len(self.train_dataset) == 1:
+            images = "--per_device_train_batch_size" if batch_size == 1 else "the number of training images"
+            raise ValueError(
+                f"The model cannot be trained on batches of one image: {reason}. Raise {images} to 2 or more"
+                f"{', or let --batch_norm be sync' if num_processes > 1 else ''}. Accumulated batches do not help:"
+                " each is normalised on its own."
+            )
+        logger.warning(f"The last batch of each epoch, a single image, is dropped (--dataloader_drop_last): {reason}.")
+        return True
+
+    @torch.no_grad()
+    def _find_norm_of_one_value(self, size: tuple[int, int]) -> str | None:
+        """Name of a batch norm that is trained and sees one value per channel of an image of this size."""
+        kept = {id(module) for part in self._modules_in_evaluation for module in part.modules()}
+        found = []
+
+        def look(name: str, hidden_states: torch.Tensor) -> None:
+            if hidden_states[:, 0].numel() == 1:
+                found.append(name)
+
+        hooks = [
+            module.register_forward_pre_hook(lambda module, inputs, name=name: look(name, inputs[0]))
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in kept
+        ]
+        was_training = self.model.training
+        try:
+            # In evaluation nothing is drawn by chance, and no statistics change.
+            self.model.eval()(torch.zeros(1, 3, *size, device=self.model.device), inference_mode="whole")
+        finally:
+            self.model.train(was_training)
+            for hook in hooks:
+                hook.remove()
+        return found[0] if found else None
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Here, since each training step begins by putting all of the model into training mode.
         for module in self._modules_in_evaluation:
@@ -241,12 +353,22 @@ class DenseCLIPTrainer(Trainer):
     # --------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        # Training stacks crops of one size; evaluation collects images of any.
-        training_collator, self.data_collator = self.data_collator, collate_for_evaluation
-        try:
+        with self._loading_for_evaluation():
             return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset) -> DataLoader:
+        with self._loading_for_evaluation():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _loading_for_evaluation(self) -> Iterator[None]:
+        # Training stacks crops of one size and may drop an odd last batch; evaluation takes all images, of any size.
+        training = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = collate_for_evaluation, False
+        try:
+            yield
         finally:
-            self.data_collator = training_collator
+            self.data_collator, self.args.dataloader_drop_last = training
 
     def evaluated_weights(self) -> AbstractContextManager:
         """Inside of it the model has the weights that are evaluated and saved: the averaged ones, if there are any."""
@@ -263,6 +385,20 @@ class DenseCLIPTrainer(Trainer):
             metrics = super().evaluate(*args, **kwargs)
         self.last_evaluation = (self.state.global_step, metrics)
         return metrics
+
+    def predict(self, *args, **kwargs) -> PredictionOutput:
+        """
+        As [`Trainer.predict`]: what `evaluate` reports, of a set with masks, its names beginning with `test_`.
+
+        The maps themselves are not kept, so `predictions` and `label_ids` are `None`. The pipeline makes them, and
+        `denseclip predict`, which need no masks.
+
+        Raises:
+            ValueError: for a set without masks.
+            ChildProcessError: if a process that loads images died.
+        """
+        with self.evaluated_weights(), self._explain_deaths():
+            return super().predict(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Count the classes of a batch of images of any sizes. Returns neither loss nor logits nor labels."""
@@ -285,7 +421,8 @@ class DenseCLIPTrainer(Trainer):
 
         Args:
             model (`nn.Module`): in evaluation mode.
-            copies (`list[torch.Tensor]`): the image, `(3, height, width)`; in several sizes for multi-scale testing.
+            copies (`list[torch.Tensor]`): the image, `(3, height, width)`, not padded; in several sizes for
+                multi-scale testing.
             labels (`torch.Tensor` of shape `(height, width)`): ids; also what the loss is computed with.
 
         Returns:
@@ -296,7 +433,10 @@ class DenseCLIPTrainer(Trainer):
             return probabilities[0].argmax(dim=0), None
         inputs = {"pixel_values": copies[0][None], "labels": labels[None]}
         loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        (segmentation,) = self.processing_class.post_process_semantic_segmentation(
+        # One that pads batches would look for the image in a part of the logits.
+        image_processor = copy.copy(self.processing_class)
+        image_processor.do_pad = False
+        (segmentation,) = image_processor.post_process_semantic_segmentation(
             outputs, target_sizes=[tuple(labels.shape)]
         )
         return segmentation, loss.detach()
@@ -342,6 +482,16 @@ class DenseCLIPTrainer(Trainer):
         for name, value in _named_scores(self.scores, config.id2label).items():
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        name = self.args.metric_for_best_model
+        if name is not None and f"eval_{name.removeprefix('eval_')}" not in metrics:
+            logger.warning(
+                f"{name} is not defined in this evaluation, as of a class that no labelled pixel has: this model is"
+                " not compared with the best one."
+            )
+            return False
+        return super()._determine_best_metric(metrics, trial)
 
     def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
         return self.accelerator.reduce(tensor.to(self.args.device), reduction="sum")
@@ -403,6 +553,12 @@ class DenseCLIPTrainer(Trainer):
         super().save_metrics(split, metrics, combined)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            check_resumable(resume_from_checkpoint, self.args.world_size)
+        if self.averaged_weights is None and (Path(resume_from_checkpoint) / AVERAGED_WEIGHTS_NAME).is_file():
+            raise ValueError(
+                f"{resume_from_checkpoint} comes from a run with --ema_decay. Go on from it with the same."
+            )
         if self.args.lora_rank is not None:
             load_with_adapter(self.model, Path(resume_from_checkpoint))
         elif (Path(resume_from_checkpoint) / ADAPTER_DIR).is_dir():
@@ -510,13 +666,7 @@ class _UpdateAverage(TrainerCallback):
 
 def _named_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[str, float]:
     """The scores that are defined: the Trainer writes them as JSON, which has no NaN."""
-    named = {
-        "mean_iou": scores.mean_iou,
-        "mean_accuracy": scores.mean_accuracy,
-        "overall_accuracy": scores.overall_accuracy,
-        "frequency_weighted_iou": scores.frequency_weighted_iou,
-    }
+    named = {score: getattr(scores, score) for score in SCORES}
     for label, name in id2label.items():
-        named[f"iou/{name}"] = float(scores.iou[label])
-        named[f"accuracy/{name}"] = float(scores.accuracy[label])
+        named.update({f"{score}/{name}": float(getattr(scores, score)[label]) for score in CLASS_SCORES})
     return {name: value for name, value in named.items() if not math.isnan(value)}

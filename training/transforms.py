@@ -306,7 +306,7 @@ def normalize_batch(
 class EvaluationTransform:
     """
     What the image processor makes of an image, at one or more scales, beside the labels at their *original* size; for
-    [`with_transform`].
+    [`with_transform`]. Images are seen one at a time and not padded, even if the image processor pads batches.
 
     Args:
         image_processor ([`DenseCLIPImageProcessor`]): prepares the image, says whether the zero label is reduced.
@@ -334,12 +334,8 @@ class EvaluationTransform:
 
     def scale(self, image: np.ndarray) -> list[torch.Tensor]:
         # One at a time: images of different sizes do not stack.
-        return [
-            self.image_processor(image, size=size, input_data_format="channels_last", return_tensors="pt")[
-                "pixel_values"
-            ][0]
-            for size in self.sizes
-        ]
+        options = {"do_pad": False, "input_data_format": "channels_last", "return_tensors": "pt"}
+        return [self.image_processor(image, size=size, **options)["pixel_values"][0] for size in self.sizes]
 
 
 class AugmentationEpoch(TrainerCallback):
@@ -359,7 +355,15 @@ def collate_for_evaluation(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
     `num_images` comes first, with one entry per image: from the first tensor that it finds in a batch the Trainer
     reads the batch size.
+
+    Raises:
+        ValueError: for samples without masks.
     """
+    if "labels" not in samples[0]:
+        raise ValueError(
+            f"Samples to score hold 'labels', the mask at its original size, as EvaluationTransform gives them; got"
+            f" {sorted(samples[0])}. For images without masks use the pipeline, or `denseclip predict`."
+        )
     return {
         "num_images": torch.ones(len(samples)),
         "pixel_values": [sample["pixel_values"] for sample in samples],

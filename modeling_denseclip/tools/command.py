@@ -21,8 +21,9 @@ Only the one that is named is imported: all of them need PyTorch, and `--help` d
 import argparse
 import importlib
 import importlib.metadata
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 SUB_COMMANDS = {
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): the words behind `denseclip`, by default those of the command line.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    try:
+
+    def work() -> int:
         parser = build_parser(argv[0] if argv else None)
         args = parser.parse_args(argv)
         if args.version:
@@ -88,11 +90,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 2
         return args.run(args)
+
+    return run_command(work)
+
+
+def run_command(work: Callable[[], object]) -> int:
+    """
+    Run what a command does, `denseclip` or one of `training`; returns the exit status.
+
+    What an encoding lacks, such as that of a pipe on Windows, is printed as an escape: a class may have any name.
+
+    Args:
+        work (`Callable[[], object]`): an integer that it returns is the exit status; anything else stands for 0.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Others may have put something else in place of a stream, and may have chosen how it replaces.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = work()
     except (ImportError, OSError, ValueError) as error:  # the first names an extra that is not installed
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def explain_image(
     Examples:
 
     ```python
-    explanation = explain_image(model, image_processor(photograph, return_tensors="pt").pixel_values)
+    explanation = explain_image(model, image_processor(photograph, do_pad=False, return_tensors="pt").pixel_values)
     pixel = explanation.explain_pixel(row=120, column=200)
     print(pixel.class_names[pixel.probabilities.argmax()], pixel.score_before, pixel.score_after)
     ```"""
