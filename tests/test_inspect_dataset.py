@@ -302,11 +302,23 @@ def damage_unlabelled(folder):
     [
         (damage_image_without_mask, "image_without_mask", ["images/training/b.png"]),
         (damage_mask_without_image, "mask_without_image", ["annotations/validation/z.png"]),
-        (damage_cut_jpeg, "unreadable", ["images/training/a.jpg: image file is truncated"]),
-        (damage_cut_progressive_jpeg, "unreadable", ["images/training/a.jpeg: image file is truncated"]),
-        (damage_cut_png, "unreadable", ["images/training/a.png: image file is truncated"]),
+        (
+            damage_cut_jpeg,
+            "unreadable",
+            ["images/training/a.jpg: it cannot be read as an image: image file is"],
+        ),
+        (
+            damage_cut_progressive_jpeg,
+            "unreadable",
+            ["images/training/a.jpeg: it cannot be read as an"],
+        ),
+        (
+            damage_cut_png,
+            "unreadable",
+            ["images/training/a.png: it cannot be read as an image: image file is"],
+        ),
         (damage_flipped_png, "unreadable", ["images/training/a.png: "]),
-        (damage_empty_image, "unreadable", ["images/training/a.png: cannot identify image file"]),
+        (damage_empty_image, "unreadable", ["images/training/a.png: it cannot be read as an image: cannot identify"]),
         (damage_cut_mask, "unreadable", ["annotations/training/a.png: "]),
         (damage_other_size, "other_size", ["annotations/training/a.png: 2 x 4, the image 4 x 2"]),
         (damage_colour_mask, "mask_mode", ["annotations/training/a.png: mode RGB"]),
@@ -435,12 +447,12 @@ def test_reducing_binary_masks_leaves_nothing(folder):
 def test_ade20k_has_150_classes_and_reduces_them(tmp_path):
     folder = tmp_path / "ADEChallengeData2016"
     for split, name in (("training", "ADE_train_1"), ("validation", "ADE_val_1")):
-        write_pair(folder, name, np.arange(151).repeat(2).reshape(2, 151), split, suffix=".jpg")
+        write_pair(folder, name, np.arange(151).repeat(4).reshape(4, 151), split, suffix=".jpg")
     assert run(folder, "--dataset", "ade20k") == (0, {})
     report = inspect_dataset(folder, "ade20k")
     assert len(report.class_names) == 150 and report.class_names[7] == "bed"
-    assert (report.per_class(report.splits["training"].pixels) == 2).all()
-    write_mask(folder, "ADE_train_1", np.arange(302).reshape(2, 151), dtype=np.uint16)
+    assert (report.per_class(report.splits["training"].pixels) == 4).all()
+    write_mask(folder, "ADE_train_1", np.arange(302).repeat(2).reshape(4, 151), dtype=np.uint16)
     code, findings = run(folder, "--dataset", "ade20k")
     assert code == 1 and "full ADE20K" in findings["wrong_ids"]["fix"]
     assert len(findings["wrong_ids"]["found"]) == 301 - 150 - 1  # 151 to 301 without 255

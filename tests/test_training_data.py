@@ -183,7 +183,7 @@ def test_broken_png_is_refused(tmp_path):
     path = tmp_path / "annotations/training/a.png"
     start, piece, rest = path.read_bytes().partition(b"IDAT")
     path.write_bytes(start + piece + rest.replace(b"IDAT", bytes([0, 1, 2, 3])))
-    with pytest.raises(ValueError, match=r"a\.png cannot be read \(broken PNG"):
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image: broken PNG"):
         load_training(tmp_path)
 
 
