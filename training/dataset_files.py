@@ -33,8 +33,9 @@ ADE20K_FILE = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k
 
 def upright_size(picture: PIL.Image.Image) -> tuple[int, int]:
     """Height and width as a photograph is read: turned upright. A JPEG is not decoded for it."""
+    is_on_its_side = read_orientation(picture) >= 5
     width, height = picture.size
-    return (width, height) if read_orientation(picture) >= 5 else (height, width)
+    return (width, height) if is_on_its_side else (height, width)
 
 
 def without_path(name: str) -> str:

@@ -63,6 +63,8 @@ def read_picture(path: str | Path) -> np.ndarray:
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
+            if file.format == "TIFF":
+                file.filename = ""  # so that Pillow does not map it into memory, which goes wrong for turned pictures
             turn = find_turn(file)
             file.load()
             if file.mode in ("I", "F"):
@@ -86,8 +88,8 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 def find_turn(file: Image.Image) -> Image.Transpose | None:
     """What turns a picture upright, by EXIF or, where that says nothing, by XMP; metadata may be odd or broken."""
-    if file.format == "PNG":
-        file.load()  # metadata may stand behind the pixels
+    if file.format in ("PNG", "TIFF"):
+        file.load()  # metadata of a PNG may stand behind the pixels, and TIFFs are turned by Pillow's own reader
     try:
         exif = file.getexif()
         if ORIENTATION in exif:

@@ -218,11 +218,11 @@ def check_pair(
     try:
         height, width, _ = check_image(image, image_name)
     except OSError as error:
-        raise UnreadableFileError(f"{error}. Replace it, or remove it and its mask.") from error
+        raise UnreadableFileError(f"{_describe(error, image_name)}. Replace it, or remove it and its mask.") from error
     try:
         ids = read_mask(mask, source=mask_name)
     except OSError as error:
-        raise UnreadableFileError(f"{error}. Replace it, or remove it and its image.") from error
+        raise UnreadableFileError(f"{_describe(error, mask_name)}. Replace it, or remove it and its image.") from error
     if ids.shape != (height, width):
         raise ValueError(
             f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
@@ -242,6 +242,11 @@ def check_pair(
             f"{' and '.join(map(str, unlabelled))} {'are' if reduce_labels else 'is'} unlabelled. Correct the mask or "
             "name all classes; set reduce_labels if, and only if, 0 is unlabelled and the first class has the id 1."
         )
+
+
+def _describe(error: OSError, name: str) -> str:
+    """Errors of the system, such as of a file that is not there, name a file and no row."""
+    return str(error) if error.filename is None else f"{name} cannot be read: {error}"
 
 
 def check_image(image: EncodedImage, source: str) -> tuple[int, int, int]:

@@ -32,9 +32,9 @@ from transformers import TrainerCallback
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import scaled_size
 from modeling_denseclip.tools.files import (
-    IMAGE_FORMATS,
     decode_photograph,
     naming_errors,
+    open_image,
     open_photograph,
     read_orientation,
     to_rgb,
@@ -109,8 +109,7 @@ def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") ->
     """
     encoded = not isinstance(mask, PIL.Image.Image)
     if encoded:
-        with naming_errors(source):
-            mask = PIL.Image.open(encoded_file(mask), formats=IMAGE_FORMATS)
+        mask = open_image(encoded_file(mask), source)
     if mask.format in ("JPEG", "MPO"):
         raise ValueError(
             f"{source} is a JPEG, whatever its name says, and its compression changes ids. Save the ids as PNG, from"

@@ -79,7 +79,23 @@ def naming_errors(source: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise OSError(f"{source} cannot be read as an image: {error or repr(error)}") from error
+        raise OSError(f"{source} cannot be read as an image: {str(error) or repr(error)}") from error
+
+
+def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
+    """
+    Open an image of one of `IMAGE_FORMATS`, without decoding it; `source` is what an error calls it.
+
+    Raises:
+        OSError: for a file that is not there or no such image.
+    """
+    with naming_errors(source):
+        image = PIL.Image.open(file, formats=IMAGE_FORMATS)
+    if image.format == "TIFF":
+        # Pillow reads a TIFF that it can map into memory by the size of the turned picture, so that its rows break in
+        # wrong places. Without a name it does not map it.
+        image.filename = ""
+    return image
 
 
 def open_photograph(file: str | Path | BinaryIO, source: str | None = None) -> PIL.Image.Image:
@@ -96,8 +112,7 @@ def open_photograph(file: str | Path | BinaryIO, source: str | None = None) -> P
     """
     source = str(file) if source is None else source
     try:
-        with naming_errors(source):
-            image = PIL.Image.open(file, formats=IMAGE_FORMATS)
+        image = open_image(file, source)
     except OSError as error:
         if isinstance(error.__cause__, PIL.UnidentifiedImageError) and _first_bytes(file) in TIFF_BEGINNINGS:
             raise ValueError(
@@ -114,13 +129,14 @@ def read_orientation(image: PIL.Image.Image) -> int:
     The orientation of a picture that was opened: a key of `UPRIGHT`, or 1 where it is not to be turned.
 
     It stands in EXIF or, where EXIF has none, in XMP. What is no orientation, in metadata of any type and length or in
-    such that nobody can read, turns nothing: the pixels are as good as without it.
+    such that nobody can read, turns nothing: the pixels are as good as without it. PNGs and TIFFs are decoded, which
+    may change the size of a TIFF.
 
     Source: [`PIL.ImageOps.exif_transpose`], by which `datasets` and the pipelines of Transformers turn photographs.
     Older releases of Pillow read no XMP of JPEG files, and it raises errors for odd metadata.
     """
-    if image.format == "PNG":
-        image.load()  # metadata may stand behind the pixels
+    if image.format in ("PNG", "TIFF"):
+        image.load()  # metadata of a PNG may stand behind the pixels, and TIFFs are turned by Pillow's own reader
     try:
         exif = image.getexif()
         if Base.Orientation in exif:
