@@ -40,12 +40,13 @@ import torch
 from torch.utils.data import default_collate
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.tools.files import open_photograph
 from training import transforms
 from training.data import load_data
 from training.transforms import (
     TrainingTransform,
+    encoded_file,
     normalize_batch,
-    open_image,
     read_image,
     read_mask,
     scaled_size,
@@ -92,7 +93,7 @@ def seconds_of_steps(function: Callable[[], None]) -> Counter:
 
 
 def pillow_decode(image: dict) -> np.ndarray:
-    return np.asarray(open_image(image).convert("RGB"))
+    return np.asarray(open_photograph(encoded_file(image)).convert("RGB"))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -406,3 +406,22 @@ def test_the_smallest_size_is_found():
 
     # Not 32, although that happens to be right
     assert export.check(run, model, "logits") == (0, 128)
+
+
+def test_no_map_of_run_onnx_replaces_another_or_a_photograph(tmp_path):
+    for name in ("a/left.png", "b/left.png", "a/left.jpg", "left-classes.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        draw_picture(8, 8).save(tmp_path / name)
+    for names, message in (
+        (("a/left.png", "b/left.png"), "would both become .*left-classes.png"),
+        (("a/left.png", "a/left.jpg"), "would both become .*left-classes.png"),
+        (("a/left.png", "left-classes.png"), "is one of the photographs and would be replaced"),
+    ):
+        images = [str(tmp_path / name) for name in names]
+        with pytest.raises(ValueError, match=message):
+            run_onnx.main(["no model is loaded for that", *images, "--output", str(tmp_path)])
+    # One that is named twice is segmented once.
+    image = tmp_path / "a/left.png"
+    again = tmp_path / "b/../a/left.png"
+    targets = run_onnx.choose_targets([image, again], tmp_path / "maps")
+    assert targets == {image: tmp_path / "maps/left-classes.png"}

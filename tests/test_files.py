@@ -1,15 +1,21 @@
-"""Photographs of all kinds of files, as RGB of 8 bits or refused."""
+"""Photographs of all kinds of files, as RGB of 8 bits or refused, and alike at every door."""
 
 import struct
+import warnings
 from io import BytesIO
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from modeling_denseclip.tools import files
-from modeling_denseclip.tools.files import open_photograph, read_photograph, to_rgb
+from modeling_denseclip.tools.files import naming_errors, open_photograph, read_photograph, to_rgb
+from training.dataset_files import upright_size
+from training.inspect_dataset import inspect_image
+from training.run_onnx import read_picture
 from training.segmentation_folder import check_pair
 from training.transforms import read_image, read_mask
 
@@ -53,6 +59,7 @@ def test_grey_of_16_bits_is_scaled_by_its_full_range(tmp_path, suffix):
         read_image({"path": str(path), "bytes": None}),
         read_image({"path": None, "bytes": path.read_bytes()}),
         read_image(PIL.Image.open(path)),
+        read_picture(path),
     ):
         assert picture.shape == (64, 64, 3) and (picture == expected[..., None]).all()
 
@@ -94,6 +101,8 @@ def test_numbers_of_unknown_range_are_refused(tmp_path, values, message):
             read()
     with pytest.raises(ValueError, match=f"The picture holds .*{message}"):
         to_rgb(PIL.Image.open(path))
+    with pytest.raises(ValueError, match=r"depth\.tif holds numbers whose range is unknown"):
+        read_picture(path)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +159,221 @@ def test_a_file_that_is_no_image_is_an_os_error(tmp_path):
         open_photograph(BytesIO(b"no image"))
 
 
-def test_photographs_are_upright(tmp_path):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    PIL.Image.fromarray(RAMP[:8, :16]).save(tmp_path / "a.png", exif=exif)
-    expected = np.rot90(np.rint(RAMP[:8, :16] / 257), -1)
-    assert np.array_equal(np.asarray(read_photograph(tmp_path / "a.png"))[..., 0], expected)
+# ------------------------------------------------------------------------------------------------------- orientation
+
+# What turns an array upright, by the table of the EXIF standard: where its row 0 and its column 0 lie.
+TURNED = {
+    1: lambda pixels: pixels,  # at the top, at the left
+    2: lambda pixels: pixels[:, ::-1],  # at the top, at the right
+    3: lambda pixels: pixels[::-1, ::-1],  # at the bottom, at the right
+    4: lambda pixels: pixels[::-1],  # at the bottom, at the left
+    5: lambda pixels: pixels.swapaxes(0, 1),  # at the left, at the top
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],  # at the right, at the top
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],  # at the right, at the bottom
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],  # at the left, at the bottom
+}
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+SHORT, LONG, BYTE, ASCII, SIGNED_LONG, FLOAT_NUMBER, UNDEFINED = 3, 4, 1, 2, 9, 11, 7
+
+
+def exif_of(kind: int, count: int, value: bytes, other: bytes = b"") -> bytes:
+    """EXIF with the tag of the orientation, as any type, behind another tag of 12 bytes if there is one."""
+    entries = other + struct.pack("<HHI4s", 0x0112, kind, count, value)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries) // 12) + entries + b"\0" * 4
+
+
+def xmp_of(orientation: int, as_element: bool = False) -> bytes:
+    inside = ("", f"<tiff:Orientation>{orientation}</tiff:Orientation>")
+    if not as_element:
+        inside = (f' tiff:Orientation="{orientation}"', "")
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{inside[0]}>{inside[1]}</rdf:Description>'
+        "</rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def write_jpeg(path, pixels: np.ndarray, exif: bytes = b"", xmp: bytes = b"", **options):
+    """Metadata is put in by hand: not every release of Pillow writes it, or writes it as it is given."""
+    file = BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=90, **options)
+    segments = b""
+    for data in (exif, b"http://ns.adobe.com/xap/1.0/\0" + xmp if xmp else b""):
+        segments += b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data if data else b""
+    path.write_bytes(b"\xff\xd8" + segments + file.getvalue()[2:])
+
+
+def write_png(path, pixels: np.ndarray, exif: bytes = b"", xmp: bytes = b""):
+    info = PngInfo()
+    if xmp:
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    PIL.Image.fromarray(pixels).save(path, "PNG", pnginfo=info, **({"exif": exif} if exif else {}))
+
+
+def check_all_doors(path, expected: np.ndarray):
+    """Every reader of photographs gives these pixels, and what checks sizes looks at the same picture."""
+    encoded = {"path": str(path), "bytes": None}
+    for name, found in {
+        "prediction": np.asarray(read_photograph(path)),
+        "training, from a file": read_image(encoded),
+        "training, from bytes": read_image({"path": None, "bytes": path.read_bytes()}),
+        "run_onnx.py": read_picture(path),
+    }.items():
+        assert found.dtype == np.uint8 and np.array_equal(found, expected), name
+    with open_photograph(path) as picture:
+        assert upright_size(picture) == expected.shape[:2]
+    assert inspect_image(path).size == expected.shape[1::-1]
+
+
+def stored(path) -> np.ndarray:
+    """The pixels of a file as they lie in it."""
+    with PIL.Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("write", [write_jpeg, write_png])
+def test_photographs_are_upright_by_exif_and_by_xmp(tmp_path, write, orientation):
+    path, other = tmp_path / "a.jpg", 1 + orientation % 8
+    by_exif = exif_of(SHORT, 1, struct.pack("<I", orientation))
+    for metadata in (
+        {"exif": by_exif},
+        {"xmp": xmp_of(orientation)},
+        {"xmp": xmp_of(orientation, as_element=True)},
+        {"exif": by_exif, "xmp": xmp_of(other)},  # EXIF comes first
+    ):
+        write(path, PIXELS, **metadata)
+        check_all_doors(path, TURNED[orientation](stored(path)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_turned_jpegs_of_every_mode(tmp_path, mode, progressive):
+    path = tmp_path / "a.jpg"
+    pixels = PIXELS[..., 0] if mode == "L" else PIXELS
+    if mode == "CMYK":
+        PIL.Image.fromarray(PIXELS).convert("CMYK").save(path, exif=exif_of(SHORT, 1, b"\6\0\0\0"))
+    else:
+        write_jpeg(path, pixels, exif_of(SHORT, 1, b"\6\0\0\0"), progressive=progressive)
+    check_all_doors(path, TURNED[6](stored(path)))
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize(
+    "suffix, options",
+    [(".png", {}), (".tif", {}), (".tif", {"compression": "tiff_lzw"}), (".webp", {"lossless": True})],
+)
+def test_turned_pictures_of_other_formats(tmp_path, suffix, options, orientation):
+    exif, path = PIL.Image.Exif(), tmp_path / f"a{suffix}"
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(PIXELS).save(path, exif=exif, **options)
+    check_all_doors(path, TURNED[orientation](PIXELS))
+    if suffix != ".webp":
+        grey = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 67
+        for values, expected in ((grey, np.rint(grey / 257).astype(np.uint8)), (PIXELS[..., 0], PIXELS[..., 0])):
+            PIL.Image.fromarray(values).save(path, exif=exif, **options)
+            check_all_doors(path, TURNED[orientation](expected[..., None].repeat(3, axis=2)))
+            encoded = {"path": str(path), "bytes": None}
+            assert np.array_equal(read_mask(encoded), TURNED[orientation](values))
+
+
+def test_turned_tiffs_by_xmp(tmp_path):
+    PIL.Image.fromarray(PIXELS).save(tmp_path / "a.tif", tiffinfo={700: xmp_of(8)})
+    check_all_doors(tmp_path / "a.tif", TURNED[8](PIXELS))
+
+
+@pytest.mark.parametrize(
+    "exif, orientation",
+    [
+        (exif_of(LONG, 1, b"\6\0\0\0"), 6),
+        (exif_of(FLOAT_NUMBER, 1, struct.pack("<f", 6)), 6),
+        (exif_of(SHORT, 1, b"\0\0\0\0"), 1),
+        (exif_of(SHORT, 1, b"\x09\0\0\0"), 1),
+        (exif_of(SHORT, 0, b"\6\0\0\0"), 1),
+        (exif_of(BYTE, 1, b"\6\0\0\0"), 1),
+        (exif_of(ASCII, 2, b"6\0\0\0"), 1),
+        (exif_of(UNDEFINED, 4, b"\6\0\0\0"), 1),
+        (exif_of(SIGNED_LONG, 1, struct.pack("<i", -6)), 1),
+        (b"Exif\0\0no EXIF at all", 1),
+        (b"Exif\0\0II*\0", 1),
+        # The width of the picture as text: Pillow cannot write it anew.
+        (exif_of(SHORT, 1, b"\6\0\0\0", other=struct.pack("<HHI4s", 0x0100, ASCII, 4, b"ABC\0")), 6),
+    ],
+)
+@pytest.mark.parametrize("write", [write_jpeg, write_png])
+def test_orientations_of_odd_types_are_read_alike(tmp_path, write, exif, orientation):
+    write(tmp_path / "a.jpg", PIXELS, exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, on such metadata
+        check_all_doors(tmp_path / "a.jpg", TURNED[orientation](stored(tmp_path / "a.jpg")))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_metadata_never_stops_a_reader(tmp_path):
+    """1,200 photographs whose EXIF or XMP was hit by chance: the pixels are whole, so each is read, and alike."""
+    generator, path = np.random.default_rng(0), tmp_path / "a.jpg"
+    turned = 0
+    for index in range(1200):
+        exif = exif_of(SHORT, 1, b"\6\0\0\0", other=struct.pack("<HHI4s", 0x0100, LONG, 1, b"\x28\0\0\0"))
+        exif, xmp = bytearray(exif), bytearray(xmp_of(6))
+        for data in (exif, xmp):
+            for _ in range(generator.integers(0, 4)):
+                data[generator.integers(6, len(data))] = generator.integers(0, 256)
+        write_jpeg(path, PIXELS, bytes(exif), bytes(xmp) if index % 2 else b"")
+        pictures = [np.asarray(read_photograph(path)), read_image({"path": str(path), "bytes": None})]
+        pictures.append(read_picture(path))
+        assert all(np.array_equal(picture, pictures[0]) for picture in pictures), index
+        turned += pictures[0].shape[0] == PIXELS.shape[1]
+    assert 100 < turned < 1100  # so both happen
+
+
+def test_a_photograph_that_was_read_is_not_turned_again(tmp_path):
+    """A pipeline of Transformers turns what it is given."""
+    write_jpeg(tmp_path / "a.jpg", PIXELS, exif_of(SHORT, 1, b"\6\0\0\0"), xmp_of(6))
+    photograph = read_photograph(tmp_path / "a.jpg")
+    assert np.array_equal(np.asarray(PIL.ImageOps.exif_transpose(photograph)), np.asarray(photograph))
+
+
+# -------------------------------------------------------------------------------------------------- errors and masks
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error("bad"), KeyError("bad"), TypeError("bad"), ValueError("bad"), EOFError()]
+)
+def test_whatever_a_reader_raises_names_the_file(error):
+    with pytest.raises(OSError, match=r"a\.tif cannot be read as an image: .*(bad|EOFError)"), naming_errors("a.tif"):
+        raise error
+    # These are not the file's fault, or say its name themselves.
+    for error in (MemoryError(), FileNotFoundError(2, "No such file", "b.tif")):
+        with pytest.raises(type(error)) as raised, naming_errors("a.tif"):
+            raise error
+        assert raised.value is error
+
+
+@pytest.mark.parametrize("form", ["GIF", "ICO"])
+def test_other_formats_are_no_photographs_and_no_masks(tmp_path, form):
+    """Whatever they are named: other readers of Pillow are many, and one starts another program."""
+    path = tmp_path / "a.png"
+    PIL.Image.fromarray(PIXELS[:16, :16, 0]).convert("P").save(path, form)
+    encoded = {"path": str(path), "bytes": None}
+    for read in (read_photograph, read_picture, lambda path: read_image(encoded), lambda path: read_mask(encoded)):
+        with pytest.raises(OSError, match="cannot identify image file"):
+            read(path)
+
+
+def test_masks_whose_ids_a_reader_changes_are_refused(tmp_path):
+    path, ids = tmp_path / "a.png", np.full((16, 16), 7, np.uint8)
+    PIL.Image.fromarray(ids).save(path, "JPEG")
+    for mask in ({"path": str(path), "bytes": None}, PIL.Image.open(path)):
+        with pytest.raises(ValueError, match="The mask is a JPEG, whatever its name says, and its compression"):
+            read_mask(mask, "The mask")
+    white_is_zero = 0
+    write_tiff(path, ids[..., None], white_is_zero)
+    assert np.asarray(PIL.Image.open(path))[0, 0] == 255 - 7  # the trap
+    with pytest.raises(ValueError, match="is a greyscale TIFF in which 0 is white"):
+        read_mask({"path": str(path), "bytes": None})
+    write_tiff(path, ids[..., None], MIN_IS_BLACK)
+    assert (read_mask({"path": str(path), "bytes": None}) == 7).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -345,6 +345,37 @@ def test_training_pushes_whole_checkpoints_and_a_card_with_what_was_measured(hub
     measured = json.loads(files["metrics.json"])
     assert result["metrics"][0]["value"] == pytest.approx(measured["mean_iou"], abs=1e-4)
     assert measured["protocol"]["description"] in result["metrics"][0]["name"]
+    # The data, the architecture, the tokenizer and the results lay in folders of this machine.
+    assert measured["dataset"]["name"] == "data"
+    assert not [name for name, content in files.items() if str(tmp_path).encode() in content]
+
+
+def test_reports_of_earlier_releases_are_pushed_without_paths(hub, push, tmp_path):
+    directory = save(tiny_model("resnet", use_language=False), tmp_path / "run")
+    report = {
+        "protocol": {"name": "SS", "description": "SS, whole image, short side 96"},
+        "dataset": {
+            "name": r"C:\Users\me\client\street",
+            "split": "validation",
+            "num_images": 3,
+            "left_out": [
+                "The image /home/me/client data/images/validation/7.png cannot be read (image file is truncated).",
+                r"The mask C:\client\street\annotations\validation\8.png has 3 x 4 pixels.",
+            ],
+        },
+        **{"mean_iou": 0.25, "mean_accuracy": 0.5, "overall_accuracy": 0.75},
+    }
+    (directory / "metrics.json").write_text(json.dumps(report))
+    assert push(directory, f"{USER}/tiny")[0] == 0
+    files = hub.files(f"{USER}/tiny")
+    assert not [name for name in ("README.md", "metrics.json") if b"client" in files[name]]
+    pushed = json.loads(files["metrics.json"])
+    assert pushed["dataset"]["left_out"] == [
+        "The image 7.png cannot be read (image file is truncated).",
+        "The mask 8.png has 3 x 4 pixels.",
+    ]
+    assert pushed == {**report, "dataset": pushed["dataset"]}
+    assert "street validation, 3 images" in files["README.md"].decode()
 
 
 def test_a_data_set_of_the_hub_is_trained_on_by_its_columns(hub, run, training_words, tmp_path):

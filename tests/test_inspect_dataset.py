@@ -13,6 +13,7 @@
 # limitations under the License.
 """The inspector of data sets: each kind of mistake is found, named with its file, and decides the exit code."""
 
+import contextlib
 import json
 import struct
 import zlib
@@ -23,10 +24,12 @@ import pytest
 from PIL import Image
 
 import training.inspect_dataset
-from modeling_denseclip import tokenize_class_names
+from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from modeling_denseclip.tools.explanation import class_similarity, load_text_reader
 from modeling_denseclip.tools.visualization import draw_overlay
+from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
+from training.data import check_for_training, load_data
 from training.inspect_dataset import (
     draw_samples,
     format_report,
@@ -35,6 +38,7 @@ from training.inspect_dataset import (
     median_frequency_weights,
     report_to_json,
 )
+from training.transforms import read_pair, with_encoded
 
 
 STREET_SCENES = Path(__file__).resolve().parents[2] / "shared" / "street-scenes"
@@ -302,11 +306,23 @@ def damage_unlabelled(folder):
     [
         (damage_image_without_mask, "image_without_mask", ["images/training/b.png"]),
         (damage_mask_without_image, "mask_without_image", ["annotations/validation/z.png"]),
-        (damage_cut_jpeg, "unreadable", ["images/training/a.jpg: image file is truncated"]),
-        (damage_cut_progressive_jpeg, "unreadable", ["images/training/a.jpeg: image file is truncated"]),
-        (damage_cut_png, "unreadable", ["images/training/a.png: image file is truncated"]),
+        (
+            damage_cut_jpeg,
+            "unreadable",
+            ["images/training/a.jpg: it cannot be read as an image: image file is"],
+        ),
+        (
+            damage_cut_progressive_jpeg,
+            "unreadable",
+            ["images/training/a.jpeg: it cannot be read as an"],
+        ),
+        (
+            damage_cut_png,
+            "unreadable",
+            ["images/training/a.png: it cannot be read as an image: image file is"],
+        ),
         (damage_flipped_png, "unreadable", ["images/training/a.png: "]),
-        (damage_empty_image, "unreadable", ["images/training/a.png: cannot identify image file"]),
+        (damage_empty_image, "unreadable", ["images/training/a.png: it cannot be read as an image: cannot identify"]),
         (damage_cut_mask, "unreadable", ["annotations/training/a.png: "]),
         (damage_other_size, "other_size", ["annotations/training/a.png: 2 x 4, the image 4 x 2"]),
         (damage_colour_mask, "mask_mode", ["annotations/training/a.png: mode RGB"]),
@@ -384,6 +400,190 @@ def test_terminal_shows_five_of_many_and_the_file_has_all(folder, capsys):
     assert "more4.png" in text and "more5.png" not in text
 
 
+# ------------------------------------------------------------------------- training accepts what inspection accepts
+
+
+def odd_narrow_image_to_validate(folder):
+    write_image(folder, "c", (300, 3), "validation")
+    write_mask(folder, "c", np.ones((3, 300)), "validation")
+
+
+def odd_narrow_image_to_validate_turned(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_image(folder, "c", (300, 3), "validation", exif=exif)
+    write_mask(folder, "c", np.ones((300, 3)), "validation")
+
+
+def odd_narrow_image_to_train_on(folder):  # crops are padded
+    write_image(folder, "a", (300, 3))
+    write_mask(folder, "a", np.ones((3, 300)))
+
+
+def odd_image_format(folder):
+    Image.open(folder / "images/training/a.png").convert("P").save(folder / "images/training/a.png", "GIF")
+
+
+def odd_mask_format(folder):
+    Image.open(folder / "annotations/training/a.png").save(folder / "annotations/training/a.png", "GIF")
+
+
+def odd_jpeg_as_mask(folder):
+    Image.open(folder / "annotations/training/a.png").save(folder / "annotations/training/a.png", "JPEG")
+
+
+def odd_tiff_as_mask(folder):
+    Image.open(folder / "annotations/training/a.png").save(folder / "annotations/training/a.png", "TIFF")
+
+
+def odd_negative_id(folder):
+    write_tiff_mask(folder, -3)
+
+
+def odd_huge_id(folder):
+    write_tiff_mask(folder, 2**31 - 1)
+
+
+def write_tiff_mask(folder, label):
+    ids = np.array(IDS, dtype=np.int32)
+    ids[0, 0] = label
+    Image.fromarray(ids).save(folder / "annotations/training/a.png", "TIFF")
+
+
+def odd_mask_turned_alone(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "annotations/training/a.png").save(folder / "annotations/training/a.png", exif=exif)
+
+
+def odd_image_turned_by_xmp(folder):
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    path = write_image(folder, "a", suffix=".jpg")
+    path.write_bytes(
+        path.read_bytes()[:2] + b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp + path.read_bytes()[2:]
+    )
+    (folder / "images/training/a.png").unlink()
+    write_mask(folder, "a", np.array(IDS).T)
+
+
+def odd_exif(folder):
+    data = b"Exif\0\0nothing that could be read"
+    path = folder / "images/training/a.png"
+    Image.open(path).save(path, exif=data)
+
+
+def odd_hidden_file(folder):
+    (folder / "images/training/..png").write_bytes(b"")
+
+
+def odd_link_to_nothing(folder):
+    (folder / "images/training/a.png").unlink()
+    (folder / "images/training/a.png").symlink_to(folder / "nowhere.png")
+
+
+def odd_folder_as_image(folder):
+    (folder / "images/training/a.png").unlink()
+    (folder / "images/training/a.png").mkdir()
+
+
+def odd_no_label_but_the_first(folder):
+    """No mask holds both 0 and 255 alone, and all of them together do."""
+    for split, name, label in (("training", "a", 0), ("training", "b", 0)):
+        write_mask(folder, name, np.full((2, 4), label), split)
+    write_mask(folder, "c", [[0, 255, 0, 0], [0, 0, 255, 0]], "validation")
+
+
+def odd_empty_name(folder):
+    (folder / "classes.txt").write_text("sky\n _ \ntree\n")
+
+
+def odd_same_names(folder):
+    (folder / "classes.txt").write_text("tall tree\nroad\ntall_Tree\n")
+
+
+def odd_grey_with_premultiplied_alpha(folder):
+    values, alpha = np.full((2, 4), 100, np.uint8), np.full((2, 4), 200, np.uint8)
+    write_tiff(folder / "images/training/a.png", np.dstack([values, alpha]), 1, extra_samples=(1,))
+
+
+@pytest.mark.parametrize(
+    "change, accepted",
+    [
+        (odd_narrow_image_to_validate, False),
+        (odd_narrow_image_to_validate_turned, False),
+        (odd_narrow_image_to_train_on, True),
+        (odd_image_format, False),
+        (odd_mask_format, False),
+        (odd_jpeg_as_mask, False),
+        (odd_tiff_as_mask, True),
+        (odd_negative_id, False),
+        (odd_huge_id, False),
+        (odd_mask_turned_alone, False),
+        (odd_image_turned_by_xmp, True),
+        (odd_exif, True),
+        (odd_hidden_file, True),
+        (odd_link_to_nothing, False),
+        (odd_folder_as_image, False),
+        (odd_no_label_but_the_first, False),
+        (odd_empty_name, False),
+        (odd_same_names, False),
+        (odd_grey_with_premultiplied_alpha, True),
+    ],
+)
+def test_training_accepts_what_inspection_accepts(folder, tmp_path, change, accepted):
+    change(folder)
+    assert inspect_dataset(folder).accepted == accepted
+    image_processor = DenseCLIPImageProcessor(size={"shortest_edge": 512, "longest_edge": 2048})
+    try:
+        data = load_data(data_dir=folder, cache_dir=tmp_path / "cache")
+        check_for_training(data, image_processor)
+    except ValueError:
+        assert not accepted
+        return
+    assert accepted
+    # What was accepted can be read to its end.
+    for rows in (data.train, data.validation):
+        for row in with_encoded(rows, "image", "annotation"):
+            read_pair(row["image"], row["annotation"], row["index"], image_processor)
+
+
+def test_whether_an_image_is_too_narrow_depends_on_the_sizes_of_training(folder, tmp_path):
+    write_image(folder, "c", (50, 100), "validation")
+    write_mask(folder, "c", np.ones((100, 50)), "validation")
+    data = load_data(data_dir=folder, cache_dir=tmp_path / "cache")
+    for short_side, long_side, least, accepted in (
+        (512, 2048, 32, True),
+        (64, 64, 32, True),  # 64 x 32
+        (64, 62, 32, False),  # 62 x 31
+        (64, 64, 33, False),
+        (31, 2048, 32, False),
+        (16, 2048, 16, True),
+    ):
+        sizes = {"short_side": short_side, "long_side": long_side, "min_image_size": least}
+        assert inspect_dataset(folder, **sizes).accepted == accepted
+        image_processor = DenseCLIPImageProcessor(size={"shortest_edge": short_side, "longest_edge": long_side})
+        with contextlib.nullcontext() if accepted else pytest.raises(ValueError, match=f"have at least {least}"):
+            check_for_training(data, image_processor, least)
+    code, findings = run(folder, "--short_side", "64", "--long_side", "62")
+    assert code == 1 and findings["narrow_images"]["found"] == [
+        "images/validation/c.png: 50 x 100, of which the model sees 31 x 62; both sides must have at least 32"
+    ]
+
+
+def test_ade20k_is_found_and_its_options_are_refused_as_in_training(tmp_path):
+    folder = tmp_path / "ADEChallengeData2016"
+    for split, name in (("training", "ADE_train_1"), ("validation", "ADE_val_1")):
+        write_pair(folder, name, np.arange(151).repeat(4).reshape(4, 151), split, suffix=".jpg")
+    assert inspect_dataset(tmp_path, "ade20k").accepted
+    for function in (lambda: inspect_dataset(folder, "ade20k", False), lambda: load_ade20k(folder)):
+        with pytest.raises(ValueError, match="0 is unlabelled in it; received reduce_labels=False"):
+            function()
+
+
+def load_ade20k(folder):
+    return load_data("ade20k", folder, reduce_labels=False)
+
+
 # -------------------------------------------------------------------------------------------- labels that count from 1
 
 
@@ -435,12 +635,12 @@ def test_reducing_binary_masks_leaves_nothing(folder):
 def test_ade20k_has_150_classes_and_reduces_them(tmp_path):
     folder = tmp_path / "ADEChallengeData2016"
     for split, name in (("training", "ADE_train_1"), ("validation", "ADE_val_1")):
-        write_pair(folder, name, np.arange(151).repeat(2).reshape(2, 151), split, suffix=".jpg")
+        write_pair(folder, name, np.arange(151).repeat(4).reshape(4, 151), split, suffix=".jpg")
     assert run(folder, "--dataset", "ade20k") == (0, {})
     report = inspect_dataset(folder, "ade20k")
     assert len(report.class_names) == 150 and report.class_names[7] == "bed"
-    assert (report.per_class(report.splits["training"].pixels) == 2).all()
-    write_mask(folder, "ADE_train_1", np.arange(302).reshape(2, 151), dtype=np.uint16)
+    assert (report.per_class(report.splits["training"].pixels) == 4).all()
+    write_mask(folder, "ADE_train_1", np.arange(302).repeat(2).reshape(4, 151), dtype=np.uint16)
     code, findings = run(folder, "--dataset", "ade20k")
     assert code == 1 and "full ADE20K" in findings["wrong_ids"]["fix"]
     assert len(findings["wrong_ids"]["found"]) == 301 - 150 - 1  # 151 to 301 without 255

@@ -237,6 +237,8 @@ def test_what_is_not_known_is_not_said():
     assert "/data/me" not in card
     assert "base_model" not in read_head(write_card(recipe=elsewhere, base_model="weights/RN50.pt"))
     assert read_head(write_card(recipe=elsewhere, base_model="someone/clip"))["base_model"] == "someone/clip"
+    card = write_card(base_model=r"C:\Users\me\secret\RN50.pt")
+    assert "From the weights of `RN50.pt`" in card and "secret" not in card
     card = write_card(base_model=["someone/clip", "weights/mine.pt"])
     assert read_head(card)["base_model"] == "someone/clip"
     assert "From the weights of `someone/clip` and `mine.pt`, and not by a recipe" in card

@@ -21,6 +21,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
@@ -28,6 +30,7 @@ from training import data as data_module
 from training import segmentation_folder
 from training.class_names import read_class_names
 from training.data import load_data
+from training.dataset_files import without_path
 from training.segmentation_folder import SegmentationFolder
 from training.transforms import read_mask
 
@@ -183,7 +186,7 @@ def test_broken_png_is_refused(tmp_path):
     path = tmp_path / "annotations/training/a.png"
     start, piece, rest = path.read_bytes().partition(b"IDAT")
     path.write_bytes(start + piece + rest.replace(b"IDAT", bytes([0, 1, 2, 3])))
-    with pytest.raises(ValueError, match=r"a\.png cannot be read \(broken PNG"):
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image: broken PNG"):
         load_training(tmp_path)
 
 
@@ -346,6 +349,70 @@ def test_wrong_ids_of_a_hub_data_set_are_named_by_row(tmp_path, num_workers):
     with pytest.raises(ValueError, match=r"The mask of row 1 in the split 'train' of .* holds the id 3"):
         load_parquet(folder, **kwargs)
     assert len(load_parquet(folder, reduce_labels=True, **kwargs).train) == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(
+    "column, kind, value, message",
+    [
+        ("segments", "mask", None, "is missing: every row needs both"),
+        ("photo", "image", None, "is missing: every row needs both"),
+        ("segments", "mask", {"bytes": None, "path": None}, "is missing: every row needs both"),
+        ("segments", "mask", {"bytes": b"no image", "path": None}, "cannot be read as an image: cannot identify"),
+        ("photo", "image", {"bytes": b"", "path": None}, "cannot be read as an image: cannot identify"),
+        ("segments", "mask", {"bytes": None, "path": "gone.png"}, "No such file"),
+    ],
+)
+def test_rows_of_a_hub_data_set_without_a_file_are_named(tmp_path, num_workers, column, kind, value, message):
+    folder = write_parquet(tmp_path / "repo", [as_mask([[0, 1]])] * 3, label_feature=ClassLabel(names=NAMES))
+    (file,) = folder.rglob("*.parquet")
+    table = pq.read_table(file)
+    position = table.column_names.index(column)
+    values = table[column].to_pylist()
+    values[1] = value
+    field = table.field(position)
+    pq.write_table(table.set_column(position, field, pa.array(values, type=field.type)), file)
+    with pytest.raises(ValueError, match=rf"The {kind} of row 1 in the split 'train'.*{message}"):
+        load_parquet(folder, splits=("training",), num_workers=num_workers)
+
+
+def test_a_data_set_in_a_folder_is_called_by_the_name_of_the_folder(tmp_path, monkeypatch):
+    """Its name is published with a model."""
+    folder = write_parquet(tmp_path / "client" / "street", [as_mask([[0, 1]])], label_feature=ClassLabel(names=NAMES))
+    monkeypatch.chdir(tmp_path / "client")
+    for name in (folder, f"{folder}/", "street", "./street", "../client/street"):
+        arguments = {"dataset_name": str(name), "cache_dir": tmp_path / "cache", "splits": ("training",)}
+        assert load_parquet(folder, **arguments).name == "street"
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("user/scenes", "user/scenes"),
+        ("scenes", "scenes"),
+        ("/home/me/client/street", "street"),
+        ("~/client/street", "street"),
+        ("../client/street/", "street"),
+        ("client/data/street", "street"),
+        ("C:\\Users\\me\\client\\street", "street"),
+        ("C:\\Users\\me\\client street\\", "client street"),
+        ("C:/Users/me/street", "street"),
+        ("C:street", "street"),
+        ("\\\\server\\client\\street", "street"),
+        ("client\\street", "street"),
+        ("file:///home/me/street", "street"),
+    ],
+)
+def test_names_without_their_paths(name, expected):
+    assert without_path(name) == expected
+
+
+def test_class_names_that_no_model_takes_are_refused_with_the_data(tmp_path):
+    write_pair(tmp_path, "a", as_mask([[0, 1], [1, 255]]))
+    for names, message in (("sky\n_\n", "Class 1 has an empty name"), ("a b\nA_b\n", "both called 'A b'")):
+        (tmp_path / "classes.txt").write_text(names)
+        with pytest.raises(ValueError, match=message):
+            load_data(data_dir=tmp_path, splits=("training",), cache_dir=tmp_path / "cache")
 
 
 def test_class_names_come_from_one_column_or_a_file(tmp_path):

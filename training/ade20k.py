@@ -59,7 +59,7 @@ class ADE20K(SegmentationFolder):
         num_workers: int = 1,
         cache_dir: str | Path | None = None,
     ):
-        data_dir = download_ade20k(cache_dir) if data_dir is None else _find(Path(data_dir))
+        data_dir = download_ade20k(cache_dir) if data_dir is None else find_ade20k(Path(data_dir))
         super().__init__(
             data_dir,
             split,
@@ -160,7 +160,7 @@ def _sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _find(data_dir: Path) -> Path:
+def find_ade20k(data_dir: Path) -> Path:
     for folder in (data_dir, data_dir / FOLDER):
         if (folder / "images").is_dir():
             return folder

@@ -22,15 +22,21 @@ import numpy as np
 from transformers.utils import logging
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.class_names_denseclip import check_class_names
+from modeling_denseclip.tools.files import open_photograph
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
-from .dataset_files import IGNORE_INDEX, read_ade20k_classes, upright_size
-from .segmentation_folder import SegmentationFolder, check_pair
-from .transforms import open_image, read_mask
+from .dataset_files import IGNORE_INDEX, read_ade20k_classes, without_path
+from .segmentation_folder import SegmentationFolder, UnreadableFileError, check_pair
+from .transforms import encoded_file, read_mask, with_encoded
 
 
 logger = logging.get_logger(__name__)
+
+# The least height and width that the usual image encoders take, ResNets and ViTs of patches of 16. What is trained says
+# its own; see `DenseCLIPForSemanticSegmentation.min_image_size`.
+MIN_IMAGE_SIZE = 32
 
 
 @dataclass
@@ -39,7 +45,7 @@ class SegmentationData:
     A data set, its classes, and how its ids are to be read.
 
     Args:
-        name (`str`): its name.
+        name (`str`): its name, without a path of this machine: it is written into reports and model cards.
         class_names (`list[str]`): the K names in the order of ids.
         palette (`tuple`): their colours in RGB, where the data set has some.
         reduce_labels (`bool`): whether 0 is unlabelled in the masks and a class has its id plus one. The ids are as
@@ -107,11 +113,11 @@ def load_data(
             for split in splits
         }
         features = next(iter(rows.values())).features
-        name, palette, reduce_labels = dataset_name, None, bool(reduce_labels)
+        name, palette, reduce_labels = without_path(dataset_name), None, bool(reduce_labels)
         class_names = (
             read_class_names(class_names_file) if class_names_file else _names_in_features(dataset_name, features)
         )
-        _refuse_one_class(name, class_names)
+        _check_names(name, class_names)
         loaded = {
             split: _select_and_check(
                 rows[split],
@@ -124,12 +130,7 @@ def load_data(
             for split in splits
         }
     elif dataset == "ade20k":
-        if reduce_labels is False or class_names_file is not None:
-            raise ValueError(
-                f"ADE20K has its own classes, and 0 is unlabelled in it; received reduce_labels={reduce_labels} and "
-                f"class_names_file={class_names_file}. Leave both out; a folder of its form with other ids is a "
-                "'folder' with a classes.txt."
-            )
+        check_ade20k_options(reduce_labels, class_names_file)
         name, reduce_labels = "ADE20K", True
         class_names, palette = read_ade20k_classes()
         loaded = {split: ADE20K(split, data_dir, num_workers, cache_dir).load() for split in splits}
@@ -142,7 +143,7 @@ def load_data(
             )
         name, palette, reduce_labels = Path(data_dir).absolute().name, None, bool(reduce_labels)
         class_names = read_class_names(class_names_file or data_dir)
-        _refuse_one_class(name, class_names)
+        _check_names(name, class_names)
         arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
         loaded = {}
         for split in splits:
@@ -157,56 +158,88 @@ def load_data(
     return SegmentationData(name, class_names, palette, reduce_labels, train, validation, tuple(left_out))
 
 
+def check_ade20k_options(reduce_labels: bool | None, class_names_file: str | Path | None = None) -> None:
+    """
+    Raises:
+        ValueError: for options by which ADE20K would be another data set.
+    """
+    if reduce_labels is False or class_names_file is not None:
+        raise ValueError(
+            f"ADE20K has its own classes, and 0 is unlabelled in it; received reduce_labels={reduce_labels} and "
+            f"class_names_file={class_names_file}. Leave both out; a folder of its form with other ids is a "
+            "'folder' with a classes.txt."
+        )
+
+
 def check_for_training(
-    data: SegmentationData, image_processor: DenseCLIPImageProcessor, min_image_size: int = 32
+    data: SegmentationData, image_processor: DenseCLIPImageProcessor, min_image_size: int = MIN_IMAGE_SIZE
 ) -> None:
     """
-    Refuse what training could only fail on, or learn nonsense from, after hours.
+    Refuse what training could only fail on, or learn nonsense from, after hours. `training.inspect_dataset` refuses
+    the same.
+
+    Args:
+        data ([`SegmentationData`]): both of its splits.
+        image_processor ([`DenseCLIPImageProcessor`]): gives the size at which the model sees an image.
+        min_image_size (`int`, *optional*, defaults to 32): the least side in pixels that the model takes.
 
     Raises:
         ValueError: for a split without a labelled pixel; masks that hold 0 and 255 alone, which mostly means that 255
             is the second class; or an image of the validation that is too narrow for the model.
     """
     ids = {name: _ids_in(rows) for name, rows in (("training", data.train), ("validation", data.validation))}
-    unlabelled = {0, IGNORE_INDEX} if data.reduce_labels else {IGNORE_INDEX}
     for name, found in ids.items():
-        if found <= unlabelled:
+        if holds_no_label(found, data.reduce_labels):
             raise ValueError(
                 f"All masks of the split {name} hold {' and '.join(map(str, sorted(found)))} alone, which is"
                 " unlabelled: there is nothing to learn or to score. Compare their ids with the names of the classes."
             )
-    if all(found == {0, IGNORE_INDEX} for found in ids.values()):
+    if is_binary(set().union(*ids.values())):
         raise ValueError(
             f"All masks hold 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is unlabelled, so one class is left. Save"
             " the other class as 1: Image.fromarray(np.asarray(mask) // 255).save(path)."
         )
-    for row in _encoded(data.validation, "image"):
-        with open_image(row["image"]) as picture:
-            size = upright_size(picture)
-        seen = image_processor.get_resized_size(*size)
-        if min(seen) < min_image_size:
+    for row in with_encoded(data.validation.select_columns(["image", "name"]), "image"):
+        with open_photograph(encoded_file(row["image"]), f"The image {row['name']} of the validation") as picture:
+            width, height = picture.size  # whether upright or not makes no difference here
+        if (seen := narrow_size(height, width, image_processor, min_image_size)) is not None:
             raise ValueError(
-                f"The image {row['name']} of the validation has {size[0]} x {size[1]} pixels (height x width), of"
+                f"The image {row['name']} of the validation has {height} x {width} pixels (height x width), of"
                 f" which the model sees {seen[0]} x {seen[1]}: both sides must have at least {min_image_size}. Remove"
                 " it with its mask, or raise --short_side and --long_side."
             )
 
 
-def _encoded(rows: datasets.Dataset, column: str) -> datasets.Dataset:
-    return rows.select_columns([column, "name"]).cast_column(column, datasets.Image(decode=False))
+def holds_no_label(ids: set[int], reduce_labels: bool) -> bool:
+    """Whether the ids of masks all mean "unlabelled"."""
+    return ids <= ({0, IGNORE_INDEX} if reduce_labels else {IGNORE_INDEX})
+
+
+def is_binary(ids: set[int]) -> bool:
+    """Whether the masks of a data set hold 0 and 255 alone, which mostly means that 255 is the second class."""
+    return ids == {0, IGNORE_INDEX}
+
+
+def narrow_size(
+    height: int, width: int, image_processor: DenseCLIPImageProcessor, min_image_size: int
+) -> tuple[int, int] | None:
+    """Height and width at which the model sees a picture, if one of them is less than it takes."""
+    seen = image_processor.get_resized_size(height, width)
+    return seen if min(seen) < min_image_size else None
 
 
 def _ids_in(rows: datasets.Dataset) -> set[int]:
     """The ids in masks, up to the first mask that holds another than 0 and 255."""
     ids: set[int] = set()
-    for row in _encoded(rows, "annotation"):
+    for row in with_encoded(rows.select_columns(["annotation"]), "annotation"):
         ids.update(np.unique(read_mask(row["annotation"])).tolist())
         if ids - {0, IGNORE_INDEX}:
             break
     return ids
 
 
-def _refuse_one_class(name: str, class_names: list[str]) -> None:
+def _check_names(name: str, class_names: list[str]) -> None:
+    check_class_names(class_names)
     if len(class_names) == 1:
         raise ValueError(
             f"{name} has the class '{class_names[0]}' alone, and a softmax over one class is 1 everywhere. Name the"
@@ -287,5 +320,8 @@ def _select_and_check(
 
 def _check_row(row: dict, index: int, source: str, num_labels: int, reduce_labels: bool) -> dict[str, bool]:
     image, mask = f"The image of row {index} in {source}", f"The mask of row {index} in {source}"
+    for column, name in (("image", image), ("annotation", mask)):
+        if row[column] is None or (row[column]["bytes"] is None and row[column]["path"] is None):
+            raise UnreadableFileError(f"{name} is missing: every row needs both. Add it, or remove the row.")
     check_pair(row["image"], row["annotation"], image, mask, num_labels, reduce_labels)
     return {"checked": True}  # something for `datasets` to remember

@@ -11,12 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the files of a data set are, for all that reads them. Imports nothing heavy: worker processes import it too."""
+"""What the files of a data set are, for all that reads them."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import PIL.Image
+
+from modeling_denseclip.tools.files import read_orientation
 
 
 IGNORE_INDEX = 255  # unlabelled
@@ -24,15 +28,29 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 # Of Pillow: those that store one number per pixel.
 MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
-# A tag of photographs; values from 5 on swap width and height.
-EXIF_ORIENTATION = 0x0112
 ADE20K_FILE = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
 
 
 def upright_size(picture: PIL.Image.Image) -> tuple[int, int]:
-    """Height and width as `datasets` decodes a photograph: turned upright."""
+    """Height and width as a photograph is read: turned upright. A JPEG is not decoded for it."""
+    is_on_its_side = read_orientation(picture) >= 5
     width, height = picture.size
-    return (width, height) if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5 else (height, width)
+    return (width, height) if is_on_its_side else (height, width)
+
+
+def without_path(name: str) -> str:
+    """
+    What a data set or a checkpoint is called where others read it: the id of a repository of the Hub as it is, and of
+    a path, of this machine or another, the last part alone.
+    """
+    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None and not os.path.exists(name)
+    return name if is_id else last_part(name)
+
+
+def last_part(path: str) -> str:
+    """The last part of a path of any system; of one that is here and ends in "..", say, the name of the folder."""
+    path = os.path.abspath(path) if os.path.exists(path) else path
+    return re.split(r"[/\\]|^[A-Za-z]:", path.rstrip("/\\"))[-1]
 
 
 def read_ade20k_classes() -> tuple[list[str], tuple[tuple[int, int, int], ...]]:

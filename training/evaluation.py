@@ -27,6 +27,7 @@ from .data import SegmentationData
 from .metrics.report import write_report
 from .panels import draw_comparison
 from .trainer import DenseCLIPTrainer
+from .transforms import with_encoded
 
 
 def describe_protocol(
@@ -103,6 +104,7 @@ def report_evaluation(
 
 def draw_worst_images(trainer: DenseCLIPTrainer, rows: datasets.Dataset) -> PIL.Image.Image:
     """Photograph, truth and prediction of each of the worst images, the worst first, as one picture."""
+    rows = with_encoded(rows, "image", "annotation")
     pictures, captions = [], []
     for mean_iou, index in trainer.worst_images:
         row = rows[index]

@@ -48,10 +48,10 @@ from torch.export import Dim, ExportedProgram
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.modeling_denseclip import resize_logits
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.files import list_images
+from modeling_denseclip.tools.files import list_images, read_photograph
 from modeling_denseclip.tools.visualization import generate_palette
 
-from .run_onnx import prepare, read_picture, segment
+from .run_onnx import prepare, segment
 
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -450,7 +450,7 @@ def quantize(source: Path, target: Path, card: dict, method: str, images: Sequen
 
             def get_next(self) -> dict[str, np.ndarray] | None:
                 image = next(self.remaining, None)
-                return None if image is None else {"pixel_values": prepare(read_picture(image), card)}
+                return None if image is None else {"pixel_values": prepare(np.asarray(read_photograph(image)), card)}
 
         quantize_static(
             folded,
@@ -465,7 +465,7 @@ def quantize(source: Path, target: Path, card: dict, method: str, images: Sequen
     before, after = open_session(source), open_session(target)
     equal = total = 0
     for image in measuring:
-        picture = read_picture(image)
+        picture = np.asarray(read_photograph(image))
         same = segment(before, card, picture) == segment(after, card, picture)
         equal, total = equal + int(same.sum()), total + same.size
     return {

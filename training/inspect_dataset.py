@@ -26,15 +26,16 @@ A folder is laid out as
         annotations/training/a.png      annotations/validation/... (a class id per pixel, 255 = unlabelled)
 
 Training stops at the first file that it cannot use. This reads every file, names all that is wrong and how to put it
-right, and exits with 0 if training accepts the data set, with 1 if not. It is stricter in what training cannot tell:
-masks that are all 0 and 255, splits without a label, and grey values of 2 or 4 bits are errors too. It prints the
-report, and writes it to `report.json`, beside a `contact_sheet.png` of samples under their masks.
+right, and exits with 0 if training accepts the data set, with 1 if not: it asks the checks of training. Give it the
+--short_side and --long_side of training, by which images are too narrow or not. It prints the report, and writes it to
+`report.json`, beside a `contact_sheet.png` of samples under their masks.
 
 Names of classes that differ in a plural, an accent or punctuation alone are warned of; with --similar_names MODEL, a
 CLIP or DenseCLIP, also those that its text tower hardly tells apart.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -54,24 +55,22 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from tqdm import tqdm
 
-from modeling_denseclip.class_names_denseclip import normalize_class_name
+from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.class_names_denseclip import check_class_names, normalize_class_name
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
-from modeling_denseclip.tools.files import read_photograph
+from modeling_denseclip.tools.files import IMAGE_FORMATS, read_photograph
 from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
 
+from .ade20k import find_ade20k
+from .arguments import DataArguments
 from .class_names import CLASSES_FILE, read_class_names
-from .dataset_files import (
-    EXIF_ORIENTATION,
-    IGNORE_INDEX,
-    IMAGE_SUFFIXES,
-    MASK_MODES,
-    MASK_SUFFIXES,
-    read_ade20k_classes,
-)
+from .data import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
+from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_MODES, MASK_SUFFIXES, read_ade20k_classes
+from .segmentation_folder import check_image, find_wrong_ids
+from .transforms import read_mask
 
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
@@ -89,7 +88,7 @@ RULES = {
     "note": {
         "palette_masks": ("Masks are palette images", "Their indices are read as ids, their colours are not."),
         "turned_images": (
-            "Images that their EXIF orientation turns or mirrors",
+            "Images that their orientation, of EXIF or XMP, turns or mirrors",
             "Training turns them upright: their masks have to be upright too. See the contact sheet.",
         ),
     },
@@ -155,6 +154,10 @@ RULES = {
             "Files that share a name but for the suffix",
             "Images and masks are paired by name: rename or remove one.",
         ),
+        "narrow_images": (
+            "Images that are too narrow for the model, in a split that is not cropped (width x height)",
+            "Remove them with their masks, or raise --short_side and --long_side, in training too.",
+        ),
         "image_without_mask": ("Images without a mask", "Add annotations/SPLIT/NAME.png, or remove the image."),
         "mask_without_image": ("Masks without an image", "Add images/SPLIT/NAME.jpg (or .png), or remove the mask."),
         "unreadable": ("Files that cannot be read", "Fetch them again, or remove them with their partners."),
@@ -190,7 +193,7 @@ RULES = {
 
 @dataclass
 class ImageFacts:
-    """What the header and the end of an image file tell. `size` is (width, height) after turning it upright."""
+    """What an image file tells. `size` is (width, height) after turning it upright."""
 
     format: str = ""
     mode: str = ""
@@ -226,57 +229,36 @@ def inspect_pair(pair: Pair) -> tuple[Pair, ImageFacts | None, MaskFacts | None]
 
 
 def inspect_image(path: Path) -> ImageFacts:
-    """Read an image's header, and check that the file is whole, without decoding it if it is."""
+    """Read an image as training checks it."""
     facts = ImageFacts()
-    # Pillow raises errors of many kinds, and training would meet every one of them.
     try:
         data = path.read_bytes()
         facts.digest = hashlib.blake2b(data, digest_size=16).digest()
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             facts.format, facts.mode, facts.size = image.format, image.mode, image.size
-            facts.orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-            if facts.orientation >= 5:
-                facts.size = facts.size[::-1]
-        if not _is_whole(data, facts.format):
-            with PIL.Image.open(io.BytesIO(data)) as image:
-                image.load()
-    except Exception as error:
-        facts.problem = str(error) or repr(error)
+        height, width, facts.orientation = check_image({"path": str(path), "bytes": data}, "it")
+        facts.size = (width, height)
+    except (OSError, ValueError) as error:
+        facts.problem = str(error)
     return facts
 
 
-def _is_whole(data: bytes, image_format: str) -> bool:
-    """
-    Tell cheaply that a file is not cut off: a JPEG ends with its end marker, and the chunks of a PNG have the right
-    checksums. `False` means that only decoding can tell: cameras append things, for example.
-    """
-    if image_format == "JPEG":
-        return data.endswith(b"\xff\xd9")
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            image.verify()
-    except Exception:
-        return False
-    return image_format == "PNG"
-
-
 def inspect_mask(path: Path) -> MaskFacts:
-    """Decode a mask and count the pixels of every id."""
+    """Read a mask as training does, and count the pixels of every id."""
     facts = MaskFacts()
     try:
         data = path.read_bytes()
-        with PIL.Image.open(io.BytesIO(data)) as mask:
+        with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as mask:
             facts.mode, facts.size = mask.mode, mask.size
             # Pillow multiplies grey values of 2 and 4 bits by 85 and 17. Byte 24 of a PNG is its depth.
             if mask.format == "PNG" and mask.mode == "L":
                 facts.bit_depth = data[24]
-            if mask.mode in MASK_MODES and facts.bit_depth == 8:
-                counts = np.bincount(np.asarray(mask).ravel())
-                facts.pixels = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
-            else:
-                mask.load()
-    except Exception as error:
-        facts.problem = str(error) or repr(error)
+        ids = read_mask({"path": str(path), "bytes": data}, "it")
+        facts.size = ids.shape[::-1]
+        labels, counts = np.unique(ids, return_counts=True)
+        facts.pixels = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    except (OSError, ValueError) as error:
+        facts.problem = str(error)
     return facts
 
 
@@ -379,7 +361,7 @@ class DatasetReport:
         result = np.zeros(len(self.class_names), dtype=np.int64)
         for label, count in counts.items():
             index = self.class_of(label)
-            if index is not None and index < len(result):
+            if index is not None and 0 <= index < len(result):
                 result[index] = count
         return result
 
@@ -389,7 +371,7 @@ class DatasetReport:
 
     def wrong_ids(self, counts: Counter) -> list[int]:
         """Stored ids that are neither a class nor unlabelled."""
-        return sorted(label for label in counts if (self.class_of(label) or 0) >= len(self.class_names))
+        return find_wrong_ids(counts, len(self.class_names), self.reduce_labels)
 
 
 # -------------------------------------------------------------------------------------------------------- the data set
@@ -403,6 +385,9 @@ def inspect_dataset(
     num_workers: int | None = None,
     similar_names: str | None = None,
     tokenizer: str | None = None,
+    short_side: int = DataArguments.short_side,
+    long_side: int = DataArguments.long_side,
+    min_image_size: int = MIN_IMAGE_SIZE,
 ) -> DatasetReport:
     """
     Read every file of a data set and report what is there and what is wrong.
@@ -419,16 +404,22 @@ def inspect_dataset(
         similar_names (`str`, *optional*): a CLIP or DenseCLIP whose text tower is to read the names of the classes: a
             folder, or the id of a repository on the Hub.
         tokenizer (`str`, *optional*): where its tokenizer is, if not beside it.
+        short_side, long_side (`int`, *optional*, default to those of training): to what size training brings images.
+        min_image_size (`int`, *optional*, defaults to 32): the least side in pixels that the model takes.
 
     Raises:
-        `ValueError`: if there is no such folder, or the model is of another kind. All else that is wrong is in the
-            report.
+        `ValueError`: if there is no such folder, options are none of ADE20K, or the model is of another kind. All else
+            that is wrong is in the report.
         `ChildProcessError`: if a process that reads files died.
     """
     dataset_dir = Path(dataset_dir)
     if not dataset_dir.is_dir():
         raise ValueError(f"{dataset_dir} is no folder: name the one that holds images/ and annotations/.")
-    reduce_labels = dataset == "ade20k" if reduce_labels is None else reduce_labels
+    if dataset == "ade20k":
+        check_ade20k_options(reduce_labels)
+        dataset_dir, reduce_labels = find_ade20k(dataset_dir), True
+    image_processor = DenseCLIPImageProcessor(size={"shortest_edge": short_side, "longest_edge": long_side})
+    reduce_labels = bool(reduce_labels)
     report = DatasetReport(dataset_dir, [], None, reduce_labels, {split: Statistics() for split in splits})
     if dataset == "ade20k":
         report.class_names, report.palette = read_ade20k_classes()
@@ -454,13 +445,22 @@ def inspect_dataset(
     for pair, image, mask in results:
         report.splits[pair.split].add(pair, image, mask)
         _check_pair(report, pair, image, mask)
+        # Training crops and pads its own split.
+        if pair.split != "training" and image is not None and image.problem is None:
+            width, height = image.size
+            if (seen := narrow_size(height, width, image_processor, min_image_size)) is not None:
+                report.add(
+                    "narrow_images",
+                    f"{report.name(pair.image)}: {_format_size(image.size)}, of which the model sees"
+                    f" {_format_size(seen[::-1])}; both sides must have at least {min_image_size}",
+                )
         if image is not None and image.digest:
             pictures[image.digest].append(pair)
         if mask is not None:
             for label in mask.pixels:
                 if len(holders[label]) < NUM_FILES_PER_ID:
                     holders[label].append(report.name(pair.mask))
-            if mask.pixels.keys() == {0, IGNORE_INDEX}:
+            if is_binary(mask.pixels.keys()):
                 binary_masks.append(report.name(pair.mask))
 
     if not report.class_names:
@@ -506,8 +506,7 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
     pictures, captions = [], []
     for pair in (report.drawable[index] for index in indices):
         image = read_photograph(pair.image)
-        with PIL.Image.open(pair.mask) as file:
-            ids = np.asarray(file).astype(np.int32)
+        ids = read_mask({"path": str(pair.mask), "bytes": None}).astype(np.int32)
         # Drawn at the size that is shown; every n-th pixel of a mask is its nearest-neighbour reduction.
         step = max(1, image.width // TILE_WIDTH)
         ids = ids[::step, ::step]
@@ -532,6 +531,11 @@ def _check_names(report: DatasetReport) -> None:
         else:
             words[key] = name
             spellings.setdefault(_letters(name), name)
+    if report.class_names and report.accepted:
+        try:
+            check_class_names(report.class_names)
+        except ValueError as error:
+            report.add("class_names", str(error))
     for name in words.values():
         letters = _letters(name)
         # The name itself, and what it may be the plural of.
@@ -566,13 +570,14 @@ def _files_by_stem(report: DatasetReport, folder: Path, suffixes: tuple[str, ...
     files: dict[str, Path] = {}
     left_out: Counter = Counter()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() not in suffixes:
+        stem, suffix = os.path.splitext(path.name)  # as training does; Path.stem differs for "..png"
+        if suffix.lower() not in suffixes:
             if not path.name.startswith("."):
-                left_out["folders" if path.is_dir() else f"files *{path.suffix}"] += 1
-        elif path.stem in files:
-            report.add("same_name", f"{report.name(files[path.stem])} and {path.name}")
+                left_out["folders" if path.is_dir() else f"files *{suffix}"] += 1
+        elif stem in files:
+            report.add("same_name", f"{report.name(files[stem])} and {path.name}")
         else:
-            files[path.stem] = path
+            files[stem] = path
     for kind, count in left_out.items():
         report.add("files_left_out", f"{report.name(folder)}: {count:,} {kind}")
     if not files:
@@ -603,24 +608,19 @@ def _check_pair(report: DatasetReport, pair: Pair, image: ImageFacts | None, mas
         report.add("mask_without_image", report.name(pair.mask))
     for path, facts in ((pair.image, image), (pair.mask, mask)):
         if facts is not None and facts.problem is not None:
-            report.add("unreadable", f"{report.name(path)}: {facts.problem}")
+            rule, found = _explain_problem(facts)
+            report.add(rule, f"{report.name(path)}: {found}")
 
     if image is not None and image.problem is None:
         if image.mode in DEEP_IMAGE_MODES:
             report.add("deep_images", f"{report.name(pair.image)}: mode {image.mode}")
-        if image.mode in UNKNOWN_RANGE_MODES:
-            report.add("unknown_range", f"{report.name(pair.image)}: mode {image.mode}")
         if image.orientation > 1:
             report.add("turned_images", f"{report.name(pair.image)}: orientation {image.orientation}")
     if mask is None or mask.problem is not None:
         return
-    if mask.mode not in MASK_MODES:
-        report.add("mask_mode", f"{report.name(pair.mask)}: mode {mask.mode}")
-    elif mask.bit_depth < 8:
-        report.add("mask_bit_depth", f"{report.name(pair.mask)}: {mask.bit_depth} bits")
-    elif mask.mode == "P":
+    if mask.mode == "P":
         report.add("palette_masks", report.name(pair.mask))
-    if mask.pixels and all(report.class_of(label) is None for label in mask.pixels):
+    if mask.pixels and holds_no_label(mask.pixels.keys(), report.reduce_labels):
         report.add("unlabelled_masks", report.name(pair.mask))
 
     if image is None or image.problem is not None:
@@ -633,6 +633,17 @@ def _check_pair(report: DatasetReport, pair: Pair, image: ImageFacts | None, mas
         )
     elif mask.pixels:
         report.drawable.append(pair)
+
+
+def _explain_problem(facts: ImageFacts | MaskFacts) -> tuple[str, str]:
+    """The rule that a file breaks for which training's own check has an error, and what was found."""
+    if isinstance(facts, ImageFacts) and facts.mode in UNKNOWN_RANGE_MODES:
+        return "unknown_range", f"mode {facts.mode}"
+    if isinstance(facts, MaskFacts) and facts.mode and facts.mode not in MASK_MODES:
+        return "mask_mode", f"mode {facts.mode}"
+    if isinstance(facts, MaskFacts) and facts.bit_depth < 8:
+        return "mask_bit_depth", f"{facts.bit_depth} bits"
+    return "unreadable", facts.problem
 
 
 def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) -> None:
@@ -666,13 +677,13 @@ def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_mask
     if highest == num_labels - 1 and 0 in labels and report.reduce_labels:
         report.add("reduced_by_mistake", f"ids run from 0 to {highest}, with {num_labels} names")
 
-    if binary_masks and total.pixels.keys() == {0, IGNORE_INDEX}:
+    if is_binary(total.pixels.keys()):
         report.add("binary_masks", f"{total.files['masks']:,} masks")
     elif num_labels == 2:
         for name in binary_masks:
             report.add("some_binary_masks", name)
     for split, counts in report.splits.items():
-        if counts.pixels and counts.pixels.total() == report.unlabelled(counts.pixels):
+        if counts.pixels and holds_no_label(counts.pixels.keys(), report.reduce_labels):
             report.add("nothing_labelled", f"{split}: {counts.files['masks']:,} masks")
 
 
@@ -840,6 +851,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("true", "false"),
         help="whether 0 in a mask is unlabelled and n names the class n - 1; by default for ADE20K only",
     )
+    for name, side in (("short_side", "short"), ("long_side", "long")):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=getattr(DataArguments, name),
+            help=f"the {side} side that training brings images to; give what you train with (default: %(default)s)",
+        )
     parser.add_argument("--splits", nargs="+", default=["training", "validation"], help="names of the sub-folders")
     parser.add_argument(
         "--num_workers",
@@ -883,6 +901,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.num_workers,
         args.similar_names,
         args.tokenizer,
+        args.short_side,
+        args.long_side,
     )
     print(format_report(report))
 

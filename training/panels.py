@@ -21,8 +21,9 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from modeling_denseclip.tools.files import to_rgb
 from modeling_denseclip.tools.visualization import contact_sheet, draw_heat_map, draw_overlay
+
+from .transforms import read_image, with_encoded
 
 
 SAMPLES_FOLDER = "samples"
@@ -35,13 +36,13 @@ def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> list[PIL.Image
 
     Args:
         trainer ([`DenseCLIPTrainer`]): its model is put into evaluation mode.
-        row (`dict`): the image's row of the data set.
+        row (`dict`): the image's row of the data set; the image decoded or not.
         sample (`dict`): the same row after the [`EvaluationTransform`].
     """
     model, config = trainer.model.eval(), trainer.model.config
     copies = [copy.to(trainer.args.device) for copy in sample["pixel_values"]]
     segmentation, _ = trainer.segment_for_scoring(model, copies, sample["labels"].to(trainer.args.device))
-    photograph = to_rgb(row["image"])
+    photograph = PIL.Image.fromarray(read_image(row["image"]))
     overlays = [
         draw_overlay(photograph, ids.cpu().numpy(), config.id2label, config.palette, legend=False)
         for ids in (sample["labels"], segmentation)
@@ -61,7 +62,8 @@ def draw_score_map(trainer: Trainer, row: dict, sample: dict) -> tuple[PIL.Image
     pixel_values = sample["pixel_values"][0].to(trainer.args.device)
     scores = model(pixel_values[None], inference_mode="whole").score_map[0, class_id]
     class_name = config.id2label[class_id]
-    return draw_heat_map(to_rgb(row["image"]), scores.float().cpu().numpy(), title=class_name), class_name
+    photograph = PIL.Image.fromarray(read_image(row["image"]))
+    return draw_heat_map(photograph, scores.float().cpu().numpy(), title=class_name), class_name
 
 
 class SamplePanels(TrainerCallback):
@@ -72,7 +74,7 @@ class SamplePanels(TrainerCallback):
 
     def __init__(self, trainer: Trainer, rows, num_images: int):
         self.trainer = trainer
-        self.rows = rows
+        self.rows = with_encoded(rows, "image", "annotation")
         # Spread evenly over the set.
         self.indices = [int(index) for index in np.linspace(0, len(rows) - 1, min(num_images, len(rows)))]
 

@@ -66,7 +66,7 @@ HUB_ERRORS = (HTTPError, ConnectionError, RuntimeError)
 class Upload:
     """What a directory gives to the Hub, and what its card is made of."""
 
-    files: list[Path]
+    files: dict[str, Path | bytes]  # by their names in the repository
     config: DenseCLIPConfig
     image_processor: DenseCLIPImageProcessor
     measured: list[dict]
@@ -116,12 +116,11 @@ def prepare_upload(directory: Path) -> Upload:
 
     model, image_processor = load(directory)
     metrics = [directory / name for name in METRICS if (directory / name).is_file()]
-    return Upload(
-        files=[config_path, directory / PROCESSOR, *weights, *tokenizer, *code, *metrics],
-        config=model.config,
-        image_processor=image_processor,
-        measured=[read_metrics(path) for path in metrics],
-    )
+    measured = {path.name: read_metrics(path) for path in metrics}
+    files = {path.name: path for path in (config_path, directory / PROCESSOR, *weights, *tokenizer, *code)}
+    for name, report in measured.items():
+        files[name] = f"{json.dumps(report, indent=2, ensure_ascii=False)}\n".encode()
+    return Upload(files=files, config=model.config, image_processor=image_processor, measured=list(measured.values()))
 
 
 def find_code(directory: Path) -> tuple[list[Path], list[str]]:
@@ -216,7 +215,7 @@ def push_directory(
         if card is None:
             described = {"recipe": recipe, "measured": upload.measured, "base_model": base_model}
             card = str(build_model_card(upload.config, upload.image_processor, repo_id=repo_id, **described))
-        contents = {CARD: card.encode()} | {path.name: path for path in upload.files}
+        contents = {CARD: card.encode()} | upload.files
         stale = [
             name
             for name in api.list_repo_files(repo_id, revision=revision)

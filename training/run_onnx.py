@@ -22,6 +22,7 @@ where the model runs. What it knows of the model stands in `model.onnx.json`.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
+
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+ORIENTATION = 0x0112  # of EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load(path: str | Path) -> tuple[onnxruntime.InferenceSession, dict]:
@@ -39,9 +53,53 @@ def load(path: str | Path) -> tuple[onnxruntime.InferenceSession, dict]:
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """The upright photograph, uint8 of shape `(height, width, 3)`, RGB."""
-    with Image.open(path) as file:
-        return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    """
+    The upright photograph, uint8 of shape `(height, width, 3)`, RGB. Greys of 16 bits are divided by 257, as in
+    training.
+
+    Raises:
+        OSError: for a file that is not there or cannot be read.
+        ValueError: for floating-point numbers and integers of 32 bits, whose range is unknown.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            if file.format == "TIFF":
+                file.filename = ""  # so that Pillow does not map it into memory, which goes wrong for turned pictures
+            turn = find_turn(file)
+            file.load()
+            if file.mode in ("I", "F"):
+                picture = None
+            elif file.mode.startswith("I;16"):
+                picture = Image.fromarray(((np.asarray(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
+            else:
+                picture = (file.convert("LA") if file.mode == "La" else file).convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # readers of broken files raise whatever they meet
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise OSError(f"{path} cannot be read as an image: {error}") from error
+    if picture is None:
+        raise ValueError(
+            f"{path} holds numbers whose range is unknown. Save it with 8 bits, all pictures scaled alike."
+        )
+    return np.asarray((picture if turn is None else picture.transpose(turn)).convert("RGB"))
+
+
+def find_turn(file: Image.Image) -> Image.Transpose | None:
+    """What turns a picture upright, by EXIF or, where that says nothing, by XMP; metadata may be odd or broken."""
+    if file.format in ("PNG", "TIFF"):
+        file.load()  # metadata of a PNG may stand behind the pixels, and TIFFs are turned by Pillow's own reader
+    try:
+        exif = file.getexif()
+        if ORIENTATION in exif:
+            return UPRIGHT.get(exif[ORIENTATION])
+        xmp = file.info.get("XML:com.adobe.xmp") or file.info.get("xmp") or b""
+        xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+        found = re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)
+        return UPRIGHT.get(int(found[1])) if found else None
+    except Exception:
+        return None
 
 
 def resized_size(height: int, width: int, size: dict[str, int] | None) -> tuple[int, int]:
@@ -123,6 +181,25 @@ def best_classes(logits: np.ndarray, height: int, width: int) -> np.ndarray:
     return classes
 
 
+def choose_targets(images: list[Path], output: Path) -> dict[Path, Path]:
+    """
+    The map to write for each photograph.
+
+    Raises:
+        ValueError: where a map would replace another, or a photograph.
+    """
+    inputs, sources, targets = {image.resolve() for image in images}, {}, {}
+    for image in images:
+        target = output / f"{image.stem}-classes.png"
+        source = sources.setdefault(target, image)
+        if source.resolve() != image.resolve():
+            raise ValueError(f"{source} and {image} would both become {target}: give each an --output of its own.")
+        if target.resolve() in inputs:
+            raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
+        targets[source] = target
+    return targets
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Segment photographs by an exported model: writes the class id of each pixel, IMAGE-classes.png."
@@ -131,12 +208,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="photographs")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the maps")
     args = parser.parse_args(argv)
+    targets = choose_targets(list(map(Path, args.images)), Path(args.output))
     session, card = load(args.model)
     names = card["class_names"]
     Path(args.output).mkdir(parents=True, exist_ok=True)
-    for image in map(Path, args.images):
+    for image, target in targets.items():
         classes = segment(session, card, read_picture(image))
-        target = Path(args.output) / f"{image.stem}-classes.png"
         if len(names) <= 256:
             # Class ids that any viewer shows in the colours of the classes.
             mask = Image.fromarray(classes.astype(np.uint8))

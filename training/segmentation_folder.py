@@ -15,7 +15,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ import datasets
 import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_denseclip.tools.files import UNREADABLE, open_photograph
+from modeling_denseclip.tools.files import naming_errors, open_photograph, read_orientation
 
 from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES, upright_size
 from .transforms import EncodedImage, encoded_file, read_mask
@@ -73,7 +73,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         `ChildProcessError`: if a process that checks died (in [`load`]).
     """
 
-    VERSION = datasets.Version("1.1.0")  # to be raised when the check changes, so that it is made again
+    VERSION = datasets.Version("1.2.0")  # to be raised when the check changes, so that it is made again
     BUILDER_CONFIG_CLASS = SegmentationFolderConfig
 
     def __init__(
@@ -138,7 +138,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
     def find_left_out(self, rows: datasets.Dataset) -> list[str]:
         """
         What is wrong with each pair that is not among the rows of [`load`]. The result that `datasets` keeps does not
-        say it, so these few are read again.
+        say it, so these few are read again. Files are named as seen from the folder, as reports are published.
         """
         names, found = set(rows["name"]), []
         for pair in self.pairs:
@@ -146,7 +146,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
                 try:
                     self.check(pair)
                 except UnreadableFileError as error:
-                    found.append(str(error))
+                    found.append(str(error).replace(f"{self.config.data_dir}{os.sep}", ""))
         return found
 
     def _info(self) -> datasets.DatasetInfo:
@@ -216,21 +216,13 @@ def check_pair(
         `UnreadableFileError`, `ValueError`: as [`SegmentationFolder`].
     """
     try:
-        picture = open_photograph(encoded_file(image), image_name)
-        height, width = upright_size(picture)
-        # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
-        picture.draft("RGB", (1, 1))
-        picture.load()
-    except UNREADABLE as error:
-        raise UnreadableFileError(
-            f"{image_name} cannot be read ({error}). Replace it, or remove it and its mask."
-        ) from error
+        height, width, _ = check_image(image, image_name)
+    except OSError as error:
+        raise UnreadableFileError(f"{_describe(error, image_name)}. Replace it, or remove it and its mask.") from error
     try:
         ids = read_mask(mask, source=mask_name)
-    except UNREADABLE as error:
-        raise UnreadableFileError(
-            f"{mask_name} cannot be read ({error}). Replace it, or remove it and its image."
-        ) from error
+    except OSError as error:
+        raise UnreadableFileError(f"{_describe(error, mask_name)}. Replace it, or remove it and its image.") from error
     if ids.shape != (height, width):
         raise ValueError(
             f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
@@ -241,15 +233,44 @@ def check_pair(
         present = np.flatnonzero(cv2.calcHist([ids], [0], None, [256], [0, 256]))
     else:
         present = np.unique(ids)
-    lowest, highest = (1, num_labels) if reduce_labels else (0, num_labels - 1)
-    unlabelled = (0, IGNORE_INDEX) if reduce_labels else (IGNORE_INDEX,)
-    wrong = present[((present < lowest) | (present > highest)) & ~np.isin(present, unlabelled)]
-    if wrong.size:
+    wrong = find_wrong_ids(present.tolist(), num_labels, reduce_labels)
+    if wrong:
+        lowest, highest = (1, num_labels) if reduce_labels else (0, num_labels - 1)
+        unlabelled = (0, IGNORE_INDEX) if reduce_labels else (IGNORE_INDEX,)
         raise ValueError(
             f"{mask_name} holds the id {wrong[0]}; with {num_labels} classes ids lie in [{lowest}, {highest}], and "
             f"{' and '.join(map(str, unlabelled))} {'are' if reduce_labels else 'is'} unlabelled. Correct the mask or "
             "name all classes; set reduce_labels if, and only if, 0 is unlabelled and the first class has the id 1."
         )
+
+
+def _describe(error: OSError, name: str) -> str:
+    """Errors of the system, such as of a file that is not there, name a file and no row."""
+    return str(error) if error.filename is None else f"{name} cannot be read: {error}"
+
+
+def check_image(image: EncodedImage, source: str) -> tuple[int, int, int]:
+    """
+    Check that an image can be read as RGB; returns height and width of the upright picture, and the orientation of
+    [`read_orientation`] that turned it.
+
+    Raises:
+        OSError, ValueError: as [`open_photograph`] and [`decode_photograph`].
+    """
+    picture = open_photograph(encoded_file(image), source)
+    with naming_errors(source):
+        height, width = upright_size(picture)
+        orientation = read_orientation(picture)
+        # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
+        picture.draft("RGB", (1, 1))
+        picture.load()
+    return height, width, orientation
+
+
+def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> list[int]:
+    """Ids, as a mask stores them, that are neither a class of `num_labels` nor unlabelled; the lowest first."""
+    highest = num_labels if reduce_labels else num_labels - 1
+    return sorted(label for label in ids if not 0 <= label <= highest and label != IGNORE_INDEX)
 
 
 def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> bool:
@@ -299,6 +320,10 @@ def _digest(files: list[os.DirEntry]) -> str:
     """A digest that changes when a file is added, removed, renamed or written."""
     digest = hashlib.sha256()
     for file in files:
-        status = file.stat()
-        digest.update(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        try:
+            status = file.stat()
+        except FileNotFoundError:  # a link to nothing, which the check names
+            digest.update(f"{file.path}\0\n".encode())
+        else:
+            digest.update(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -26,13 +26,20 @@ import cv2
 import datasets
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import scaled_size
-from modeling_denseclip.tools.files import UNREADABLE, open_photograph, to_rgb
+from modeling_denseclip.tools.files import (
+    decode_photograph,
+    naming_errors,
+    open_image,
+    open_photograph,
+    read_orientation,
+    to_rgb,
+    turn_upright,
+)
 
 from .dataset_files import IGNORE_INDEX, MASK_MODES
 
@@ -51,14 +58,14 @@ def with_transform(dataset: datasets.Dataset, transform: "TrainingTransform | Ev
     [`datasets.Dataset.with_transform`] on rows whose images and masks are still encoded. The transforms take decoded
     ones too, but decode them faster themselves, which saves about a tenth of the time of a training sample.
     """
-    for column in ("image", "annotation"):
+    return with_encoded(dataset, "image", "annotation").with_transform(transform)
+
+
+def with_encoded(dataset: datasets.Dataset, *columns: str) -> datasets.Dataset:
+    """A data set whose images come as they are stored, an [`EncodedImage`] each, in these columns."""
+    for column in columns:
         dataset = dataset.cast_column(column, datasets.Image(decode=False))
-    return dataset.with_transform(transform)
-
-
-def open_image(image: EncodedImage) -> PIL.Image.Image:
-    """Open an encoded image without decoding it."""
-    return PIL.Image.open(encoded_file(image))
+    return dataset
 
 
 def encoded_file(image: EncodedImage) -> str | BytesIO:
@@ -67,17 +74,24 @@ def encoded_file(image: EncodedImage) -> str | BytesIO:
 
 
 def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
-    """Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`to_rgb`]."""
+    """
+    Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`decode_photograph`].
+    """
     if isinstance(image, PIL.Image.Image):
         return np.asarray(to_rgb(image))
     encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-    picture = open_photograph(BytesIO(encoded), f"The image {image['path']}")
+    source = f"The image {image['path']}"
+    picture = open_photograph(BytesIO(encoded), source)
     if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
-        # The pixels that Pillow gives, without its detour through four bytes per pixel. It reads the rotation too.
-        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    PIL.ImageOps.exif_transpose(picture, in_place=True)
-    return np.asarray(to_rgb(picture))
+        # The pixels that Pillow gives, without its detour through four bytes per pixel. OpenCV knows fewer ways to
+        # write an orientation, so it is asked to leave the picture as it is.
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+        if decoded is not None:
+            decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+            orientation = read_orientation(picture)
+            return decoded if orientation == 1 else np.asarray(turn_upright(PIL.Image.fromarray(decoded), orientation))
+    return np.asarray(decode_photograph(picture, source))
 
 
 def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") -> np.ndarray:
@@ -85,31 +99,47 @@ def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") ->
     Read a mask as the ids that it stores: an array of shape `(height, width)`, of type uint8 or, for modes of more
     than 8 bits, int32.
 
-    Palette images give their indices. Colour images are refused, as their colours are not ids, and so are greyscale
-    PNGs of less than 8 bits, as Pillow does not give the values that they store. That can no longer be seen of an
-    image that Pillow has decoded already.
+    Palette images give their indices. Colour images are refused, as their colours are not ids, and so are JPEGs, whose
+    compression changes ids, and greyscale PNGs of less than 8 bits, as Pillow does not give the values that they
+    store. That can no longer be seen of an image that Pillow has decoded already.
+
+    Raises:
+        OSError: for a file that is not there, no image, or broken.
+        ValueError: for an image that holds no ids.
     """
     encoded = not isinstance(mask, PIL.Image.Image)
     if encoded:
-        mask = open_image(mask)
+        mask = open_image(encoded_file(mask), source)
+    if mask.format in ("JPEG", "MPO"):
+        raise ValueError(
+            f"{source} is a JPEG, whatever its name says, and its compression changes ids. Save the ids as PNG, from"
+            " what the JPEG was made of."
+        )
     if mask.mode not in MASK_MODES:
         raise ValueError(
             f"{source} has the mode {mask.mode}; a mask stores one id per pixel, in a mode of {MASK_MODES}. "
             "Convert its colours to ids and save them as a greyscale or palette PNG."
         )
-    if mask.format == "PNG" and mask.mode == "L" and mask.tile:
-        _, _, _, raw_mode = mask.tile[0]  # what is to be decoded: "L", "L;4" or "L;2"
-        if raw_mode != "L":
-            bits = int(raw_mode.removeprefix("L;"))
+    if mask.mode == "L" and getattr(mask, "tile", None):
+        _, _, _, decoder = mask.tile[0]
+        raw_mode = decoder if isinstance(decoder, str) else decoder[0]  # what is stored, such as "L", "L;4" or "L;2"
+        if raw_mode.startswith("L;") and raw_mode[2:3].isdigit():
+            bits = int(raw_mode[2:3])
             raise ValueError(
-                f"{source} is a greyscale PNG of {bits} bits; masks have 8 or more, as readers spread fewer over 0 "
-                f"to 255 (here times {255 // (2**bits - 1)}), so that ids change. Save the ids with 8 bits, and keep "
-                "tools that shrink PNG files away from masks."
+                f"{source} is a greyscale {mask.format} of {bits} bits; masks have 8 or more, as readers spread fewer "
+                f"over 0 to 255 (here times {255 // (2**bits - 1)}), so that ids change. Save the ids with 8 bits, "
+                "and keep tools that shrink PNG files away from masks."
             )
-    if encoded:
-        # As `datasets` does with images and masks. Nothing else is turned: it cannot be known whether it already is.
-        PIL.ImageOps.exif_transpose(mask, in_place=True)
-    ids = np.asarray(mask)
+        if raw_mode.startswith("L;I"):
+            raise ValueError(
+                f"{source} is a greyscale {mask.format} in which 0 is white. Readers invert it, so that ids change:"
+                " save the ids as PNG."
+            )
+    with naming_errors(source):
+        if encoded:
+            # As images are. Nothing else is turned: it cannot be known whether it already is.
+            mask = turn_upright(mask, read_orientation(mask))
+        ids = np.asarray(mask)
     return ids if ids.dtype == np.uint8 else ids.astype(np.int32)
 
 
@@ -157,7 +187,7 @@ def _naming(file: EncodedImage | PIL.Image.Image, name: str) -> Iterator[None]:
     """Let errors name the file, or the row of a data set that has none."""
     try:
         yield
-    except (*UNREADABLE, cv2.error) as error:
+    except (OSError, cv2.error) as error:
         if isinstance(file, dict) and file["path"] is not None:
             name = f"{name}, {file['path']},"
         raise OSError(

@@ -32,13 +32,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
-from .files import IMAGE_SUFFIXES, open_photograph, to_rgb
+from .files import IMAGE_SUFFIXES, decode_photograph, naming_errors, open_photograph
 from .loading import choose_device, load_model
 from .predict import Predictor, draw_mask
 from .text_scores import describe
@@ -262,14 +261,14 @@ def read_upload(data: bytes) -> PIL.Image.Image:
     too_large = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
     try:
         with open_photograph(io.BytesIO(data), "This picture") as file:
-            width, height = decoded_size(file)
+            with naming_errors("This picture"):
+                width, height = decoded_size(file)
             if width * height > MAXIMUM_PIXELS:
                 raise ValueError(f"This picture has {width} x {height} pixels; {too_large}")
-            return to_rgb(PIL.ImageOps.exif_transpose(file), "This picture")
-    except PIL.Image.DecompressionBombError as error:
-        raise ValueError(f"This picture is too large; {too_large}") from error
-    # Pillow's readers raise these for broken files.
-    except (OSError, SyntaxError, EOFError, TypeError) as error:
+            return decode_photograph(file, "This picture")
+    except OSError as error:
+        if isinstance(error.__cause__, PIL.Image.DecompressionBombError):
+            raise ValueError(f"This picture is too large; {too_large}") from error
         raise ValueError(
             "This file cannot be read as a picture: it is damaged, or something else by the name of one. Upload a"
             f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
