@@ -34,8 +34,8 @@ from .transforms import encoded_file, read_mask, with_encoded
 
 logger = logging.get_logger(__name__)
 
-# The least height and width that the usual image encoders take, ResNets and ViTs of patches of 16. What is trained says
-# its own; see `DenseCLIPForSemanticSegmentation.min_image_size`.
+# The least height and width that the usual image encoders take, ResNets and ViTs of patches of 16. A model says its
+# own by `DenseCLIPForSemanticSegmentation.min_image_size`.
 MIN_IMAGE_SIZE = 32
 
 
