@@ -143,14 +143,20 @@ def make_backbone(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> n
     """The Transformers backbone that gives the maps of these stages."""
     if vision_config.model_type in PLAIN_VITS:
         return DenseCLIPPlainViTBackbone(vision_config, stages)
-    return AutoBackbone.from_config(with_stages(vision_config, stages))
+    backbone = AutoBackbone.from_config(with_stages(vision_config, stages))
+    if not backbone.has_attentions:
+        # Every implementation of attention computes the same where there is none; some classes do not say so.
+        backbone._supports_sdpa = True
+    return backbone
 
 
 def with_stages(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> PreTrainedConfig:
     """A copy of a backbone's config that names these stages."""
     # As read from a file, where there are lists: some backbones (ConvNeXt) fail on the tuples of their own defaults.
     fields = json.loads(vision_config.to_json_string(use_diff=False))
-    copy = type(vision_config).from_dict(fields, attn_implementation=vision_config._attn_implementation)
+    has_attentions = MODEL_FOR_BACKBONE_MAPPING[type(vision_config)].has_attentions
+    attn_implementation = vision_config._attn_implementation if has_attentions else "eager"
+    copy = type(vision_config).from_dict(fields, attn_implementation=attn_implementation)
     copy.out_features = list(stages)
     return copy
 

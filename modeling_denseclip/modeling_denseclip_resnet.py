@@ -130,6 +130,7 @@ class DenseCLIPResNetBackbone(DenseCLIPInitializationMixin, BackboneMixin, PreTr
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     has_attentions = False
+    _supports_sdpa = True  # it has no attention, so every implementation computes the same
     _can_record_outputs = {"hidden_states": DenseCLIPResNetStage}
 
     def __init__(self, config: DenseCLIPResNetConfig):
