@@ -32,6 +32,9 @@ logger = logging.get_logger(__name__)
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
+# By which of Transformers' Auto classes a checkpoint is found.
+AUTO_CLASSES = ("AutoModel", "AutoModelForSemanticSegmentation")
+
 
 def normalize_class_name(class_name: str) -> str:
     """The words that the text tower reads: `_` is a space, and runs of spaces count once."""
@@ -457,6 +460,11 @@ class DenseCLIPClassNamesMixin:
         if self.is_fused:
             raise ValueError("This model was fused for inference, so it cannot be saved. Save it before `fuse()`.")
         self.config.untrained_contexts = self.config.use_language and self.has_untrained_contexts()
+        if self._auto_class is not None:
+            # Transformers notes one Auto class; of code from a Hub, the others would go on pointing there.
+            code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            auto_map = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = {**auto_map, **dict.fromkeys(AUTO_CLASSES, code)}
         if is_main_process and self.config.use_language:
             try:
                 tokenizer = self._load_tokenizer()
