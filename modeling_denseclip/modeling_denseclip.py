@@ -733,7 +733,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if self.training:
             raise ValueError("This model is in training mode; call `model.eval()` first.")
         size = check_pixel_values(pixel_values, self.config)
-        target_size = size if target_size is None else target_size
+        target_size = size if target_size is None else as_pair(target_size, "target_size")
         window = sliding_window(self.config, inference_mode, window_size, window_stride)
         if window is not None and (size[0] > window[0][0] or size[1] > window[0][1]):
             windows = self.segment_windows(pixel_values, *window)
