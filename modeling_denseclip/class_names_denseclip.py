@@ -447,7 +447,8 @@ class DenseCLIPClassNamesMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
         """
         As [`PreTrainedModel.from_pretrained`]. With other class names (`id2label`, `num_labels`, or a `config` that
-        holds them) the checkpoint is loaded with its own names first and then renamed by `set_class_names`.
+        was made with them) the checkpoint is loaded with its own names first, those in its `config.json`, and then
+        given the others by `set_class_names`.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
         requested = kwargs.pop("id2label", None)

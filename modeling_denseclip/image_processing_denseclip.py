@@ -112,7 +112,11 @@ class DenseCLIPImageProcessor(PilBackend):
         """As [`ImageProcessingMixin.save_pretrained`]; the file names its code for `AutoProcessor` too."""
         if self._auto_class is not None:
             code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
-            self.auto_map = {**(getattr(self, "auto_map", None) or {}), "AutoImageProcessor": code, "AutoProcessor": code}
+            self.auto_map = {
+                **(getattr(self, "auto_map", None) or {}),
+                "AutoImageProcessor": code,
+                "AutoProcessor": code,
+            }
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @auto_docstring(custom_intro="Prepares pictures, and optionally their segmentation maps, for the model.")

@@ -60,10 +60,10 @@ def without_capturing_hooks(module: nn.Module) -> nn.Module:
     """A copy of `module` and its children, with the same tensors, that has none of Transformers' recording hooks."""
     bare = object.__new__(type(module))
     vars(bare).update(vars(module))
-    hooks = {
-        key: hook for key, hook in module._forward_hooks.items() if hook.__module__ != maybe_install_capturing_hooks.__module__
-    }
-    vars(bare)["_forward_hooks"] = OrderedDict(hooks)
+    recording = maybe_install_capturing_hooks.__module__
+    vars(bare)["_forward_hooks"] = OrderedDict(
+        (key, hook) for key, hook in module._forward_hooks.items() if getattr(hook, "__module__", None) != recording
+    )
     vars(bare)["_modules"] = {
         name: child if child is None else without_capturing_hooks(child) for name, child in module._modules.items()
     }
