@@ -1,6 +1,6 @@
 """DenseCLIP for Hugging Face Transformers. What goes to the Hub with a checkpoint lies flat in this folder."""
 
-from transformers import AutoConfig, AutoModelForSemanticSegmentation
+from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
 
 # `from transformers import AutoImageProcessor` is a placeholder where torchvision is missing, up to transformers 5.17.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
@@ -15,8 +15,11 @@ from .multi_scale_denseclip import average_probabilities, multi_scale_inference
 
 AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)
 AutoConfig.register("denseclip_resnet", DenseCLIPResNetConfig, exist_ok=True)
+AutoModel.register(DenseCLIPConfig, DenseCLIPForSemanticSegmentation, exist_ok=True)
 AutoModelForSemanticSegmentation.register(DenseCLIPConfig, DenseCLIPForSemanticSegmentation, exist_ok=True)
 AutoImageProcessor.register(DenseCLIPConfig, slow_image_processor_class=DenseCLIPImageProcessor, exist_ok=True)
+# What prepares inputs, as for other segmentation models. Of a folder, AutoProcessor would take the tokenizer instead.
+AutoProcessor.register(DenseCLIPConfig, DenseCLIPImageProcessor, exist_ok=True)
 # `save_pretrained` copies the code beside the weights, so that they load where this package is not installed.
 DenseCLIPConfig.register_for_auto_class()
 DenseCLIPForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")

@@ -32,6 +32,9 @@ logger = logging.get_logger(__name__)
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
+# By which of Transformers' Auto classes a checkpoint is found.
+AUTO_CLASSES = ("AutoModel", "AutoModelForSemanticSegmentation")
+
 
 def normalize_class_name(class_name: str) -> str:
     """The words that the text tower reads: `_` is a space, and runs of spaces count once."""
@@ -311,27 +314,33 @@ class DenseCLIPClassNamesMixin:
         """
         check_weights_are_loaded(self)
         config = self.config
+        self._adopt_labels()
+        check_class_names(class_names)
+        names = tuple(class_names)
+        kept_rows = self._rows_of(names)
+        prompt_names = None
         if config.use_language:
-            class_token_ids, tokenizer = self._tokenize(class_names, tokenizer)
-            self.prompts.pack(class_names, class_token_ids)
+            if config.prompt_names is not None:
+                # A class that keeps its weights keeps the words that they were trained with.
+                prompt_names = tuple(
+                    name if row is None else config.prompt_names[row]
+                    for name, row in zip(names, kept_rows, strict=True)
+                )
+            class_token_ids, tokenizer = self._tokenize(prompt_names or names, tokenizer)
+            self.prompts.pack(names, class_token_ids)
             self.tokenizer = tokenizer
             config.class_token_ids = class_token_ids
-        else:
-            check_class_names(class_names)
-        names = tuple(class_names)
 
-        old_index = {normalize_class_name(name).lower(): index for index, name in enumerate(config.class_names)}
-        kept_rows = [old_index.get(normalize_class_name(name).lower()) for name in names]
         self._rebuild_head(kept_rows)
-        current = {normalize_class_name(name).lower() for name in names}
         report = ClassNameReport(
             kept=tuple(name for name, row in zip(names, kept_rows, strict=True) if row is not None),
             new=tuple(name for name, row in zip(names, kept_rows, strict=True) if row is None),
-            dropped=tuple(name for name in config.class_names if normalize_class_name(name).lower() not in current),
+            dropped=tuple(name for row, name in enumerate(config.class_names) if row not in kept_rows),
         )
         if kept_rows != list(range(len(config.class_names))):
             config.palette = None  # one colour per former class
         config.class_names = names
+        config.prompt_names = None if prompt_names == names else prompt_names
         config.id2label = dict(enumerate(names))
         config.label2id = {name: index for index, name in enumerate(names)}
         self.num_labels = len(names)
@@ -340,6 +349,35 @@ class DenseCLIPClassNamesMixin:
         # Something that the user has to know, unless every class keeps its weights.
         (logger.warning if report.new or report.dropped else logger.info)(str(report))
         return report
+
+    def _adopt_labels(self):
+        """
+        Make an edit of `config.id2label` the names of the classes; see [`DenseCLIPConfig`].
+
+        Raises:
+            ValueError: for an edit that adds or removes classes.
+        """
+        names = class_names_of(self.config.id2label)
+        if len(names) != self.num_labels:
+            raise ValueError(
+                f"`config.id2label` has {len(names)} names, the model {self.num_labels} classes. Edited, it gives the"
+                " classes other names; to add or remove classes undo the edit and call `set_class_names`, which"
+                " changes the head along."
+            )
+        self.config.adopt_labels()
+
+    def _rows_of(self, names: Sequence[str]) -> list[int | None]:
+        """The class that each name stands for: by what it is called, or else by what the text tower reads of it."""
+        keys = [normalize_class_name(name).lower() for name in names]
+        called, read = (
+            {normalize_class_name(name).lower(): index for index, name in enumerate(own or ())}
+            for own in (self.config.class_names, self.config.prompt_names)
+        )
+        rows = [called.get(key) for key in keys]
+        return [
+            read.get(key) if row is None and read.get(key) not in rows else row
+            for key, row in zip(keys, rows, strict=True)
+        ]
 
     @torch.no_grad()
     def _rebuild_head(self, kept_rows: list[int | None]):
@@ -387,7 +425,7 @@ class DenseCLIPClassNamesMixin:
             ValueError: for a tokenizer that reads the model's own class names otherwise than the one that it was made
                 with, whose tokens stand in the config.
         """
-        words = [normalize_class_name(class_name) for class_name in self.config.class_names]
+        words = [normalize_class_name(name) for name in self.config.prompt_names or self.config.class_names]
         for word, ids, own in zip(words, tokenizer(words).input_ids, self.config.class_token_ids, strict=True):
             if tuple(ids) != own:
                 raise ValueError(
@@ -410,7 +448,8 @@ class DenseCLIPClassNamesMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
         """
         As [`PreTrainedModel.from_pretrained`]. With other class names (`id2label`, `num_labels`, or a `config` that
-        holds them) the checkpoint is loaded with its own names first and then renamed by `set_class_names`.
+        was made with them) the checkpoint is loaded with its own names first, those in its `config.json`, and then
+        given the others by `set_class_names`.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
         requested = kwargs.pop("id2label", None)
@@ -457,7 +496,13 @@ class DenseCLIPClassNamesMixin:
         """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""
         if self.is_fused:
             raise ValueError("This model was fused for inference, so it cannot be saved. Save it before `fuse()`.")
+        self._adopt_labels()
         self.config.untrained_contexts = self.config.use_language and self.has_untrained_contexts()
+        if self._auto_class is not None:
+            # Transformers notes one Auto class; of code from a Hub, the others would go on pointing there.
+            code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            auto_map = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = {**auto_map, **dict.fromkeys(AUTO_CLASSES, code)}
         if is_main_process and self.config.use_language:
             try:
                 tokenizer = self._load_tokenizer()

@@ -15,6 +15,7 @@
 
 import dataclasses
 import difflib
+import operator
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -135,8 +136,12 @@ class DenseCLIPConfig(PreTrainedConfig):
             Where they stand: `"before_name"` gives [SOT, contexts, name, EOT] as published, `"after_name"` gives
             [SOT, name, contexts, EOT].
         class_names (`tuple[str, ...]`, *optional*):
-            The names, in order, that the head's weights and `class_token_ids` stand for. Set by the library; equal to
-            the values of `id2label`, which is where users name their classes.
+            The names, in order, of the classes that the head's weights stand for. Set by the library from `id2label`,
+            which is where users name their classes. Where a config file holds other names of the same number in
+            `id2label`, the classes are called so from then on; see `adopt_labels`.
+        prompt_names (`tuple[str, ...]`, *optional*):
+            The names that the text tower reads, where they are not `class_names`: those before a renaming, of which
+            `class_token_ids` are the tokens. Set by the library.
         class_token_ids (`tuple[tuple[int, ...], ...]`, *optional*):
             Token ids of each class name, start and end token included, so that a checkpoint segments without a
             tokenizer. See `tokenize_class_names`.
@@ -237,6 +242,7 @@ class DenseCLIPConfig(PreTrainedConfig):
     num_context_tokens: int = 8
     context_position: Literal["before_name", "after_name"] = "before_name"
     class_names: list[str] | tuple[str, ...] | None = None
+    prompt_names: list[str] | tuple[str, ...] | None = None
     class_token_ids: list | tuple | None = None
     untrained_contexts: bool = False
     context_decoder_hidden_size: int = 256
@@ -291,6 +297,7 @@ class DenseCLIPConfig(PreTrainedConfig):
         if not self.use_language:
             self.text_config = None
             self.class_token_ids = None
+            self.prompt_names = None
         elif isinstance(self.text_config, dict | None):
             self.text_config = CLIPTextConfig(**(self.text_config or {}))
 
@@ -313,13 +320,29 @@ class DenseCLIPConfig(PreTrainedConfig):
         self.window_stride = as_pair(self.window_stride, "window_stride")
         super().__post_init__(**kwargs)
 
-        self.label2id = {name: index for index, name in self.id2label.items()}
+        if self.prompt_names is not None:
+            self.prompt_names = tuple(self.prompt_names)
         if self.class_names is not None:
             self.class_names = tuple(self.class_names)
         elif self.class_token_ids is not None or not self.use_language:
             self.class_names = tuple(self.id2label.values())
+        self.adopt_labels()
         self.class_token_ids = as_rows(self.class_token_ids, "class_token_ids")
         self.palette = as_rows(self.palette, "palette")
+
+    def adopt_labels(self):
+        """
+        Take `id2label` for new names of the same classes, in the same order: their weights, and what the text tower
+        reads of them, stay. Of another number of names nothing is adopted, since they are other classes.
+        """
+        self.id2label = {int(index): name for index, name in self.id2label.items()}
+        self.label2id = {name: index for index, name in self.id2label.items()}
+        names = tuple(self.id2label.get(index) for index in range(len(self.id2label)))
+        if self.class_names is None or self.class_names == names or len(self.class_names) != len(names):
+            return
+        if self.use_language and self.prompt_names is None:
+            self.prompt_names = self.class_names
+        self.class_names = names
 
     @property
     def is_clip_vit(self) -> bool:
@@ -376,6 +399,11 @@ class DenseCLIPConfig(PreTrainedConfig):
             raise ValueError(
                 f"`class_token_ids` has {len(self.class_token_ids)} entries for {len(self.class_names)} class names."
                 " Use `class_token_ids=tokenize_class_names(names, tokenizer)`."
+            )
+        if self.prompt_names is not None and len(self.prompt_names) != len(self.class_names or ()):
+            raise ValueError(
+                f"`prompt_names` has {len(self.prompt_names)} entries for {len(self.class_names or ())} class names."
+                " The library sets it; leave it out."
             )
         for ids in self.class_token_ids or ():
             if len(ids) < 3 or not all(isinstance(i, int) and 0 <= i < self.text_config.vocab_size for i in ids):
@@ -449,9 +477,12 @@ def check_feature_layers(layers: tuple[int, ...], depth: int):
 
 def as_pair(value: int | list[int] | tuple[int, ...], name: str) -> tuple[int, int]:
     """`value` as (height, width); an integer stands for both."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    try:
+        pair = (value, value) if isinstance(value, int) else tuple(map(operator.index, value))
+    except TypeError:
+        pair = ()
     if len(pair) != 2:
-        raise ValueError(f"`{name}` must be an integer or (height, width); got {value}.")
+        raise ValueError(f"`{name}` must be an integer or (height, width); got {value!r}.")
     return pair
 
 

@@ -58,6 +58,7 @@ CHECKPOINT_FIELDS = (
     "transformers_version",
     "_name_or_path",
     "class_names",
+    "prompt_names",
     "class_token_ids",
     "untrained_contexts",
     "id2label",

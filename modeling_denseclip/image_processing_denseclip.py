@@ -13,7 +13,8 @@
 # limitations under the License.
 """Image processor for DenseCLIP: the test pipeline of https://github.com/raoyongming/DenseCLIP without mmcv."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -106,6 +107,17 @@ class DenseCLIPImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[DenseCLIPImageProcessorKwargs]):
         _check_types(kwargs)
         super().__init__(**kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """As [`ImageProcessingMixin.save_pretrained`]; the file names its code for `AutoProcessor` too."""
+        if self._auto_class is not None:
+            code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            self.auto_map = {
+                **(getattr(self, "auto_map", None) or {}),
+                "AutoImageProcessor": code,
+                "AutoProcessor": code,
+            }
+        return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @auto_docstring(custom_intro="Prepares pictures, and optionally their segmentation maps, for the model.")
     def preprocess(
@@ -717,16 +729,38 @@ def _pad(image: np.ndarray, canvas_size: tuple[int, int], fill_value: int) -> np
     return np.pad(image, [(0, 0)] * (image.ndim - 2) + padding, constant_values=fill_value)
 
 
-def _check_sizes(sizes: "list[tuple[int, int]] | torch.Tensor", name: str, batch_size: int) -> list[tuple[int, int]]:
-    sizes = [tuple(size) for size in (sizes.tolist() if isinstance(sizes, torch.Tensor) else sizes)]
-    if len(sizes) != batch_size:
+def _check_sizes(
+    sizes: "list[tuple[int, int]] | torch.Tensor | np.ndarray", name: str, batch_size: int
+) -> list[tuple[int, int]]:
+    """
+    Sizes as pairs of integers.
+
+    Raises:
+        ValueError: unless they are one (height, width) per image, positive integers.
+    """
+    received, sizes = sizes, sizes.tolist() if isinstance(sizes, torch.Tensor | np.ndarray) else sizes
+    pairs = [
+        size.tolist() if isinstance(size, torch.Tensor | np.ndarray) else size
+        for size in (sizes if isinstance(sizes, Iterable) and not isinstance(sizes, dict | str) else [sizes])
+    ]
+    if not all(isinstance(size, list | tuple) for size in pairs):
+        example = f", such as [{tuple(pairs)}]" if len(pairs) == 2 and batch_size == 1 else ""
         raise ValueError(
-            f"Received {len(sizes)} `{name}` for a batch of {batch_size} logits. Pass one (height, width) per image."
+            f"Received `{name}` {received!r}. It must be a list of one (height, width) per image, here of {batch_size}"
+            f"{example}."
         )
-    for size in sizes:
-        if len(size) != 2 or any(side != int(side) or side < 1 for side in size):
-            raise ValueError(f"Received {size} in `{name}`. Each must be (height, width), two positive integers.")
-    return [(int(height), int(width)) for height, width in sizes]
+    if len(pairs) != batch_size:
+        raise ValueError(
+            f"Received {len(pairs)} `{name}` for a batch of {batch_size} logits. Pass one (height, width) per image."
+        )
+    return [_check_size(size, name) for size in pairs]
+
+
+def _check_size(size: "tuple[int, int] | list[int]", name: str) -> tuple[int, int]:
+    sides = tuple(side.item() if isinstance(side, torch.Tensor) and side.ndim == 0 else side for side in size)
+    if len(sides) != 2 or not all(isinstance(side, Real) and side == side // 1 and side >= 1 for side in sides):
+        raise ValueError(f"Received {size!r} in `{name}`. Each must be (height, width), two positive integers.")
+    return int(sides[0]), int(sides[1])
 
 
 def _logits_positions(

@@ -53,7 +53,7 @@ from .modeling_denseclip_prompting import (
     prompt_attention_mask,
     split_layout,
 )
-from .modeling_denseclip_resnet import DenseCLIPInitializationMixin
+from .modeling_denseclip_resnet import DenseCLIPInitializationMixin, DenseCLIPPicklingMixin
 from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 
@@ -209,7 +209,7 @@ class DenseCLIPPyramid(nn.Module):
 
 
 @auto_docstring
-class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
+class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, DenseCLIPPicklingMixin, PreTrainedModel):
     config: DenseCLIPConfig
     base_model_prefix = "denseclip"
     main_input_name = "pixel_values"
@@ -388,7 +388,7 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
         # CODEPATH: released ResNet checkpoints cut images off at the grid, all other rows see the whole
         if self.config.fit_to_grid or not self.config.is_clip_resnet:
             pixel_values = self.layout.fit(pixel_values)
-        backbone_outputs = self.backbone(pixel_values.to(self.dtype), **wanted)
+        backbone_outputs = self.backbone(pixel_values.to(self.dtype), return_dict=True, **wanted)
         feature_maps = backbone_outputs.feature_maps
         attentions = (backbone_outputs.attentions or ()) if output_attentions else ()
         outputs = DenseCLIPImageEncoderOutput(
@@ -655,7 +655,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> DenseCLIPSemanticSegmenterOutput:
         """The whole of `pixel_values` at once; see `forward`."""
-        image_outputs = self.image_encoder(pixel_values, **kwargs)
+        image_outputs = self.image_encoder(pixel_values, return_dict=True, **kwargs)
         feature_maps = list(image_outputs.feature_maps)
         score_map = text_embeddings = auxiliary_logits = None
         # CODEPATH: UperNet rows of Table 5 train a second head
@@ -775,7 +775,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if self.training:
             raise ValueError("This model is in training mode; call `model.eval()` first.")
         size = check_pixel_values(pixel_values, self.config.num_channels, self.min_image_size)
-        target_size = size if target_size is None else target_size
+        target_size = size if target_size is None else as_pair(target_size, "target_size")
         window = self.sliding_window(inference_mode, window_size, window_stride)
         if window is not None and (size[0] > window[0][0] or size[1] > window[0][1]):
             windows = self.segment_windows(pixel_values, *window)
@@ -852,7 +852,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if learned_prompts is None:
             learned_prompts = not self.has_untrained_contexts()
         packed = self.prompts.packed(texts, token_ids, num_context_tokens=None if learned_prompts else 0)
-        image_outputs = self.image_encoder(pixel_values, value_projection=value_projection)
+        image_outputs = self.image_encoder(pixel_values, value_projection=value_projection, return_dict=True)
         # The device that the model works on; its weights may be elsewhere between calls.
         device = image_outputs.pixel_embeddings.device
         layout = {name: torch.tensor(values, device=device) for name, values in packed.items()}

@@ -116,7 +116,8 @@ class DenseCLIPPlainViTBackbone(nn.Module):
         return self.model.get_input_embeddings()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
-        outputs = self.model(pixel_values, interpolate_pos_encoding=True, **{**kwargs, "output_hidden_states": True})
+        wanted = {**kwargs, "output_hidden_states": True, "return_dict": True}
+        outputs = self.model(pixel_values, interpolate_pos_encoding=True, **wanted)
         grid = tuple(side // self.config.patch_size for side in pixel_values.shape[-2:])
         num_patches = grid[0] * grid[1]
         # (batch_size, tokens + patches, hidden_size) -> (batch_size, hidden_size, height, width)
@@ -162,14 +163,20 @@ def make_backbone(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> n
     """The Transformers backbone that gives the maps of these stages."""
     if vision_config.model_type in PLAIN_VITS:
         return DenseCLIPPlainViTBackbone(vision_config, stages)
-    return AutoBackbone.from_config(with_stages(vision_config, stages))
+    backbone = AutoBackbone.from_config(with_stages(vision_config, stages))
+    if not backbone.has_attentions:
+        # Every implementation of attention computes the same where there is none; some classes do not say so.
+        backbone._supports_sdpa = True
+    return backbone
 
 
 def with_stages(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> PreTrainedConfig:
     """A copy of a backbone's config that names these stages."""
     # As read from a file, where there are lists: some backbones (ConvNeXt) fail on the tuples of their own defaults.
-    fields = json.loads(vision_config.to_json_string(use_diff=False))
-    copy = type(vision_config).from_dict(fields, attn_implementation=vision_config._attn_implementation)
+    fields = json.loads(vision_config.to_json_string(use_diff=False)) | {"return_dict": True}
+    has_attentions = MODEL_FOR_BACKBONE_MAPPING[type(vision_config)].has_attentions
+    attn_implementation = vision_config._attn_implementation if has_attentions else "eager"
+    copy = type(vision_config).from_dict(fields, attn_implementation=attn_implementation)
     copy.out_features = list(stages)
     return copy
 

@@ -13,6 +13,8 @@
 # limitations under the License.
 """CLIP's modified ResNet as a Transformers backbone. Source: openai/CLIP and DenseCLIP `models.py` (MIT)."""
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,7 +23,7 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import capture_outputs, maybe_install_capturing_hooks
 
 from .configuration_denseclip import DenseCLIPResNetConfig
 
@@ -35,6 +37,39 @@ class DenseCLIPInitializationMixin:
         # CLIP's attentions, in case it writes over loaded weights. Ours writes by `transformers.initialization`
         # alone, which never does.
         return False
+
+
+class DenseCLIPPicklingMixin:
+    """
+    Has a model pickled without the hooks by which Transformers records hidden states and attentions: they are local
+    functions, which no other process could find. Transformers installs them anew where they are asked for.
+    """
+
+    def __getstate__(self) -> dict:
+        return vars(without_capturing_hooks(self))
+
+    def __setstate__(self, state: dict):
+        super().__setstate__(state)
+        for module in self.modules():
+            # A backbone always records, so it has them from the start.
+            if isinstance(module, BackboneMixin):
+                maybe_install_capturing_hooks(module)
+
+
+def without_capturing_hooks(module: nn.Module) -> nn.Module:
+    """A copy of `module` and its children, with the same tensors, that has none of Transformers' recording hooks."""
+    bare = object.__new__(type(module))
+    vars(bare).update(vars(module))
+    recording = maybe_install_capturing_hooks.__module__
+    vars(bare)["_forward_hooks"] = OrderedDict(
+        (key, hook) for key, hook in module._forward_hooks.items() if getattr(hook, "__module__", None) != recording
+    )
+    vars(bare)["_modules"] = {
+        name: child if child is None else without_capturing_hooks(child) for name, child in module._modules.items()
+    }
+    if "_output_capturing_hooks_installed" in vars(bare):
+        bare._output_capturing_hooks_installed = False
+    return bare
 
 
 class DenseCLIPResNetStem(nn.Module):
@@ -124,12 +159,13 @@ class DenseCLIPResNetStage(nn.Module):
     CLIP's modified ResNet without its attention pool: feature maps at strides 4, 8, 16 and 32.
     """
 )
-class DenseCLIPResNetBackbone(DenseCLIPInitializationMixin, BackboneMixin, PreTrainedModel):
+class DenseCLIPResNetBackbone(DenseCLIPInitializationMixin, DenseCLIPPicklingMixin, BackboneMixin, PreTrainedModel):
     config: DenseCLIPResNetConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     has_attentions = False
+    _supports_sdpa = True  # it has no attention, so every implementation computes the same
     _can_record_outputs = {"hidden_states": DenseCLIPResNetStage}
 
     def __init__(self, config: DenseCLIPResNetConfig):

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from .configuration_denseclip import as_pair
 from .modeling_denseclip_attention import at_least_float32
 
 
@@ -64,14 +65,15 @@ def multi_scale_inference(
         `torch.Tensor` of shape `(batch_size, num_labels, *target_size)`: probabilities, which sum to 1 over classes.
 
     Raises:
-        ValueError: for a model in training mode, or no scale.
+        ValueError: for a model in training mode, no scale, or a size that is no pair.
     """
     if len(scales) == 0 or min(scales) <= 0:
         raise ValueError(f"`scales` must be one or more positive factors; got {list(scales)}.")
     height, width = pixel_values.shape[-2:]
+    target_size = (height, width) if target_size is None else target_size
     sizes = [(int(height * scale + 0.5), int(width * scale + 0.5)) for scale in scales]
     copies = (F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False) for size in sizes)
-    return average_probabilities(model, copies, target_size or (height, width), flip, **kwargs)
+    return average_probabilities(model, copies, target_size, flip, **kwargs)
 
 
 @torch.no_grad()
@@ -98,16 +100,18 @@ def average_probabilities(
         `torch.Tensor` of shape `(batch_size, num_labels, *target_size)`: probabilities, which sum to 1 over classes.
 
     Raises:
-        ValueError: for a model in training mode.
+        ValueError: for a model in training mode, or a size that is no pair.
 
     Source: paper section 4.1, "MS"; mmseg `EncoderDecoder.aug_test`, which averages softmax outputs, not logits.
     """
     if model.training:
         raise ValueError("The model is in training mode, where dropout is on; call `model.eval()` first.")
+    target_size = as_pair(target_size, "target_size")
     total, count = 0, 0
     for copy in copies:
         for mirrored in (False, True) if flip else (False,):
-            logits = at_least_float32(model(copy.flip(-1) if mirrored else copy, **kwargs).logits)
+            logits = model(copy.flip(-1) if mirrored else copy, return_dict=True, **kwargs).logits
+            logits = at_least_float32(logits)
             # In two steps, over the size of the input, as the published code does.
             logits = F.interpolate(logits, size=copy.shape[-2:], mode="bilinear", align_corners=False)
             logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)

@@ -563,6 +563,28 @@ def _(room):
     room.processor.post_process_semantic_segmentation(room.model(room.pixel_values), target_sizes=[(0, WIDTH)])
 
 
+@case("a target size without its list")
+def _(room):
+    room.processor.post_process_semantic_segmentation(room.model(room.pixel_values), target_sizes=(HEIGHT, WIDTH))
+
+
+@case("an input size without its list")
+def _(room):
+    room.processor.post_process_panoptic_segmentation(
+        room.model(room.pixel_values), target_sizes=[(HEIGHT, WIDTH)], input_sizes=torch.tensor([HEIGHT, WIDTH])
+    )
+
+
+@case("a target size of three numbers")
+def _(room):
+    room.processor.post_process_panoptic_segmentation(room.model(room.pixel_values), target_sizes=[(HEIGHT, WIDTH, 3)])
+
+
+@case("a list of target sizes where one is asked for")
+def _(room):
+    room.model.segment_classes(room.pixel_values, target_size=[(HEIGHT, WIDTH)])
+
+
 # ------------------------------------------------------------------------------------------------------- label maps
 
 
@@ -669,6 +691,13 @@ def _(room):
 @case("no names")
 def _(room):
     fresh_model().set_class_names([])
+
+
+@case("a class that is added by an edit of the config")
+def _(room):
+    model = fresh_model()
+    model.config.id2label[5] = "zebra"
+    model.save_pretrained(room.path / "renamed")
 
 
 @case("a string instead of a list of names")

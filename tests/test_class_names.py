@@ -252,6 +252,134 @@ def test_names_edited_in_the_config_file_are_read(checkpoint, tmp_path):
     assert model(torch.rand(1, 3, 64, 64)).logits.shape[1] == 2
 
 
+# -- renamed in the config
+
+RENAMINGS = {
+    "one": {0: "Mauer"},
+    "all": dict(enumerate("abcde")),
+    "permuted": dict(enumerate(TINY_CLASS_NAMES[1:] + TINY_CLASS_NAMES[:1])),
+}
+LOADINGS = {
+    "from_pretrained": DenseCLIPForSemanticSegmentation.from_pretrained,
+    "auto model": AutoModelForSemanticSegmentation.from_pretrained,
+    "auto config": lambda folder: AutoModelForSemanticSegmentation.from_pretrained(
+        folder, config=AutoConfig.from_pretrained(folder)
+    ),
+    "same id2label asked for": lambda folder: DenseCLIPForSemanticSegmentation.from_pretrained(
+        folder, id2label=json.loads((folder / "config.json").read_text())["id2label"]
+    ),
+}
+
+
+@pytest.fixture
+def renamed(request, tmp_path, tiny_tokenizer):
+    """A model whose `config.id2label` was edited, saved; its logits before, and the names as edited."""
+    use_language, names, way = request.param
+    model = tiny_model("resnet", use_language).eval()
+    model.tokenizer = tiny_tokenizer if use_language else None
+    pixel_values = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        logits = model(pixel_values).logits
+    names = dict(enumerate(TINY_CLASS_NAMES)) | names
+    if way == "entries":
+        model.config.id2label.update(names)
+    elif way == "attribute":
+        model.config.id2label = names
+    model.save_pretrained(tmp_path)
+    if way == "file":
+        stored = json.loads((tmp_path / "config.json").read_text())
+        stored["id2label"] = {str(index): name for index, name in names.items()}
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+    return tmp_path, pixel_values, logits, names
+
+
+def renamings(ways=("entries", "attribute", "file")):
+    return pytest.mark.parametrize(
+        "renamed",
+        [
+            pytest.param((use_language, names, way), id=f"{title}-{way}-{'language' if use_language else 'plain'}")
+            for title, names in RENAMINGS.items()
+            for way in ways
+            for use_language in (True, False)
+        ],
+        indirect=True,
+    )
+
+
+@renamings()
+@torch.no_grad()
+def test_a_renamed_class_keeps_all_its_weights(renamed, caplog):
+    folder, pixel_values, logits, names = renamed
+    for load in LOADINGS.values():
+        model = load(folder)
+        torch.testing.assert_close(model(pixel_values).logits, logits)
+        assert model.config.id2label == names
+        assert model.config.label2id == {name: index for index, name in names.items()}
+        if model.config.use_language:
+            # The text tower reads what it was trained with.
+            assert model.config.class_token_ids == tiny_config("resnet").class_token_ids
+    # Again, and from its config alone.
+    model.save_pretrained(folder)
+    again = DenseCLIPForSemanticSegmentation.from_pretrained(folder)
+    torch.testing.assert_close(again(pixel_values).logits, logits)
+    assert again.config.id2label == names
+    assert type(again)(again.config).config.id2label == names
+    assert not [record for record in caplog.records if "newly initialised" in record.getMessage()]
+
+
+@renamings(ways=["entries"])
+@torch.no_grad()
+def test_after_a_renaming_classes_go_by_their_new_names(renamed, tiny_tokenizer):
+    folder, pixel_values, logits, names = renamed
+    wanted = ["zebra", names[3], names[0]]
+    for model in (
+        DenseCLIPForSemanticSegmentation.from_pretrained(folder, id2label=dict(enumerate(wanted))),
+        DenseCLIPForSemanticSegmentation.from_pretrained(
+            folder, config=AutoConfig.from_pretrained(folder, id2label=dict(enumerate(wanted)))
+        ),
+    ):
+        assert model.config.id2label == dict(enumerate(wanted))
+        original = DenseCLIPForSemanticSegmentation.from_pretrained(folder)
+        weights, rows = model.decode_head.classifier.weight, original.decode_head.classifier.weight
+        assert torch.equal(weights[1], rows[3]) and torch.equal(weights[2], rows[0])
+        assert not any(torch.equal(weights[0], row) for row in rows)
+        if model.config.use_language:
+            words = ["zebra", TINY_CLASS_NAMES[3], TINY_CLASS_NAMES[0]]
+            assert model.config.class_token_ids == tokenize_class_names(words, tiny_tokenizer)
+            embeddings, own = model.encode_class_names(), original.encode_class_names()
+            torch.testing.assert_close(embeddings[1:], own[[3, 0]])
+        report = model.set_class_names(wanted)
+        assert report.kept == tuple(wanted)
+
+
+@torch.no_grad()
+def test_names_are_set_on_a_model_whose_config_was_edited(tiny_tokenizer):
+    model = tiny_model("vit").eval()
+    pixel_values = torch.rand(1, 3, 64, 64)
+    logits = model(pixel_values).logits
+    model.config.id2label[1] = "Himmel"
+    report = model.set_class_names(["Himmel", "wall", "person"], tokenizer=tiny_tokenizer)
+    assert report.new == () and report.dropped == ("traffic light", "right ventricle cavity")
+    # The word that is read of a class finds it too, unless another class is called so.
+    report = model.set_class_names(["sky", "wall"], tokenizer=tiny_tokenizer)
+    assert report.kept == ("sky", "wall") and model.config.prompt_names is None
+    weights = tiny_model("vit").decode_head.classifier.weight
+    assert torch.equal(model.decode_head.classifier.weight, weights[[1, 0]])
+    assert logits.shape[1] == 5
+
+
+@pytest.mark.parametrize("edit", [{5: "zebra"}, {7: "zebra"}])
+@pytest.mark.parametrize("use_language", [True, False])
+def test_classes_are_not_added_by_an_edit(edit, use_language, tmp_path, tiny_tokenizer):
+    model = tiny_model("resnet", use_language)
+    model.config.id2label.update(edit)
+    with pytest.raises(ValueError, match="6 names, the model 5 classes.*set_class_names|without a gap"):
+        model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="id2label"):
+        model.set_class_names(["wall"], tokenizer=tiny_tokenizer)
+    assert not list(tmp_path.iterdir())
+
+
 def test_same_names_are_left_alone(checkpoint):
     folder, original = checkpoint
     model = DenseCLIPForSemanticSegmentation.from_pretrained(folder, id2label=dict(enumerate(TINY_CLASS_NAMES)))

@@ -57,11 +57,15 @@ for line in sys.stdin:
 """
 
 LOAD_FROM_THE_HUB = """
+import json
+
 model = AutoModelForSemanticSegmentation.from_pretrained(directory, trust_remote_code=True)
 image_processor = AutoImageProcessor.from_pretrained(directory, trust_remote_code=True)
 segmenter = pipeline("image-segmentation", model=directory, trust_remote_code=True, device="cpu")
 without_task = pipeline(model=directory, trust_remote_code=True, device="cpu")
 check(model, image_processor, segmenter.model, segmenter.image_processor, without_task.model)
+by_other_names = [auto.from_pretrained(directory, trust_remote_code=True) for auto in (AutoModel, AutoProcessor)]
+check(*by_other_names)
 
 def masks(segmenter):
     return [
@@ -70,6 +74,12 @@ def masks(segmenter):
     ]
 
 results = segment(model, image_processor)
+results["by_other_names"] = segment(*by_other_names)
+# Saved anew, the checkpoint points at its own code, not at the Hub's.
+by_other_names[0].save_pretrained("again")
+by_other_names[1].save_pretrained("again")
+saved = [json.load(open("again/" + name))["auto_map"] for name in ("config.json", "preprocessor_config.json")]
+results["auto_map"] = {auto: code for auto_map in saved for auto, code in auto_map.items()}
 results["masks"], results["without_task"] = masks(segmenter), masks(without_task)
 results["kept"] = model.set_class_names(["person", "red wall"]).kept
 torch.save(results, output_path)
@@ -181,6 +191,14 @@ def test_a_pushed_model_is_all_that_its_user_needs(hub, push, tmp_path):
     results, _ = run_elsewhere(LOAD_FROM_THE_HUB, repo_id, picture, elsewhere, hub.environment(elsewhere, None))
     expected = segment_here(model, processor, picture)
     assert_same(results, expected)
+    assert_same(results["by_other_names"], expected)
+    model_code = "modeling_denseclip.DenseCLIPForSemanticSegmentation"
+    assert results["auto_map"] == {
+        "AutoConfig": "configuration_denseclip.DenseCLIPConfig",
+        "AutoModel": model_code,
+        "AutoModelForSemanticSegmentation": model_code,
+        **dict.fromkeys(("AutoImageProcessor", "AutoProcessor"), "image_processing_denseclip.DenseCLIPImageProcessor"),
+    }
     for name in ("masks", "without_task"):
         segmentation = torch.full_like(expected["mask"], -1)
         for label, mask in results[name]:

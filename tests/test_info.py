@@ -73,7 +73,7 @@ def lines_of(facts: dict, shows_all: bool = False) -> dict[str, str]:
 
 
 def test_facts_are_those_of_the_model(model, facts):
-    assert facts["classes"] == list(TINY_CLASS_NAMES) and facts["is_trained"]
+    assert facts["classes"] == list(TINY_CLASS_NAMES)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     text = sum(size for name, size in sizes.items() if name.startswith(TEXT_SIDE))
     assert facts["parameters"] == {"total": sum(sizes.values()), "image": sum(sizes.values()) - text, "text": text}
@@ -97,6 +97,70 @@ def test_lines_for_people(facts):
     assert lines["Images"] == "the short side 96 pixels, the long one at most 160; CLIP's mean and deviation"
     assert lines["Seen"] == "as a whole" and lines["Weights"].endswith("MB, float32")
     assert lines["Licence"] == lines["Base model"] == "none is stated"
+
+
+NEW_IN_A_VIT = {"pyramid", "context decoder", "decode head", "auxiliary head"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "new"),
+    [
+        ("resnet", {}, {"context decoder", "decode head"}),
+        ("vit", {"use_auxiliary_head": True}, NEW_IN_A_VIT),
+        ("resnet", {"decode_head_type": "upernet", "prompting_mode": "language"}, {"decode head", "auxiliary head"}),
+        ("resnet", {"prompting_mode": "pre_model"}, {"context decoder", "decode head"}),
+        ("vit", {"use_language": False}, {"pyramid", "decode head"}),
+    ],
+)
+def test_what_is_trained(kind, overrides, new, tmp_path):
+    """As made, the towers as if they were pretrained; after one step of everything; after a step of the head alone."""
+    model = tiny_model(kind, **overrides)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("text_encoder", "image_encoder")) and "pyramid" not in name:
+                parameter.add_(0.01)
+    if overrides.get("use_language", True):
+        model.remember_untrained_contexts()
+    towers = {"image encoder", "text tower"} if overrides.get("use_language", True) else {"image encoder"}
+
+    def states():
+        model.save_pretrained(tmp_path)
+        facts = collect(str(tmp_path), size=(64, 64))
+        return facts["is_trained"], {name: part["state"] for name, part in facts["parts"].items()}, facts
+
+    is_trained, found, facts = states()
+    assert not is_trained and {name for name, state in found.items() if state == "learned"} == towers
+    assert {name for name, state in found.items() if state == "initial"} - {"contexts"} == new
+    assert found.get("neck") is None
+    assert "not trained on masks yet" in lines_of(facts)["Model"]
+
+    def train(parameters):
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        labels = torch.randint(0, 5, (2, 64, 64))
+        model.train()(torch.rand(2, 3, 64, 64), labels=labels).loss.backward()
+        optimizer.step()
+
+    train(model.decode_head.parameters())
+    is_trained, found, facts = states()
+    assert is_trained and "not trained" not in lines_of(facts)["Model"]
+    assert {name for name, state in found.items() if state == "initial"} - {"contexts"} == new - {"decode head"}
+    assert facts["parts"]["decode head"]["batches"] == 1
+    assert "decode head: yes, batches seen 1" in lines_of(facts)["Trained"]
+
+    train(model.parameters())
+    is_trained, found, facts = states()
+    assert is_trained and "initial" not in found.values()
+    assert facts["parts"]["decode head"]["batches"] == 2
+
+
+def test_random_towers_and_weights_that_are_not_there(folder):
+    facts = collect(str(folder))
+    assert facts["is_trained"] is False
+    assert facts["parts"]["image encoder"]["state"] == facts["parts"]["text tower"]["state"] == "initial"
+    assert "image encoder, text tower, context decoder, decode head: no" in lines_of(facts)["Trained"]
+    (folder / "model.safetensors").unlink()
+    facts = collect(str(folder))
+    assert facts["is_trained"] is None and {part["state"] for part in facts["parts"].values()} == {None}
 
 
 def test_the_card_states_licence_and_base_model(folder, facts):
@@ -198,7 +262,8 @@ def test_of_a_repository_no_weights_are_kept(folder, facts, tmp_path):
         )
         asked = [request.path for request in hub.requests]
     assert ended.returncode == 0, ended.stderr
-    expected = {**facts, **read_card(str(folder), "main"), "model": f"{USER}/mine"}
+    parts = {name: {"state": None, "batches": None} for name in facts["parts"]}
+    expected = {**facts, **read_card(str(folder), "main"), "model": f"{USER}/mine", "is_trained": None, "parts": parts}
     assert json.loads(ended.stdout) == json.loads(json.dumps(expected))
     kept = {path.name for path in (tmp_path / "home").rglob("*")}
     assert "config.json" in kept and "model.safetensors" not in kept

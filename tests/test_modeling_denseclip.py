@@ -1,12 +1,15 @@
 """Behaviour of the model that the published arrays do not show: sizes, windows, losses, saving, precision."""
 
+import copy
 import itertools
+import multiprocessing
+import pickle
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import CLIPTextModel, CLIPVisionModel
+from transformers import AutoModelForSemanticSegmentation, CLIPTextModel, CLIPVisionModel
 
 from modeling_denseclip import (
     DenseCLIPConfig,
@@ -14,6 +17,7 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     DenseCLIPResNetBackbone,
     modeling_denseclip,
+    multi_scale_inference,
 )
 from modeling_denseclip.modeling_denseclip import (
     DenseCLIPDropPath,
@@ -110,6 +114,131 @@ def test_the_score_map_reaches_the_logits_and_only_through_the_neck(kind):
     assert not torch.allclose(before.logits, without.logits)
     assert not torch.allclose(other_words.score_map, before.score_map)
     torch.testing.assert_close(other_words.logits, without.logits, rtol=0, atol=0)
+
+
+BACKBONES = {
+    "without attention": {"model_type": "resnet", "depths": (1, 1, 1, 1), "hidden_sizes": (8, 16, 24, 32)},
+    "of one stride": {
+        "model_type": "dinov2",
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 56,
+        "patch_size": 14,
+    },
+    "without a backbone class": {
+        "model_type": "vit",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 16,
+    },
+}
+ENCODERS = {
+    **{kind: (kind, {}) for kind in KINDS},
+    **{name: ("resnet", {"vision_config": fields}) for name, fields in BACKBONES.items()},
+}
+all_encoders = pytest.mark.parametrize(
+    ("kind", "overrides", "use_language"),
+    [
+        pytest.param(*encoder, use_language, id=f"{name}-{'language' if use_language else 'plain'}")
+        for name, encoder in ENCODERS.items()
+        for use_language in (True, False)
+    ],
+)
+CALLS = (
+    {},
+    {"labels": torch.zeros(1, 64, 96, dtype=torch.long), "output_hidden_states": True, "output_attentions": True},
+    {"inference_mode": "slide", "window_size": 64, "window_stride": 32, "labels": torch.ones(1, 64, 96).long()},
+)
+
+
+def flatten(outputs):
+    return [tensor for value in outputs for tensor in (value if isinstance(value, tuple) else (value,))]
+
+
+@all_encoders
+@torch.no_grad()
+def test_return_dict_of_the_config_and_of_the_call(kind, overrides, use_language, tiny_tokenizer, tmp_path):
+    model = tiny_model(kind, use_language, attn_implementation="eager", **overrides).eval()
+    pixel_values = torch.rand(1, 3, 64, 96)
+    expected = [model(pixel_values, **call).to_tuple() for call in CALLS]
+    for config in (model.config, model.config.vision_config, model.config.text_config):
+        if config is not None:
+            config.return_dict = False
+    model.save_pretrained(tmp_path)
+    for again in (model, DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation="eager")):
+        for call, values in zip(CALLS, expected, strict=True):
+            outputs = again(pixel_values, **call)
+            assert type(outputs) is tuple and len(outputs) == len(values)
+            torch.testing.assert_close(flatten(outputs), flatten(values))
+            outputs = again(pixel_values, return_dict=True, **call)
+            torch.testing.assert_close(flatten(outputs.to_tuple()), flatten(values))
+        if use_language:
+            again.score_text(pixel_values, ["sky"], tiny_tokenizer)
+        assert len(multi_scale_inference(again, pixel_values, scales=(1.0,))[0]) == NUM_CLASSES
+
+
+@all_encoders
+@torch.no_grad()
+def test_a_pickled_model_is_the_same_model(kind, overrides, use_language, tmp_path):
+    model = tiny_model(kind, use_language, attn_implementation="eager", **overrides).eval()
+    model.save_pretrained(tmp_path)
+    model = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation="eager")
+    pixel_values = torch.rand(1, 3, 64, 96)
+    for is_fused in (False, True):
+        if is_fused:
+            model.fuse()
+        # Recording installs hooks, so it comes both before and after.
+        expected = [model(pixel_values, **call).to_tuple() for call in CALLS]
+        torch.save(model, tmp_path / "model.pt")
+        copies = (
+            pickle.loads(pickle.dumps(model)),
+            torch.load(tmp_path / "model.pt", weights_only=False),
+            copy.deepcopy(model),
+            pickle.loads(pickle.dumps(copy.deepcopy(model))),
+            model,
+        )
+        for other in copies:
+            for call, values in zip(CALLS, expected, strict=True):
+                outputs = other(pixel_values, **call).to_tuple()
+                assert len(outputs) == len(values)
+                torch.testing.assert_close(flatten(outputs), flatten(values))
+            assert other.state_dict().keys() == model.state_dict().keys()
+
+
+def segment_elsewhere(model, pixel_values):
+    with torch.no_grad():
+        return model(pixel_values).logits.numpy()
+
+
+def test_a_model_goes_to_a_spawned_process():
+    model = tiny_model("resnet").eval()
+    pixel_values = torch.rand(1, 3, 64, 64)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        logits = pool.apply(segment_elsewhere, (model, pixel_values))
+    torch.testing.assert_close(torch.from_numpy(logits), torch.from_numpy(segment_elsewhere(model, pixel_values)))
+
+
+@all_encoders
+@torch.no_grad()
+def test_sdpa_can_be_asked_for_through_every_door(kind, overrides, use_language, tmp_path):
+    model = tiny_model(kind, use_language, attn_implementation="eager", **overrides).eval()
+    model.save_pretrained(tmp_path)
+    pixel_values = torch.rand(1, 3, 64, 96)
+    expected = model(pixel_values).logits
+    loaded = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation="sdpa")
+    built = AutoModelForSemanticSegmentation.from_config(model.config, attn_implementation="sdpa").eval()
+    built.load_state_dict(model.state_dict())
+    model.set_attn_implementation("sdpa")
+    for other in (loaded, built, model):
+        parts = [other.config, other.config.vision_config, other.config.text_config]
+        assert {config._attn_implementation for config in parts if config is not None} == {"sdpa"}
+        torch.testing.assert_close(other(pixel_values).logits, expected)
+    with pytest.raises(ValueError, match="does not support"):
+        DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path, attn_implementation="flash_attention_2")
 
 
 @all_models

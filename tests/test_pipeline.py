@@ -21,7 +21,7 @@ import pytest
 import torch
 from huggingface_hub import ImageSegmentationOutputElement
 from torch.nn import functional as F
-from transformers import pipeline
+from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.testing_utils import compare_pipeline_output_to_hub_spec
 
 from modeling_denseclip import DenseCLIPImageProcessor, multi_scale_inference
@@ -249,6 +249,16 @@ def test_without_trust_where_the_package_is_imported(answer, saved, monkeypatch)
     assert np.array_equal(as_map(segmenter(picture), picture.size), segment_by_hand(model, processor, picture))
     assert type(segmenter.model) is type(model) and type(segmenter.image_processor) is type(processor)
     assert answer == "without an argument" or not questions
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"trust_remote_code": False}, {"trust_remote_code": True}])
+def test_auto_classes_where_the_package_is_imported(kwargs, saved, monkeypatch):
+    """As for SegFormer: what prepares images, though a tokenizer lies beside it. Nobody is asked."""
+    monkeypatch.setattr(builtins, "input", lambda question: pytest.fail(question))
+    _, directory, model, processor = saved
+    assert type(AutoModel.from_pretrained(directory, **kwargs)) is type(model)
+    assert type(AutoProcessor.from_pretrained(directory, **kwargs)) is type(processor)
+    assert AutoProcessor.from_pretrained(directory, **kwargs).to_dict() == processor.to_dict()
 
 
 def test_pipeline_logs_nothing(saved, caplog, capfd):

@@ -55,7 +55,9 @@ for name in HIDDEN:
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, AutoTokenizer, pipeline
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor, AutoTokenizer, pipeline
+)
 # Up to 5.17, `from transformers import AutoImageProcessor` is a placeholder where torchvision is missing.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
@@ -77,11 +79,14 @@ def segment(model, image_processor):
 
 LOAD_BY_AUTO_CLASSES = """
 config = AutoConfig.from_pretrained(directory, trust_remote_code=True)
+by_other_names = [auto.from_pretrained(directory, trust_remote_code=True) for auto in (AutoModel, AutoProcessor)]
+check(*by_other_names)
 model = AutoModelForSemanticSegmentation.from_pretrained(directory, trust_remote_code=True)
 image_processor = AutoImageProcessor.from_pretrained(directory, trust_remote_code=True)
 segmenter = pipeline("image-segmentation", model=directory, trust_remote_code=True, device="cpu")
 check(config, model, image_processor, segmenter.model, segmenter.image_processor)
 results = segment(model, image_processor)
+results["by_other_names"] = segment(*by_other_names)
 results["pipeline"] = [
     (segment["label"], segment["score"], torch.frombuffer(bytearray(segment["mask"].tobytes()), dtype=torch.uint8))
     for segment in segmenter(picture)
@@ -89,11 +94,11 @@ results["pipeline"] = [
 results["config"] = config.to_json_string()
 
 # Code that came from a checkpoint goes into the next one.
-model.save_pretrained(directory + "-again")
-image_processor.save_pretrained(directory + "-again")
+by_other_names[0].save_pretrained(directory + "-again")
+by_other_names[1].save_pretrained(directory + "-again")
 again = AutoModelForSemanticSegmentation.from_pretrained(directory + "-again", trust_remote_code=True)
 again_processor = AutoImageProcessor.from_pretrained(directory + "-again", trust_remote_code=True)
-check(again, again_processor)
+check(again, again_processor, AutoProcessor.from_pretrained(directory + "-again", trust_remote_code=True))
 results["again"] = segment(again, again_processor)
 torch.save(results, output_path)
 print("done")
@@ -191,6 +196,7 @@ def test_loaded_by_auto_classes_and_pipeline(kind, use_language, tmp_path):
     results, stderr = run_elsewhere(LOAD_BY_AUTO_CLASSES, directory, picture, tmp_path / "elsewhere")
     assert stderr == []
     assert_same(results, expected)
+    assert_same(results["by_other_names"], expected)
     assert_same(results["again"], expected)
     stored = json.loads(results["config"])
     assert stored["id2label"] == {str(index): name for index, name in enumerate(TINY_CLASS_NAMES)}

@@ -73,7 +73,7 @@ def read_config(source: str | os.PathLike, num_labels: int | None = None) -> Den
     fields = read_config_fields(path)
     if num_labels is not None or "id2label" not in fields:
         num_labels = ADE20K_NUM_LABELS if num_labels is None else num_labels
-        for name in ("class_names", "class_token_ids", "label2id", "num_labels", "palette"):
+        for name in ("class_names", "prompt_names", "class_token_ids", "label2id", "num_labels", "palette"):
             fields.pop(name, None)
         fields["id2label"] = {index: f"class {index}" for index in range(num_labels)}
         fields["class_token_ids"] = make_token_ids(num_labels) if fields.get("use_language", True) else None

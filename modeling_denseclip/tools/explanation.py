@@ -272,7 +272,7 @@ def class_similarity(
     if class_names is None and not is_plain:
         embeddings = model.encode_class_names()
     else:
-        names = model.config.class_names if class_names is None else class_names
+        names = (model.config.prompt_names or model.config.class_names) if class_names is None else class_names
         texts = [PLAIN_PROMPT.format(normalize_class_name(name)) for name in names] if is_plain else names
         token_ids, _ = model._tokenize(texts, None)
         contexts = model.prompts()[:, :0] if is_plain else model.prompts()

@@ -15,13 +15,16 @@ r"""`denseclip info`: what a checkpoint is, without its weights being read or do
 
 import argparse
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata, metadata_load
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+from safetensors import safe_open
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -60,9 +63,26 @@ NORMALIZATIONS = {
     (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)): "ImageNet's",
 }
 NUMBER_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-EPILOG = """Neither weights nor code of the checkpoint are read: of a repository on the Hub,
-only the configuration, the card and the heads of the weights' files are
-downloaded. Multiply-adds are counted while the architecture runs without
+# Parts of a model -> where their weights are.
+PARTS = {
+    "image encoder": ("image_encoder.backbone.", "image_encoder.vision_model."),
+    "pyramid": ("image_encoder.pyramid.",),
+    "text tower": ("text_encoder.",),
+    "context decoder": ("context_decoder.",),
+    "neck": ("neck.",),
+    "decode head": ("decode_head.",),
+    "auxiliary head": ("auxiliary_head.",),
+}
+# What comes with learned weights, and may have learned more.
+TOWERS = ("image encoder", "text tower")
+PART_STATES = {"initial": "no", "learned": "yes", None: "not known"}
+# A norm has a number per channel. What is larger is none, whatever it is called.
+MAX_NORM_SIZE = 2**20
+EPILOG = """Code of the checkpoint is not run, and of its weights only norms, gamma and
+counters are read, of which a part that was never trained still has the initial
+ones: where norms were frozen in training, nothing shows. Of a repository on the
+Hub only the configuration, the card and the heads of the weights' files are
+downloaded, so what is trained is not known. Multiply-adds are counted while the architecture runs without
 numbers, as in the paper: a multiply-add is 1.
 
 examples:
@@ -120,11 +140,16 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
     if size is None:
         size = image_processor.get_resized_size(*SQUARE) if image_processor.do_resize else SQUARE
     weights, card = read_weights(name_or_path, revision), read_card(name_or_path, revision)
+    parts = read_parts(name_or_path, revision, config)
+    # Every decode head has norms, so where they are to be read they tell.
+    head_state = parts["decode head"]["state"]
+    is_trained = head_state == "learned" if head_state else False if config.untrained_contexts else None
     complexity = measure(config, size)
     slides = config.inference_mode == "slide"
     return {
         "model": name_or_path,
-        "is_trained": not config.untrained_contexts,
+        "is_trained": is_trained,
+        "parts": parts,
         "image_encoder": collect_encoder(config),
         "language": collect_language(config),
         "decode_head": {"type": config.decode_head_type, "hidden_size": config.decode_head_hidden_size},
@@ -206,6 +231,60 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
     }
 
 
+def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dict[str, dict[str, Any]]:
+    """
+    Of each part of the model its `state`, and the `batches` that its batch norms saw in training mode. The state is
+
+    - `"initial"`, as long as each norm (and gamma of the context decoder) has its initial value, or the contexts are
+      those that `from_clip_pretrained` made;
+    - `"learned"` otherwise; of the towers that says nothing about who taught them;
+    - `None` where the checkpoint shows nothing: a neck has no norms, and weights may not be here.
+
+    Raises:
+        ValueError: for files that are no safetensors.
+    """
+    evidence = {name: [] for name in PARTS}
+    batches = dict.fromkeys(PARTS)
+    folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
+    try:
+        files = get_local_safetensors_metadata(folder).files_metadata
+    except (NotASafetensorsRepoError, SafetensorsParsingError):
+        files = {}  # what is wrong with them `read_weights` has said
+    shapes = {key: tensor.shape for file in files.values() for key, tensor in file.tensors.items()}
+    for file, metadata in files.items():
+        with safe_open(folder / file, framework="pt") as tensors:
+            for key in metadata.tensors:
+                part = next((part for part, prefixes in PARTS.items() if key.startswith(prefixes)), None)
+                if part is None or math.prod(shapes[key]) > MAX_NORM_SIZE:
+                    continue
+                module, _, leaf = key.rpartition(".")
+                if leaf == "num_batches_tracked":
+                    batches[part] = max(batches[part] or 0, int(tensors.get_tensor(key)))
+                elif key == "context_decoder.gamma":
+                    initial = torch.tensor(config.gamma_init_value).to(tensors.get_tensor(key).dtype)
+                    evidence[part].append(bool((tensors.get_tensor(key) == initial).all()))
+                elif leaf in ("weight", "bias") and len(shapes.get(f"{module}.weight", ())) == 1:
+                    # The last norm of a residual branch may begin with 0.
+                    values = tensors.get_tensor(key)
+                    is_initial = bool((values == 0).all()) or leaf == "weight" and bool((values == 1).all())
+                    evidence[part].append(is_initial)
+    has_part = {
+        "pyramid": any(key.startswith(PARTS["pyramid"]) for key in shapes),
+        "text tower": config.use_language,
+        "context decoder": config.use_language and config.prompting_mode != "language",
+        "neck": config.decode_head_type == "semantic_fpn",
+        "auxiliary head": config.use_auxiliary_head,
+    }
+    parts = {}
+    for name, found in evidence.items():
+        if has_part.get(name, True):
+            state = None if not found else "initial" if all(found) else "learned"
+            parts[name] = {"state": state, "batches": batches[name]}
+    if config.use_language:
+        parts["contexts"] = {"state": "initial" if config.untrained_contexts else None, "batches": None}
+    return parts
+
+
 def read_card(name_or_path: str, revision: str) -> dict[str, Any]:
     """
     Licence and base model, as the head of the card states them.
@@ -241,7 +320,7 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
     if facts["license_name"]:
         card_license = f"{card_license}: {facts['license_name']}"
     lines = [
-        ("Model", facts["model"] + ("" if facts["is_trained"] else ", made of CLIP and not trained on masks yet")),
+        ("Model", facts["model"] + (", not trained on masks yet" if facts["is_trained"] is False else "")),
         ("Image encoder", ", ".join([encoder["name"], *sizes])),
     ]
     if language is None:
@@ -257,6 +336,7 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
         ]
     lines += [
         ("Decode head", f"{DECODE_HEADS[head['type']]}, width {head['hidden_size']}"),
+        ("Trained", format_parts(facts["parts"])),
         ("Classes", f"{len(names)}: {', '.join(shown)}{more}"),
         ("Parameters", format_parameters(facts["parameters"])),
         ("Multiply-adds", format_multiply_adds(facts["multiply_adds"])),
@@ -267,6 +347,18 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
         ("Base model", format_list(facts["base_model"] or "none is stated")),
     ]
     return "\n".join(f"{name:<15}{line}" for name, line in lines)
+
+
+def format_parts(parts: dict[str, dict[str, Any]]) -> str:
+    said = {}
+    for name, part in parts.items():
+        words = PART_STATES[part["state"]]
+        if name in TOWERS and part["state"] == "learned":
+            words = "before, and perhaps with this model"
+        elif part["state"] == "learned" and part["batches"]:
+            words += f", batches seen {part['batches']}"
+        said.setdefault(words, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {words}" for words, names in said.items())
 
 
 def format_parameters(parameters: dict[str, int]) -> str:

@@ -115,8 +115,8 @@ class DenseCLIPViTModelTest(DenseCLIPTests, unittest.TestCase):
 
 
 class DenseCLIPResNetModelTest(DenseCLIPTests, unittest.TestCase):
-    tester_kwargs = {"kind": "resnet", "seq_length": None, "num_attentions": 0}
-    has_attentions = False
+    # Of the attention pool, on 2 x 2 cells and their mean.
+    tester_kwargs = {"kind": "resnet", "seq_length": 1 + 2 * 2, "num_attentions": 1}
 
     def test_hidden_states_output(self):
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
