@@ -32,6 +32,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
+
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.conversion_denseclip import (
     CHECKPOINT_FIELDS,
@@ -144,6 +146,8 @@ def summarize(weights: SourceWeights, model: DenseCLIPForSemanticSegmentation) -
     new = sorted(
         {prefix.rstrip(".") for prefix in weights.new_modules if any(name.startswith(prefix) for name in own)}
     )
+    if weights.copies:
+        lines.append(f"Left out:   {len(weights.copies)} averaged copies, such as {weights.copies[0]}")
     if weights.is_clip:
         lines.append(f"New:        {', '.join(new)} are freshly initialised; fine-tune the model before you use it")
     return "\n".join(lines)
@@ -217,5 +221,5 @@ def main(argv: Sequence[str] | None = None) -> DenseCLIPForSemanticSegmentation:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         sys.exit(f"error: {error}")
