@@ -53,8 +53,8 @@ OPEN_CLIP_TEXT_HEADS = 8
 # Of CLIP, what dense prediction has no use for: scalars of its contrastive loss and of its archive, the causal mask.
 UNUSED_CLIP_TENSORS = r"logit_scale|logit_bias|input_resolution|context_length|vocab_size|.+\.attn_mask"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
-# Under what training programs save the weights, beside the optimizer and more: mmcv, Lightning and open_clip; tutorials
-# of PyTorch; DeiT and those after it; DeepSpeed. The first that is there is taken, and looked into again.
+# Under what training programs save the weights, beside the optimizer and more: mmcv, Lightning and open_clip,
+# tutorials of PyTorch, DeiT and those after it, DeepSpeed. The first that is there is taken, and looked into again.
 NESTINGS = ("state_dict", "model_state_dict", "model", "module", "net")
 # By these the weights are found, whatever they stand under: "module.", "model.", ...
 FIRST_LAYERS = ("backbone.conv1.weight", "visual.conv1.weight")
@@ -442,6 +442,10 @@ def _rebuild_numpy_array(*_) -> _NumpyArray:
     return _NumpyArray()
 
 
+def _empty_bytes(*_) -> bytes:
+    return b""  # all that `bytes` is called for: others are written out
+
+
 # What a pickle of weights may name besides what `torch.load(weights_only=True)` knows, and what is made of it. None of
 # it is imported or called by that name.
 PLAIN_DATA = [
@@ -449,6 +453,7 @@ PLAIN_DATA = [
     *((_rebuild_numpy_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     (_NumpyArray, "numpy.ndarray"),
     (_NumpyType, "numpy.dtype"),
+    (_empty_bytes, "builtins.bytes"),
     # The command line of a training program.
     (_Record, "argparse.Namespace"),
     *((_Record, f"pathlib.{place}{kind}Path") for place in ("", "_local.") for kind in ("Posix", "Windows")),
@@ -501,6 +506,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             f" OpenAI's TorchScript archives can be. Nothing that a pickle asks for is executed.{advice}"
         ) from error
     finally:
+        # With what torch has added of its own since, as it does where it imports a part of itself.
+        allowed = {*allowed, *torch.serialization.get_safe_globals()} - {*PLAIN_DATA}
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(allowed)
 
@@ -1064,11 +1071,11 @@ def split_keywords(kwargs: dict) -> tuple[dict, dict, dict]:
     for name in kwargs.keys() - fields - {*HUB_KWARGS, *PLACING_KWARGS}:
         near = difflib.get_close_matches(name, [*fields, *HUB_KWARGS, *PLACING_KWARGS], n=1, cutoff=0.8)
         if name in CHECKPOINT_FIELDS:
-            advice = "; it follows from `class_names` and the weights"
+            advice = "; it follows from `class_names` and the weights."
         else:
-            advice = f"; did you mean {near[0]!r}?" if near else ""
+            advice = f"; did you mean {near[0]!r}?" if near else "."
         raise TypeError(
-            f"from_clip_pretrained() got an unexpected keyword argument {name!r}{advice}. It takes fields of"
+            f"from_clip_pretrained() got an unexpected keyword argument {name!r}{advice} It takes fields of"
             f" DenseCLIPConfig, and as from_pretrained {', '.join((*HUB_KWARGS, *PLACING_KWARGS))}."
         )
     return tuple(
