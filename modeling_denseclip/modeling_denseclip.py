@@ -865,8 +865,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
                 of a model on it ("microsoft/resnet-50", "facebook/dinov2-base"). Its pixels come into the width of
                 the text tower by a new attention pool.
             kwargs:
-                Fields of [`DenseCLIPConfig`] to set besides; and as in [`PreTrainedModel.from_pretrained`], none of
-                which is written into the config:
+                Fields of [`DenseCLIPConfig`] to set besides; and as in [`PreTrainedModel.from_pretrained`]:
 
                 - `token`, `revision`, `subfolder`, `cache_dir`, `force_download`, `local_files_only`, `proxies`: how
                   files are fetched from the Hub. `revision` and `subfolder` are those of the weights, and of the

@@ -8,6 +8,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,8 +38,10 @@ from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 from training import convert
+from training.arguments import ModelArguments
 from training.demo import build_tokenizer
 from training.push import prepare_upload
+from training.train import build_model
 
 
 TOLERANCE = 1e-4
@@ -866,6 +869,20 @@ def test_what_is_no_field_stays_out_of_the_config(clip_folder, tmp_path):
     for name in ("tokenn", "use_auth_token", "id2label", "model_type", "variant"):
         with pytest.raises(TypeError, match=rf"unexpected keyword argument '{name}'"):
             DenseCLIPForSemanticSegmentation.from_clip_pretrained(clip_folder, CLASS_NAMES, **{name: "a"})
+
+
+def test_config_of_a_checkpoint_says_what_to_build_and_not_in_which_type(clip_folder, tmp_path):
+    """`--config` may be the config of a saved model, which is of other classes, and of half precision here."""
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        clip_folder, ["b"], **SMALL_FIELDS, dtype="bfloat16", temperature=0.5
+    )
+    model.save_pretrained(tmp_path / "saved")
+    data = SimpleNamespace(class_names=CLASS_NAMES, palette=None)
+    for start in ({"clip": str(clip_folder)}, {"tokenizer": str(clip_folder)}):
+        arguments = ModelArguments(config=str(tmp_path / "saved" / "config.json"), **start)
+        built = build_model(arguments, data)
+        assert (built.dtype, built.config.temperature) == (torch.float32, 0.5)
+        assert built.config.class_names == CLASS_NAMES and len(built.config.class_token_ids) == 2
 
 
 def test_subfolder(transformers_clip, clip_folder):
