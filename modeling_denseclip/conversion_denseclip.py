@@ -13,6 +13,8 @@
 # limitations under the License.
 """Weights of CLIP and of the published DenseCLIP under our names. Reads no pickle that could run code."""
 
+import dataclasses
+import difflib
 import json
 import math
 import os
@@ -24,12 +26,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .class_names_denseclip import check_vocabulary, find_file, load_clip_tokenizer, tokenize_class_names
-from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
+from .class_names_denseclip import (
+    HUB_KWARGS,
+    check_vocabulary,
+    find_file,
+    load_clip_tokenizer,
+    tokenize_class_names,
+)
+from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig, is_color
 from .modeling_denseclip_attention import CLIP_HEAD_DIM, resize_grid
 from .modeling_denseclip_backbone import load_backbone, measure_layout
 
@@ -43,7 +52,16 @@ OPEN_CLIP_TEXT_HEADS = 8
 
 # Of CLIP, what dense prediction has no use for: scalars of its contrastive loss and of its archive, the causal mask.
 UNUSED_CLIP_TENSORS = r"logit_scale|logit_bias|input_resolution|context_length|vocab_size|.+\.attn_mask"
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
+# Under what training programs save the weights, beside the optimizer and more: mmcv, Lightning and open_clip,
+# tutorials of PyTorch, DeiT and those after it, DeepSpeed. The first that is there is taken, and looked into again.
+NESTINGS = ("state_dict", "model_state_dict", "model", "module", "net")
+# By these the weights are found, whatever they stand under: "module.", "model.", ...
+FIRST_LAYERS = ("backbone.conv1.weight", "visual.conv1.weight")
+# What torch.compile and FSDP put into names.
+WRAPPERS = r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+# Of what `from_pretrained` takes: how weights are stored, and where.
+PLACING_KWARGS = ("dtype", "device_map", "max_memory", "offload_folder", "offload_buffers", "quantization_config")
 POSITION_GRIDS = (
     "image_encoder.attention_pool.position_embedding",
     "image_encoder.vision_model.embeddings.position_embedding.weight",
@@ -55,6 +73,8 @@ CHECKPOINT_FIELDS = (
     "architectures",
     "auto_map",
     "dtype",
+    "torch_dtype",
+    "quantization_config",
     "transformers_version",
     "_name_or_path",
     "class_names",
@@ -172,7 +192,7 @@ def _prefixed(prefix: str, table: list[tuple[str, str]]) -> list[tuple[str, str]
 
 def rename(state_dict: dict[str, torch.Tensor], table: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
     """
-    `state_dict` under our names, in float32.
+    `state_dict` under our names, in float32, or in float64 where it was.
 
     Raises:
         ValueError: for tensors that no line of `table` knows; names them.
@@ -184,11 +204,12 @@ def rename(state_dict: dict[str, torch.Tensor], table: list[tuple[str, str]]) ->
             unknown.append(name)
             continue
         new_name = re.sub(r"\{(\d)\}", lambda stage: str(int(stage[1]) - 1), new_name)  # layer1 is stage 0
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        if tensor.is_floating_point() and tensor.dtype != torch.float64:
+            tensor = tensor.float()
         if new_name.endswith("{T}"):
             renamed[new_name.removesuffix("{T}")] = tensor.mT.contiguous() if tensor.ndim == 2 else tensor
         elif "{qkv}" in new_name:
-            for part, chunk in zip("qkv", tensor.chunk(3), strict=True):
+            for part, chunk in zip("qkv", torch.atleast_1d(tensor).tensor_split(3), strict=True):
                 renamed[new_name.replace("{qkv}", part)] = chunk.clone()
         else:
             renamed[new_name] = tensor
@@ -278,9 +299,20 @@ def load_exactly(
         for name in own.keys() & state_dict.keys()
         if own[name].shape != state_dict[name].shape
     ]
+    # Quantised weights are integers: copied, they would be weights of 0 to 255.
+    mistyped = [
+        f"{describe(name)} ({state_dict[name].dtype})"
+        for name in own.keys() & state_dict.keys()
+        if own[name].is_floating_point() and not state_dict[name].is_floating_point()
+    ]
     problems = [
         f"{len(names)} {what}: {_listed(sorted(names))}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshapen),
+            ("that are no floating-point numbers", mistyped),
+        )
         if names
     ]
     if problems:
@@ -323,6 +355,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
     @staticmethod
     def rebuild_tensor(storage, offset, size, stride, *_):
+        if math.prod(size) > storage.numel():
+            raise ValueError(f"a tensor of shape {tuple(size)} with {storage.numel()} values")
         return torch.as_strided(storage, size, stride, offset).clone()
 
 
@@ -355,35 +389,213 @@ def read_torchscript(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     return tensors
 
 
+class _NumpyType:
+    """
+    Stands in for `numpy.dtype` in a pickle: the type of numbers, truth values or text. Of any other, such as objects,
+    which a pickle could make anything of, none is made.
+    """
+
+    def __init__(self, code, *_):
+        if not isinstance(code, str) or not re.fullmatch(r"[biufcUS][1-9]\d*", code):
+            raise pickle.UnpicklingError(f"It asks for numpy.dtype({code!r}), which no weights need.")
+        self.code = code
+
+    def __setstate__(self, state):
+        self.code = state[1].replace("|", "") + self.code  # the order of bytes; what follows belongs to other types
+
+    def read(self, data) -> np.ndarray:
+        if not isinstance(data, bytes):
+            raise pickle.UnpicklingError(f"It asks for numpy values of {type(data).__name__}, which no weights need.")
+        return np.frombuffer(data, np.dtype(self.code)) if data else np.empty(0, np.dtype(self.code))
+
+
+class _NumpyArray(np.ndarray):
+    """Stands in for `numpy.ndarray` in a pickle: an array of plain values, as large as the bytes that it holds."""
+
+    def __new__(cls, *_):
+        return super().__new__(cls, 0)  # whatever size is asked for: values come by `__setstate__`
+
+    def __setstate__(self, state):
+        _, shape, data_type, is_fortran, data = state
+        values = data_type.read(data)
+        if not all(isinstance(side, int) and side > 0 for side in shape):
+            shape = (0,)
+        values = values.reshape(shape)  # fails where there are not so many
+        super().__setstate__((1, values.shape, values.dtype, bool(is_fortran), data))
+
+
+class _Record:
+    """Stands in for an object that is nothing but its attributes, of which weights need none."""
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, _):
+        pass
+
+
+def _read_numpy_scalar(data_type: _NumpyType, data: bytes):
+    (value,) = data_type.read(data)
+    return value.item()
+
+
+def _rebuild_numpy_array(*_) -> _NumpyArray:
+    return _NumpyArray()
+
+
+def _empty_bytes(*_) -> bytes:
+    return b""  # all that `bytes` is called for: others are written out
+
+
+# What a pickle of weights may name besides what `torch.load(weights_only=True)` knows, and what is made of it. None of
+# it is imported or called by that name.
+PLAIN_DATA = [
+    *((_read_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # NumPy 1 and 2
+    *((_rebuild_numpy_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (_NumpyArray, "numpy.ndarray"),
+    (_NumpyType, "numpy.dtype"),
+    (_empty_bytes, "builtins.bytes"),
+    # The command line of a training program.
+    (_Record, "argparse.Namespace"),
+    *((_Record, f"pathlib.{place}{kind}Path") for place in ("", "_local.") for kind in ("Posix", "Windows")),
+]
+
+
 def read_checkpoint(path: str | os.PathLike) -> dict:
     """
-    What a checkpoint file holds: tensors by name, or `{"state_dict": ..., "meta": ...}` for a published one.
+    What a checkpoint file holds: tensors by name, or what a training program saved with them, such as
+    `{"state_dict": ..., "meta": ...}`. Values and arrays of NumPy are read, objects of other kinds are not.
 
     Raises:
         ValueError: for a file that is no checkpoint, or one that holds more than data.
     """
     path = Path(path)
+    allowed = torch.serialization.get_safe_globals()
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                # Of an archive torch compresses code and nothing else; a few bytes could become any number.
+                if any(
+                    member.compress_type != zipfile.ZIP_STORED and re.search(r"/data/|\.pkl$", member.filename)
+                    for member in archive.infolist()
+                ):
+                    raise ValueError("its tensors are compressed, which those of torch are not")
                 if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                     return read_torchscript(path)
+        # What the program around us allows all its files is not allowed this one.
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(PLAIN_DATA)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:
+        advice = ""
         if not isinstance(error, pickle.UnpicklingError):
             reason = f"{type(error).__name__} {str(error).split(chr(10))[0]}".rstrip(". ")
-        elif asked := re.search(r"GLOBAL (\S+)|asks for (\S+),", str(error)):
+        elif asked := re.search(r"GLOBAL (\S+)|asks for (.+?), which", str(error)):
             reason = f"it asks for {asked[1] or asked[2]}, which no weights need"
+            advice = (
+                " If you trust it, load it where it was made and save its weights alone:"
+                " `torch.save(model.state_dict(), path)`, or `torch.save(checkpoint['state_dict'], path)`."
+            )
         else:
             reason = "it is no file of tensors"  # torch's message would advise to load the pickle after all
         raise ValueError(
             f"{path} could not be read as weights: {reason}. Safetensors, files of tensors saved by torch, and"
-            " OpenAI's TorchScript archives can be. Nothing that a pickle asks for is executed."
+            f" OpenAI's TorchScript archives can be. Nothing that a pickle asks for is executed.{advice}"
         ) from error
+    finally:
+        # With what torch has added of its own since, as it does where it imports a part of itself.
+        allowed = {*allowed, *torch.serialization.get_safe_globals()} - {*PLAIN_DATA}
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
+
+
+def find_weights(checkpoint, path: Path) -> tuple[dict[str, torch.Tensor], dict, tuple[str, ...]]:
+    """
+    Of what a checkpoint file holds, the weights of a CLIP or a published DenseCLIP, wherever a training program has
+    put them: under `NESTINGS`, in wrappers such as `DistributedDataParallel`, beside averaged copies of themselves.
+
+    Args:
+        checkpoint: As `read_checkpoint` returns it.
+        path: The file, for errors.
+
+    Returns:
+        The tensors by the names that they have in the model itself; the `meta` of mmcv beside them, if any; and the
+        names of averaged copies, which are left out.
+
+    Raises:
+        ValueError: for a file without such weights, or with two.
+    """
+    meta = {}
+    for _ in range(len(NESTINGS)):  # a dictionary may hold itself
+        if not isinstance(checkpoint, dict):
+            break
+        meta = checkpoint["meta"] if isinstance(checkpoint.get("meta"), dict) else meta
+        inner = next((key for key in NESTINGS if isinstance(checkpoint.get(key), dict)), None)
+        if inner is None:
+            break
+        checkpoint = checkpoint[inner]
+    others = (
+        []
+        if not isinstance(checkpoint, dict)
+        else [
+            f"{name!r} is a {type(value).__name__}"
+            for name, value in checkpoint.items()
+            if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+        ]
+    )
+    if not isinstance(checkpoint, dict) or not checkpoint or others:
+        raise ValueError(
+            f"{path} holds no tensors by name, nor a dictionary of such as {', '.join(map(repr, NESTINGS))}; it is no"
+            f" checkpoint{': ' + _listed(others, 3) if others else ''}. Save the weights alone:"
+            " `torch.save(model.state_dict(), path)`."
+        )
+    unfit = [
+        name
+        for name, tensor in checkpoint.items()
+        if tensor.layout != torch.strided
+        or tensor.is_quantized
+        or tensor.is_meta
+        or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    ]
+    if unfit:
+        raise ValueError(
+            f"{path} holds tensors that are sparse or quantised, or have fewer values than their shape says:"
+            f" {_listed(unfit)}. Save dense floating-point ones."
+        )
+
+    names = {name: re.sub(WRAPPERS, "", name) for name in checkpoint}
+    prefixes = {
+        name.removesuffix(first)
+        for name in names.values()
+        for first in FIRST_LAYERS
+        if name == first or name.endswith(f".{first}")
+    }
+    averaged = {prefix for prefix in prefixes if re.search(r"(^|[._])ema[._]", prefix)}
+    live = sorted(prefixes - averaged or averaged)
+    if len(live) > 1:
+        raise ValueError(
+            f"{path} holds the weights of {len(live)} models, under {', '.join(map(repr, live))}. Save those of one:"
+            " `torch.save(model.state_dict(), path)`."
+        )
+    prefix = live[0] if live else ""
+    others = tuple(averaged - {prefix})
+    state_dict, copies = {}, []
+    for name, plain in names.items():
+        if (others and plain.startswith(others)) or plain == "n_averaged":  # the counter of torch's AveragedModel
+            copies.append(name)
+        elif plain.removeprefix(prefix) in state_dict:
+            raise ValueError(f"{path} holds {plain.removeprefix(prefix)} twice, as {name} too. Save each tensor once.")
+        else:
+            state_dict[plain.removeprefix(prefix)] = checkpoint[name].detach()
+    # mmcv's EMAHook: buffers of the model itself.
+    for name in {f"ema_{name.replace('.', '_')}" for name in state_dict} & state_dict.keys():
+        copies.append(name)
+        del state_dict[name]
+    return state_dict, meta, tuple(copies)
 
 
 def _num_layers(names: Iterable[str], pattern: str) -> int:
@@ -526,7 +738,7 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
 @dataclass
 class SourceWeights:
     """
-    Weights as they were read: under our names and in float32.
+    Weights as they were read: under our names and in float32, or in float64 where they were.
 
     Args:
         form (`str`): What the source is, in words.
@@ -536,6 +748,8 @@ class SourceWeights:
         is_clip (`bool`): Whether they are CLIP's alone, without prompts, decoder and head.
         class_names (`tuple[str, ...]`, *optional*): Classes of the head, where the source names them.
         new_modules (`tuple[str, ...]`): Prefixes of what they do not bring, if they are CLIP's, and training makes.
+        dtype (`torch.dtype`): The floating-point type that they had.
+        copies (`tuple[str, ...]`): Names of averaged copies beside them, which were left out.
     """
 
     form: str
@@ -545,6 +759,8 @@ class SourceWeights:
     is_clip: bool = True
     class_names: tuple[str, ...] | None = None
     new_modules: tuple[str, ...] = NEW_MODULES
+    dtype: torch.dtype = torch.float32
+    copies: tuple[str, ...] = ()
 
     def describe(self, name: str) -> str:
         """One of our names, with the one in the source."""
@@ -552,9 +768,14 @@ class SourceWeights:
         return name if original == name else f"{original} (here {name})"
 
 
-def read_source(source: str | os.PathLike) -> SourceWeights:
+def read_source(source: str | os.PathLike, dtype: torch.dtype | str = torch.float32, **hub_kwargs) -> SourceWeights:
     """
     Weights of CLIP or of a published DenseCLIP in any form that `from_clip_pretrained` and `training/convert.py` take.
+
+    Args:
+        source: A file, a directory, or the id of a repository on the Hub.
+        dtype: As what a CLIPModel of Transformers is read; see `reading_dtype`.
+        hub_kwargs: `HUB_KWARGS`: how files are fetched from the Hub.
 
     Raises:
         FileNotFoundError: for a weight file that is not there.
@@ -565,27 +786,21 @@ def read_source(source: str | os.PathLike) -> SourceWeights:
         return _read_file(path, path.with_name(OPEN_CLIP_CONFIG))
     if path.suffix in WEIGHT_SUFFIXES:
         raise FileNotFoundError(f"{path} does not exist.")
-    weights = find_file(source, OPEN_CLIP_WEIGHTS)
+    weights = find_file(source, OPEN_CLIP_WEIGHTS, **hub_kwargs)
     if weights is not None:
-        return _read_file(Path(weights), find_file(source, OPEN_CLIP_CONFIG))
-    return _read_clip_model(source)
+        return _read_file(Path(weights), find_file(source, OPEN_CLIP_CONFIG, **hub_kwargs))
+    return _read_clip_model(source, dtype, **hub_kwargs)
 
 
 def _read_file(path: Path, open_clip_config: str | os.PathLike | None) -> SourceWeights:
-    checkpoint = read_checkpoint(path)
-    published = checkpoint if isinstance(checkpoint, dict) else {}
-    meta, state_dict = published.get("meta") or {}, published.get("state_dict", published)
-    if not state_dict or not all(isinstance(tensor, torch.Tensor) for tensor in state_dict.values()):
-        raise ValueError(f"{path} holds no tensors by name, nor a `state_dict` of such; it is no checkpoint.")
-
+    state_dict, meta, copies = find_weights(read_checkpoint(path), path)
     if "backbone.conv1.weight" in state_dict:
         weights = SourceWeights(
             form="published checkpoint",
             state_dict=convert_denseclip_state_dict(state_dict),
             table=_denseclip_table(state_dict),
             is_clip=False,
-            # mmseg's ADE20K has names such as "bed ".
-            class_names=tuple(name.strip() for name in meta["CLASSES"]) if meta.get("CLASSES") else None,
+            class_names=_class_names(meta, path),
         )
     elif "visual.conv1.weight" in state_dict and "token_embedding.weight" in state_dict:
         weights = SourceWeights(
@@ -598,10 +813,11 @@ def _read_file(path: Path, open_clip_config: str | os.PathLike | None) -> Source
             f"{path} holds neither CLIP ('visual.conv1.weight', 'token_embedding.weight') nor a published DenseCLIP"
             f" ('backbone.conv1.weight'); its first tensors are {_listed(list(state_dict), 3)}."
         )
+    weights.dtype, weights.copies = _widest(state_dict.values()), copies
 
     open_clip = None
     if open_clip_config is not None and Path(open_clip_config).is_file():
-        open_clip = json.loads(Path(open_clip_config).read_text(encoding="utf-8"))["model_cfg"]
+        open_clip = _read_open_clip_config(Path(open_clip_config))
     try:
         if weights.is_clip:
             weights.fields = infer_clip_config(weights.state_dict, open_clip)
@@ -609,20 +825,70 @@ def _read_file(path: Path, open_clip_config: str | os.PathLike | None) -> Source
             weights.fields = infer_denseclip_config(weights.state_dict)
     except KeyError as error:
         raise ValueError(f"{path} lacks the tensor {weights.describe(error.args[0])}.") from error
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{path} holds tensors of other shapes than a CLIP has ({error}).") from error
     if not weights.is_clip:
         weights.form = "published DenseCLIP" if weights.fields["use_language"] else "published CLIP + Semantic FPN"
-        if meta.get("PALETTE"):
-            weights.fields["palette"] = tuple(tuple(color) for color in meta["PALETTE"])
+        if (palette := _palette(meta, path)) is not None:
+            weights.fields["palette"] = palette
     return weights
 
 
-def _read_clip_model(source: str | os.PathLike) -> SourceWeights:
-    model_type = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+def _widest(tensors: Iterable[torch.Tensor]) -> torch.dtype:
+    """The widest floating-point type among tensors."""
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).bits, default=torch.float32)
+
+
+def _class_names(meta: dict, path: Path) -> tuple[str, ...] | None:
+    """The classes that mmseg writes into `meta`, if it does."""
+    names = meta.get("CLASSES")
+    names = names.tolist() if isinstance(names, np.ndarray) else names
+    if names is None or names in ([], ()):
+        return None
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} has a `meta['CLASSES']` ({type(names).__name__}) that is no list of names.")
+    return tuple(name.strip() for name in names)  # mmseg's ADE20K has names such as "bed "
+
+
+def _palette(meta: dict, path: Path) -> tuple[tuple[int, ...], ...] | None:
+    """The colours that mmseg writes into `meta`, if it does: random ones, in an array, for data sets without."""
+    palette = meta.get("PALETTE")
+    palette = palette.tolist() if isinstance(palette, np.ndarray) else palette
+    if palette is None or palette in ([], ()):
+        return None
+    is_rows = isinstance(palette, list | tuple) and all(isinstance(color, list | tuple) for color in palette)
+    if not is_rows or not all(is_color(color) for color in palette):
+        raise ValueError(
+            f"{path} has a `meta['PALETTE']` that is no list of colours, red, green and blue from 0 to 255."
+        )
+    return tuple(tuple(color) for color in palette)
+
+
+def _read_open_clip_config(path: Path) -> dict:
+    try:
+        model_cfg = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        if isinstance(model_cfg["text_cfg"], dict) and isinstance(model_cfg["vision_cfg"], dict):
+            return model_cfg
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} is no config of open_clip: a `model_cfg` with `text_cfg` and `vision_cfg`.")
+
+
+def reading_dtype(dtype: torch.dtype | str | dict | None) -> torch.dtype | str:
+    """As what weights are read, for a model of `dtype`: float32, unless that would round or the file has the word."""
+    if dtype == "auto":
+        return dtype
+    return torch.float64 if dtype in (torch.float64, "float64", "double") else torch.float32
+
+
+def _read_clip_model(source: str | os.PathLike, dtype: torch.dtype | str, **hub_kwargs) -> SourceWeights:
+    model_type = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
     if model_type != CLIPModel.config_class.model_type:
         raise ValueError(f"{source} holds a model of type {model_type!r}; the weights must be CLIP's ('clip').")
     # A tensor that is missing or of another shape would be made up with no more than a warning.
     clip, loading = CLIPModel.from_pretrained(
-        source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub_kwargs
     )
     misshapen = [
         f"{name} ({tuple(found)}, the config says {tuple(expected)})"
@@ -648,21 +914,27 @@ def _read_clip_model(source: str | os.PathLike) -> SourceWeights:
             "vision_config": clip.config.vision_config.to_dict(),
             "projection_dim": clip.config.projection_dim,
         },
+        dtype=clip.dtype,
     )
 
 
 def load_tokenizer(
-    tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None, beside: str | os.PathLike | None = None
+    tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None,
+    beside: str | os.PathLike | None = None,
+    **hub_kwargs,
 ) -> PreTrainedTokenizerBase:
     """
     The tokenizer given, or the one at the place given, or the one `beside` the weights, or OpenAI's on the Hub.
+    `hub_kwargs` are `HUB_KWARGS`; `revision` and `subfolder` are those of the weights, and mean nothing elsewhere.
     """
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
     if tokenizer is None and beside is not None and not Path(beside).is_file():
-        has_one = find_file(beside, "tokenizer.json") or find_file(beside, "vocab.json")
+        has_one = find_file(beside, "tokenizer.json", **hub_kwargs) or find_file(beside, "vocab.json", **hub_kwargs)
         tokenizer = beside if has_one else None
-    return load_clip_tokenizer(DEFAULT_TOKENIZER if tokenizer is None else tokenizer)
+    if tokenizer is None or str(tokenizer) != str(beside):
+        hub_kwargs = {name: value for name, value in hub_kwargs.items() if name not in ("revision", "subfolder")}
+    return load_clip_tokenizer(DEFAULT_TOKENIZER if tokenizer is None else tokenizer, **hub_kwargs)
 
 
 def merge_fields(shown: dict, asked: dict) -> dict:
@@ -687,7 +959,13 @@ def merge_fields(shown: dict, asked: dict) -> dict:
     return fields
 
 
-def with_image_backbone(weights: SourceWeights | None, image: str | os.PathLike, asked: dict) -> SourceWeights:
+def with_image_backbone(
+    weights: SourceWeights | None,
+    image: str | os.PathLike,
+    asked: dict,
+    dtype: torch.dtype | str = torch.float32,
+    **hub_kwargs,
+) -> SourceWeights:
     """
     The text tower of `weights` beside a backbone of Transformers with its own weights.
 
@@ -695,11 +973,12 @@ def with_image_backbone(weights: SourceWeights | None, image: str | os.PathLike,
         weights: CLIP's, or `None` for a model without language.
         image: Directory or Hub id of the backbone, or of a model that is built on it.
         asked: Fields of [`DenseCLIPConfig`]; those of its `vision_config` go before the backbone's own.
+        dtype, hub_kwargs: See `read_source`.
 
     Raises:
         ValueError: for a model that is no backbone, or whose weights do not fit; names tensors.
     """
-    own = PreTrainedConfig.get_config_dict(image)[0]
+    own = PreTrainedConfig.get_config_dict(image, **hub_kwargs)[0]
     if own.get("model_type") in ("clip", "clip_vision_model"):
         raise ValueError(
             f"`image` names a CLIP ({str(image)!r}), whose image encoder belongs to its own text tower. Pass it as the"
@@ -711,7 +990,7 @@ def with_image_backbone(weights: SourceWeights | None, image: str | os.PathLike,
     merged = merge_fields(fields, asked)
     vision_config = DenseCLIPConfig(vision_config=merged["vision_config"], use_language=False).vision_config
     layout = measure_layout(vision_config.to_json_string(use_diff=False), merged.get("feature_layers"))
-    state_dict = load_backbone(image, vision_config, layout)
+    state_dict = load_backbone(image, vision_config, layout, dtype, **hub_kwargs)
     text_state_dict = {} if weights is None else weights.state_dict
     return SourceWeights(
         form=f"{own['model_type']} backbone" + ("" if weights is None else f" and text tower of {weights.form}"),
@@ -722,6 +1001,7 @@ def with_image_backbone(weights: SourceWeights | None, image: str | os.PathLike,
         table=[(r"(.+)", r"image_encoder.backbone.\1"), *([] if weights is None else weights.table)],
         fields=fields,
         new_modules=(*NEW_MODULES, "image_encoder.attention_pool."),
+        dtype=_widest([*state_dict.values(), *([] if weights is None else [torch.empty(0, dtype=weights.dtype)])]),
     )
 
 
@@ -742,6 +1022,7 @@ def build_from_clip(
             " tower. Pass one of them."
         )
     clip = text if clip_name_or_path is None else clip_name_or_path
+    kwargs, hub_kwargs, placing = split_keywords(kwargs)
     asked = kwargs if config is None else merge_fields(config.to_dict(), kwargs)
     use_language = asked.get("use_language", True)
     if image is None and (clip is None or text is not None):
@@ -755,18 +1036,54 @@ def build_from_clip(
             f" {DEFAULT_TOKENIZER!r}, or `use_language=False` for a model without language."
         )
     weights = None
-    if clip is not None and (use_language or image is None):
-        weights = read_source(clip)
+    reads_clip = clip is not None and (use_language or image is None)
+    of_one = [name for name in ("revision", "subfolder") if name in hub_kwargs]
+    if reads_clip and image is not None and of_one:
+        raise ValueError(
+            f"`{of_one[0]}` names a place in one repository, and the two towers come from two: {str(clip)!r} and"
+            f" {str(image)!r}. Download them by `huggingface_hub.snapshot_download`, and name the folders."
+        )
+    dtype = reading_dtype(placing.get("dtype"))
+    if reads_clip:
+        weights = read_source(clip, dtype, **hub_kwargs)
         if not weights.is_clip:
             raise ValueError(
                 f"{clip} is a {weights.form}, which has a head and classes of its own. `python -m training.convert`"
                 " makes a checkpoint of it that `from_pretrained` loads."
             )
     if image is not None:
-        weights = with_image_backbone(weights, image, asked)
+        weights = with_image_backbone(weights, image, asked, dtype, **hub_kwargs)
     if use_language:
-        tokenizer = load_tokenizer(tokenizer, beside=clip)
-    return build_model(model_class, weights, merge_fields(weights.fields, asked), class_names, tokenizer)
+        tokenizer = load_tokenizer(tokenizer, beside=clip, **hub_kwargs)
+    return build_model(model_class, weights, merge_fields(weights.fields, asked), class_names, tokenizer, **placing)
+
+
+def split_keywords(kwargs: dict) -> tuple[dict, dict, dict]:
+    """
+    Keywords of `from_clip_pretrained`: fields of [`DenseCLIPConfig`], `HUB_KWARGS` and `PLACING_KWARGS`.
+
+    Raises:
+        TypeError: for any other, which must not reach the config, and the Hub with it.
+    """
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    if "torch_dtype" in kwargs:  # its former name
+        kwargs = {"dtype": kwargs.pop("torch_dtype"), **kwargs}
+    fields = {field.name for field in dataclasses.fields(DenseCLIPConfig)} - {*CHECKPOINT_FIELDS}
+    fields |= {"attn_implementation", "output_attentions"}
+    for name in kwargs.keys() - fields - {*HUB_KWARGS, *PLACING_KWARGS}:
+        near = difflib.get_close_matches(name, [*fields, *HUB_KWARGS, *PLACING_KWARGS], n=1, cutoff=0.8)
+        if name in CHECKPOINT_FIELDS:
+            advice = "; it follows from `class_names` and the weights."
+        else:
+            advice = f"; did you mean {near[0]!r}?" if near else "."
+        raise TypeError(
+            f"from_clip_pretrained() got an unexpected keyword argument {name!r}{advice} It takes fields of"
+            f" DenseCLIPConfig, and as from_pretrained {', '.join((*HUB_KWARGS, *PLACING_KWARGS))}."
+        )
+    return tuple(
+        {name: value for name, value in kwargs.items() if name in group}
+        for group in (fields, HUB_KWARGS, PLACING_KWARGS)
+    )
 
 
 def build_model(
@@ -775,6 +1092,7 @@ def build_model(
     fields: dict,
     class_names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase | None,
+    **placing,
 ) -> PreTrainedModel:
     """
     A model of the architecture `fields` for these classes, with `weights`; what CLIP does not bring is initialised.
@@ -782,6 +1100,7 @@ def build_model(
     Args:
         fields: As `merge_fields` returns them.
         tokenizer: CLIP's. Not needed without language.
+        placing: `PLACING_KWARGS`, for `from_pretrained`. By default the model is in float32, on the CPU.
 
     Raises:
         ValueError: for weights that do not fit; names every tensor.
@@ -800,6 +1119,8 @@ def build_model(
             num_positions = weights.fields["text_config"]["max_position_embeddings"]
             fields["text_config"] = {**fields["text_config"], "max_position_embeddings": num_positions}
     model = model_class(DenseCLIPConfig(**fields))
+    if reading_dtype(placing.get("dtype")) == torch.float64 or placing.get("dtype") == "auto":
+        model.to(torch.promote_types(weights.dtype, torch.float32))  # or float64 would be rounded
     load_exactly(
         model,
         fit_positions(weights.state_dict, model.state_dict()),
@@ -808,6 +1129,11 @@ def build_model(
         may_be_left=LANGUAGE_MODULES if weights.is_clip and not use_language else (),
         describe=weights.describe,
     )
+    if placing:
+        if placing.get("dtype") == "auto":
+            placing["dtype"] = weights.dtype
+        model = model_class.from_pretrained(None, config=model.config, state_dict=model.state_dict(), **placing)
+        model.name_or_path = model.config.name_or_path = ""  # not "None"
     model.tokenizer = tokenizer if use_language else None
     if weights.is_clip and use_language:
         model.remember_untrained_contexts()

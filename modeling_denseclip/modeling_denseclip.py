@@ -907,9 +907,18 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
                 of a model on it ("microsoft/resnet-50", "facebook/dinov2-base"). Its pixels come into the width of
                 the text tower by a new attention pool.
             kwargs:
-                Fields of [`DenseCLIPConfig`] to set besides.
+                Fields of [`DenseCLIPConfig`] to set besides; and as in [`PreTrainedModel.from_pretrained`]:
+
+                - `token`, `revision`, `subfolder`, `cache_dir`, `force_download`, `local_files_only`, `proxies`: how
+                  files are fetched from the Hub. `revision` and `subfolder` are those of the weights, and of the
+                  tokenizer beside them; where `text` and `image` are two repositories they are refused.
+                - `dtype`: the type of all weights, new ones too; `"auto"` is the one that the weights have (of two
+                  towers, the wider one). Defaults to float32, for training.
+                - `device_map`, `max_memory`, `offload_folder`, `offload_buffers`: where the model is placed.
+                - `quantization_config`: how it is quantised.
 
         Raises:
+            TypeError: for any other keyword.
             ValueError: for weights that are not CLIP's, are no backbone's, or do not fit `config`; names every tensor.
 
         Examples:

@@ -182,19 +182,24 @@ def with_stages(vision_config: PreTrainedConfig, stages: tuple[str, ...]) -> Pre
 
 
 def load_backbone(
-    name_or_path: str | os.PathLike, vision_config: PreTrainedConfig, layout: BackboneLayout
+    name_or_path: str | os.PathLike,
+    vision_config: PreTrainedConfig,
+    layout: BackboneLayout,
+    dtype: torch.dtype | str = torch.float32,
+    **hub_kwargs,
 ) -> dict[str, torch.Tensor]:
     """
-    Weights of a Transformers backbone by the names that they have in `build_backbone`'s, in float32.
+    Weights of a Transformers backbone by the names that they have in `build_backbone`'s.
 
     Args:
         name_or_path: Directory or Hub id of the backbone, or of a model that is built on it.
+        dtype, hub_kwargs: Passed to `from_pretrained`.
 
     Raises:
         ValueError: for tensors that are missing or have another shape; names them. Only what no map depends on may be
             missing, and norms that the backbone adds to its maps. It logs them.
     """
-    arguments = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    arguments = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **hub_kwargs}
     if vision_config.model_type in PLAIN_VITS:
         model, loading = AutoModel.from_pretrained(
             name_or_path, config=vision_config, add_pooling_layer=False, **arguments

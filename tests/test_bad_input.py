@@ -26,6 +26,7 @@ import shutil
 import string
 import struct
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ from modeling_denseclip.tools.files import read_photograph, save_whole
 from modeling_denseclip.tools.loading import load_model
 from modeling_denseclip.tools.predict import ClassPredictor
 from modeling_denseclip.tools.visualization import generate_palette
+from tests.fixtures import openai_clip_fixtures
+from tests.parity import load_fixture
 from tests.tiny import (
     TINY_CLASS_NAMES,
     draw_picture,
@@ -66,7 +69,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
-from training import train
+from training import convert, train
 from training.checkpoints import checkpoint_to_resume
 from training.data import load_data
 from training.demo_tokenizer import build_tokenizer
@@ -931,6 +934,146 @@ def _(room):
 @case("a folder that is not there")
 def _(room):
     return room.denseclip("info", room.path / "nothing")
+
+
+# ------------------------------------------------------------------------------- weights to start from or to convert
+
+
+def clip_weights() -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(values) for name, values in openai_clip_fixtures.load("vit")[0].items()}
+
+
+def start_from(room, content, **kwargs) -> DenseCLIPForSemanticSegmentation:
+    torch.save(content, room.path / "clip.pth")
+    names = ("a", "b")
+    return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        *(room.path / "clip.pth", names, build_tokenizer(names)),
+        **({"context_decoder_hidden_size": 32, "neck_hidden_size": 16, "decode_head_hidden_size": 16} | kwargs),
+    )
+
+
+def convert_published(room, **meta):
+    torch.save({"state_dict": load_fixture("clip-fpn-vit").state_dict, "meta": meta}, room.path / "published.pth")
+    convert.main([str(room.path / "published.pth"), str(room.path / "out")])
+
+
+@case("an unknown keyword")
+def _(room):
+    start_from(room, clip_weights(), tokn="hf_")
+
+
+@case("ids of classes as a keyword")
+def _(room):
+    start_from(room, clip_weights(), id2label={0: "a", 1: "b"})
+
+
+@case("a revision of two repositories")
+def _(room):
+    start_from(room, clip_weights(), image="microsoft/resnet-50", revision="main")
+
+
+@case("a type that torch does not have")
+def _(room):
+    start_from(room, clip_weights(), dtype="float63")
+
+
+@case("a whole pickled model")
+def _(room):
+    start_from(room, torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+class Scores:
+    """Of a program that saved it beside its weights."""
+
+
+@case("an object of a program beside weights")
+def _(room):
+    start_from(room, {"state_dict": clip_weights(), "scores": Scores()})
+
+
+@case("numbers and arrays of NumPy beside weights")
+def _(room):
+    plain = start_from(room, clip_weights()).text_projection.weight
+    beside = {"best": np.float64(0.5), "history": np.arange(3), "state_dict": clip_weights()}
+    assert torch.equal(start_from(room, beside).text_projection.weight, plain)
+
+
+@case("an array of objects beside weights")
+def _(room):
+    start_from(room, {"state_dict": clip_weights(), "history": np.array([Scores()], dtype=object)})
+
+
+@case("a checkpoint without weights")
+def _(room):
+    start_from(room, {"epoch": 3, "optimizer": {}})
+
+
+@case("tensors named by numbers")
+def _(room):
+    start_from(room, clip_weights() | {5: torch.zeros(1)})
+
+
+@case("the weights of two models")
+def _(room):
+    start_from(
+        room,
+        {f"{model}.{name}": tensor for model in ("student", "teacher") for name, tensor in clip_weights().items()},
+    )
+
+
+@case("the weights of something else")
+def _(room):
+    start_from(room, {"fc.weight": torch.zeros(2, 2)})
+
+
+@case("weights of bytes")
+def _(room):
+    weights = clip_weights()
+    start_from(room, weights | {"visual.proj": weights["visual.proj"].to(torch.int8)})
+
+
+@case("weights of another shape")
+def _(room):
+    start_from(room, clip_weights() | {"visual.proj": torch.zeros(3, 3)})
+
+
+@case("a tensor of no dimensions")
+def _(room):
+    start_from(room, clip_weights() | {"positional_embedding": torch.tensor(1.0)})
+
+
+@case("a sparse tensor")
+def _(room):
+    weights = clip_weights()
+    start_from(room, weights | {"visual.proj": weights["visual.proj"].to_sparse()})
+
+
+@case("classes in a checkpoint that are no names")
+def _(room):
+    convert_published(room, CLASSES=5)
+
+
+@case("colours in a checkpoint that are none")
+def _(room):
+    convert_published(room, CLASSES=("a", "b"), PALETTE=[[1, 2], [3, 400, 5]])
+
+
+@case("a config of open_clip that is a list")
+def _(room):
+    (room.path / "open_clip_config.json").write_text("[]")
+    start_from(room, clip_weights())
+
+
+@case("a compressed file of tensors")
+def _(room):
+    torch.save(clip_weights(), room.path / "plain.pth")
+    with (
+        zipfile.ZipFile(room.path / "plain.pth") as plain,
+        zipfile.ZipFile(room.path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+    DenseCLIPForSemanticSegmentation.from_clip_pretrained(room.path / "small.pth", ["a", "b"])
 
 
 # ------------------------------------------------------------------------------------------------------- tokenizers

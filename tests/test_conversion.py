@@ -1,5 +1,6 @@
 """Weights of CLIP in all of its forms and of the published DenseCLIP, and the command that converts them."""
 
+import argparse
 import json
 import math
 import pickle
@@ -7,12 +8,13 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
@@ -26,6 +28,9 @@ from transformers import (
     pipeline,
 )
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.quantizers import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip import conversion_denseclip as conversion
@@ -33,8 +38,10 @@ from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 from training import convert
+from training.arguments import ModelArguments
 from training.demo import build_tokenizer
 from training.push import prepare_upload
+from training.train import build_model
 
 
 TOLERANCE = 1e-4
@@ -452,6 +459,442 @@ def test_a_file_without_such_weights_is_refused(content, tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match=r"text\.pth could not be read"):
         read_source(tmp_path / "text.pth")
+
+
+# --- As training programs write them ---------------------------------------------------------------------------------
+
+
+def module_of(state_dict: dict[str, torch.Tensor]) -> nn.Module:
+    """A tree of modules that hold these tensors: numbers with a gradient as parameters, others as buffers."""
+    root = nn.Module()
+    for name, tensor in state_dict.items():
+        *parents, leaf = name.split(".")
+        module = root
+        for parent in parents:
+            if parent not in module._modules:
+                module.add_module(parent, nn.Module())
+            module = module._modules[parent]
+        if tensor.is_floating_point() and "running_" not in leaf:
+            module.register_parameter(leaf, nn.Parameter(tensor))
+        else:
+            module.register_buffer(leaf, tensor)
+    return root
+
+
+def with_averages_of_mmcv(model: nn.Module) -> nn.Module:
+    """As mmcv's `EMAHook.before_run` registers them."""
+    for name, parameter in list(model.named_parameters()):
+        model.register_buffer(f"ema_{name.replace('.', '_')}", parameter.data.clone() + 1)
+    return model
+
+
+def within(model: nn.Module, **names: nn.Module) -> nn.Module:
+    root = nn.Module()
+    for name, module in (names or {"model": model}).items():
+        root.add_module(name, module)
+    return root
+
+
+def averaged(model: nn.Module) -> nn.Module:
+    copy = torch.optim.swa_utils.AveragedModel(model)
+    copy.update_parameters(model)
+    return copy
+
+
+TRAINED = {
+    "data-parallel": lambda model: {"state_dict": nn.DataParallel(model).state_dict()},
+    "compiled": lambda model: {"model": torch.compile(model).state_dict()},
+    "compiled-data-parallel": lambda model: torch.compile(nn.DataParallel(model)).state_dict(),
+    "compiled-part": lambda model: {
+        name.replace("conv1.weight", "conv1._orig_mod.weight"): tensor for name, tensor in model.state_dict().items()
+    },
+    "model": lambda model: {"model": model.state_dict()},
+    "nested": lambda model: {"epoch": 3, "state_dict": {"step": 1, "model": model.state_dict()}},
+    "lightning": lambda model: {
+        "state_dict": within(model).state_dict(),
+        "hyper_parameters": {"lr": 0.1, "folder": Path("data")},
+        "callbacks": {"checkpoint": {"best": np.float64(0.5), "scores": {"a.ckpt": torch.tensor(0.5)}}},
+    },
+    "open-clip": lambda model: {
+        "epoch": 3,
+        "name": "RN50",
+        "state_dict": nn.DataParallel(model).state_dict(),
+        "optimizer": stepped(model).state_dict(),
+        "scaler": {"scale": 65536.0},
+    },
+    "arguments": lambda model: {"args": argparse.Namespace(lr=0.1, out=Path("out")), "model": model.state_dict()},
+    "averages-of-mmcv": lambda model: {"state_dict": with_averages_of_mmcv(model).state_dict()},
+    "averages-of-mmcv-in-data-parallel": lambda model: nn.DataParallel(with_averages_of_mmcv(model)).state_dict(),
+    "averages-beside": lambda model: {
+        "model_ema": {name: tensor + 1 for name, tensor in model.state_dict().items()},
+        "model": model.state_dict(),
+    },
+    "averages-in-a-part": lambda model: within(model, student=model, ema=module_of(model.state_dict())).state_dict(),
+    "averages-alone": lambda model: averaged(model).state_dict(),
+    "parameters": lambda model: dict(model.named_parameters()) | dict(model.named_buffers()),
+}
+
+
+def stepped(model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()
+    return optimizer
+
+
+def published_or_clip(name: str, clip_cases) -> dict[str, torch.Tensor]:
+    state_dict = clip_cases[name].state_dict if name in clip_cases else load_fixture(name).state_dict
+    return {key: tensor.clone() for key, tensor in state_dict.items()}
+
+
+@pytest.mark.parametrize("form", TRAINED)
+@pytest.mark.parametrize(("name", "legacy"), [("denseclip-resnet", False), ("vit-sampled", True)])
+def test_weights_are_found_where_training_programs_put_them(name, legacy, form, clip_cases, tmp_path):
+    model = module_of(published_or_clip(name, clip_cases))
+    content = TRAINED[form](model)
+    expected = published_or_clip(name, clip_cases)
+    if form == "open-clip":  # one step further than the file of the test
+        expected = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
+    torch.save(expected, tmp_path / "plain.pth")
+    torch.save(content, tmp_path / "trained.pth", _use_new_zipfile_serialization=not legacy)
+    plain, trained = read_source(tmp_path / "plain.pth"), read_source(tmp_path / "trained.pth")
+    assert (trained.form, trained.fields) == (plain.form, plain.fields)
+    assert trained.state_dict.keys() == plain.state_dict.keys()
+    for key, tensor in plain.state_dict.items():
+        assert torch.equal(trained.state_dict[key], tensor), key
+        assert not trained.state_dict[key].requires_grad
+    counted = {"averages-of-mmcv", "averages-of-mmcv-in-data-parallel", "averages-in-a-part", "averages-alone"}
+    assert bool(trained.copies) == (form in counted)
+
+
+def test_weights_of_two_models_are_refused(clip_cases, tmp_path):
+    student = clip_cases["vit-sampled"].state_dict
+    both = within(None, student=module_of(student), teacher=module_of(student)).state_dict()
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match=r"weights of 2 models, under 'student\.', 'teacher\.'. Save those of one"):
+        read_source(tmp_path / "both.pth")
+    torch.save({f"module.{key}": value for key, value in student.items()} | {"logit_scale": 1}, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match="'logit_scale' is a int"):
+        read_source(tmp_path / "both.pth")
+    twice = {f"module.{key}": value for key, value in student.items()} | {"ln_final.bias": student["ln_final.bias"]}
+    torch.save(twice, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match=r"holds ln_final\.bias twice"):
+        read_source(tmp_path / "both.pth")
+    # A part that is no copy is not dropped in silence.
+    more = {f"model.{key}": value for key, value in student.items()} | {"probe.weight": torch.zeros(3)}
+    torch.save(more, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match=r"no place in DenseCLIP: probe\.weight"):
+        read_source(tmp_path / "both.pth")
+    itself = {}
+    itself["model"] = itself
+    torch.save(itself, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match="'model' is a dict"):
+        read_source(tmp_path / "both.pth")
+
+
+def rename_in_pickle(path: Path, old: str, new: str):
+    """What the pickle of a file of torch names, as another release of a package calls it."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members:
+            if name.endswith("data.pkl"):
+                assert f"c{old}".encode() in data
+                data = data.replace(f"c{old}".encode(), f"c{new}".encode())
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize("numpy", [1, 2])
+def test_numbers_and_arrays_of_numpy_are_data(numpy, tmp_path, capsys):
+    """As mmseg writes them: a best score, and random colours for a data set that has none."""
+    case = load_fixture("denseclip-vit")
+    case.fields["id2label"] = {int(index): label for index, label in case.fields["id2label"].items()}
+    command = published_command(case, tmp_path)
+    checkpoint = torch.load(tmp_path / "published.pth", weights_only=True)
+    names = [name.strip() for name in checkpoint["meta"]["CLASSES"]]
+    palette = np.random.default_rng(0).integers(0, 255, size=(len(names), 3))
+    meta = {
+        "CLASSES": np.array(names),
+        "PALETTE": palette,
+        "hook_msgs": {"best_score": np.float64(0.4321), "last_ckpt": "iter_8000.pth", "best": np.str_("mIoU")},
+        "arrays": [np.arange(6, dtype=">i2").reshape(2, 3).T, np.array(2.5, dtype=np.float16), np.zeros((0, 3))],
+        "flags": (np.bool_(True), np.int64(-3), np.float32(0.5), np.complex64(1j)),
+        "time": "Mon",
+    }
+    torch.save(checkpoint | {"meta": meta}, tmp_path / "published.pth")
+    core = "numpy._core.multiarray" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core.multiarray"
+    rename_in_pickle(
+        tmp_path / "published.pth", core, {1: "numpy.core.multiarray", 2: "numpy._core.multiarray"}[numpy]
+    )
+
+    read = read_checkpoint(tmp_path / "published.pth")["meta"]
+    assert read["hook_msgs"] == {"best_score": 0.4321, "last_ckpt": "iter_8000.pth", "best": "mIoU"}
+    assert read["flags"] == (True, -3, 0.5, 1j)
+    np.testing.assert_array_equal(read["PALETTE"], palette)
+    np.testing.assert_array_equal(read["arrays"][0], [[0, 3], [1, 4], [2, 5]])
+    assert read["arrays"][1] == 2.5 and read["arrays"][1].shape == () and read["arrays"][2].size == 0
+    model = convert.main(command)
+    assert model.config.class_names == tuple(names)
+    assert model.config.palette == tuple(map(tuple, palette.tolist()))
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["palette"] == palette.tolist() and "0.4321" not in json.dumps(written)
+    check_published(case, tmp_path / "out")
+
+
+class ScoreHistory:
+    """As what other programs put beside weights: an object of a class of their own."""
+
+    def __init__(self):
+        self.values = [0.5]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("beside", "asked"),
+    [
+        (ScoreHistory(), r"tests\.test_conversion\.ScoreHistory"),
+        (np.array([None, "a"], dtype=object), r"numpy\.dtype\('O8'\)"),
+        (np.zeros(2, dtype=[("a", "f4"), ("b", "i4")]), r"numpy\.dtype\('V8'\)"),
+        (np.datetime64("2020-01-01"), r"numpy\.dtype\('M8'\)"),
+    ],
+    ids=["class", "objects", "structure", "date"],
+)
+def test_what_is_no_plain_data_is_refused_with_the_way_out(beside, asked, legacy, tmp_path):
+    state_dict = load_fixture("clip-fpn-vit").state_dict
+    content = {"state_dict": state_dict, "meta": {"CLASSES": ("a", "b"), "beside": beside}}
+    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=rf"it asks for {asked}, which no weights need.*torch\.save\(checkpoint"):
+        read_source(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_whole_pickled_model_is_refused_with_the_way_out(legacy, clip_cases, tmp_path):
+    model = module_of(published_or_clip("vit-sampled", clip_cases))
+    torch.save(model, tmp_path / "model.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"asks for torch\.nn.*which no weights need.*torch\.save\(model\.state_dict"):
+        read_source(tmp_path / "model.pth")
+    # The way out is one.
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert read_source(tmp_path / "model.pth").is_clip
+
+
+@pytest.mark.parametrize("name", ["denseclip-resnet", "vit-sampled"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(name, dtype, clip_cases, tmp_path):
+    # Counters too, as a cast of the whole dictionary makes them.
+    state_dict = {key: (1 + 1e-9) * value.to(dtype) for key, value in published_or_clip(name, clip_cases).items()}
+    torch.save({"state_dict": state_dict, "meta": {"CLASSES": tuple("abcdefg")}}, tmp_path / "model.pth")
+    weights = read_source(tmp_path / "model.pth")
+    assert weights.dtype == dtype
+    expected = {torch.float64 if dtype == torch.float64 else torch.float32}
+    assert {tensor.dtype for tensor in weights.state_dict.values() if tensor.is_floating_point()} == expected
+    if name == "denseclip-resnet":
+        command = published_command(load_fixture(name), tmp_path)
+        saved = torch.load(tmp_path / "published.pth", weights_only=True)
+        saved["state_dict"] = {key: value.to(dtype) for key, value in saved["state_dict"].items()}
+        torch.save(saved, tmp_path / "published.pth")
+        model = convert.main(command)
+        assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+        assert torch.equal(
+            model.neck.lateral_convs[0].bias, saved["state_dict"]["neck.lateral_convs.0.conv.bias"].float()
+        )
+
+
+def test_weights_without_floating_point_values_are_refused(clip_cases, tmp_path):
+    whole = published_or_clip("vit-sampled", clip_cases)
+    name = "visual.transformer.resblocks.0.mlp.c_fc.weight"
+
+    def refusal(tensor) -> str:
+        torch.save(whole | {name: tensor}, tmp_path / "model.pth")
+        with pytest.raises(ValueError) as raised:
+            DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+                tmp_path / "model.pth", CLASS_NAMES, build_tokenizer(CLASS_NAMES), **SMALL_FIELDS
+            )
+        return str(raised.value)
+
+    assert re.search(
+        rf"no floating-point numbers: {re.escape(name)} .*int8", refusal((100 * whole[name]).to(torch.int8))
+    )
+    for tensor in (
+        whole[name].to_sparse(),
+        torch.empty_like(whole[name], device="meta"),
+        torch.zeros(1, 1).expand(whole[name].shape),
+    ):
+        assert f"fewer values than their shape says: {name}" in refusal(tensor)
+
+
+# --- The keywords of from_pretrained ---------------------------------------------------------------------------------
+
+
+def floats(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+@pytest.mark.parametrize("form", ["torchscript", "safetensors", "transformers"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "float16", torch.float64])
+def test_dtype_is_that_of_the_model(form, dtype, clip_cases, clip_folder, tmp_path):
+    source = clip_folder if form == "transformers" else clip_cases["resnet-sampled"].files[form]
+    fields = SMALL_FIELDS | ({} if form == "transformers" else UNSEEN_FIELDS["resnet"])
+    tokenizer = build_tokenizer(CLASS_NAMES)
+
+    def load(**kwargs):
+        torch.manual_seed(0)
+        return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+            source, CLASS_NAMES, tokenizer, **fields, **kwargs
+        )
+
+    model, single = load(dtype=dtype), load()
+    wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    assert {tensor.dtype for tensor in floats(model).values()} == {wanted}
+    assert {tensor.dtype for tensor in floats(single).values()} == {torch.float32}
+    for name, tensor in floats(single).items():
+        assert torch.equal(floats(model)[name], tensor.to(wanted)), name
+    assert not model.training and model.has_untrained_contexts() and model.tokenizer is tokenizer
+    model.save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert getattr(torch, config["dtype"]) == wanted and "torch_dtype" not in config
+    again = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path / "saved")
+    assert again.dtype == wanted and again.has_untrained_contexts()
+    assert load(torch_dtype=dtype).dtype == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("form", ["safetensors", "transformers"])
+def test_dtype_auto_is_that_of_the_weights(form, dtype, clip_cases, transformers_clip, tmp_path):
+    tokenizer = build_tokenizer(CLASS_NAMES)
+    fine = 1 + 1e-9  # what float32 would round away
+    if form == "transformers":
+        source, fields = tmp_path / "clip", SMALL_FIELDS
+        clip = CLIPModel(transformers_clip.config).to(dtype)
+        clip.load_state_dict(
+            {name: fine * tensor.to(dtype) for name, tensor in transformers_clip.state_dict().items()}
+        )
+        clip.save_pretrained(source)
+        expected = clip.text_projection.weight
+    else:
+        source, fields = tmp_path / "clip.safetensors", SMALL_FIELDS | UNSEEN_FIELDS["resnet"]
+        state_dict = clip_cases["resnet-sampled"].state_dict
+        halves = {
+            name: fine * value.to(dtype) if value.is_floating_point() else value for name, value in state_dict.items()
+        }
+        save_file(halves, source)
+        expected = halves["text_projection"].T
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        source, CLASS_NAMES, tokenizer, **fields, dtype="auto"
+    )
+    assert {tensor.dtype for tensor in floats(model).values()} == {dtype}
+    assert torch.equal(model.text_projection.weight, expected)
+
+
+def test_device_map_places_the_model(clip_folder, tmp_path):
+    def load(**kwargs):
+        torch.manual_seed(0)
+        return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+            clip_folder, CLASS_NAMES, **SMALL_FIELDS, **kwargs
+        )
+
+    plain = load()
+    parts = dict.fromkeys((name for name, _ in plain.named_children()), "cpu") | {"decode_head": "disk"}
+    placed = load(device_map=parts, offload_folder=str(tmp_path / "offloaded"))
+    assert placed.hf_device_map == parts
+    assert placed.decode_head.classifier.weight.is_meta and not placed.neck.lateral_convs[0].weight.is_meta
+    assert any((tmp_path / "offloaded").iterdir())
+    pixel_values = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = plain(pixel_values).logits
+        torch.testing.assert_close(placed(pixel_values).logits, expected)
+        for device in ("cpu", torch.device("cpu"), {"": "cpu"}, "auto"):
+            torch.testing.assert_close(load(device_map=device)(pixel_values).logits, expected)
+    placed.save_pretrained(tmp_path / "saved")
+    assert not {"device_map", "offload_folder"} & json.loads((tmp_path / "saved" / "config.json").read_text()).keys()
+    with pytest.raises(ValueError, match="device_map"):
+        load(device_map="nowhere")
+
+
+@register_quantization_config("to_steps")
+class StepsConfig(QuantizationConfigMixin):
+    def __init__(self, step: float = 0.25, **_):
+        self.quant_method, self.step = "to_steps", step
+
+
+@register_quantizer("to_steps")
+class StepsQuantizer(HfQuantizer):
+    """Rounds every weight to a multiple: as the quantisers of Transformers do, at this place of loading."""
+
+    requires_calibration = False
+    is_trainable = False
+
+    def _process_model_before_weight_loading(self, model, **_):
+        pass
+
+    def _process_model_after_weight_loading(self, model, **_):
+        for parameter in model.parameters():
+            parameter.data = (parameter.data / self.quantization_config.step).round() * self.quantization_config.step
+
+    def is_serializable(self, *_, **__):
+        return True
+
+
+def test_quantization_config_reaches_the_quantiser(clip_folder, tmp_path):
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        clip_folder, CLASS_NAMES, **SMALL_FIELDS, quantization_config=StepsConfig(0.5)
+    )
+    clip = load_file(clip_folder / "model.safetensors")
+    expected = (2 * clip["text_projection.weight"]).round() / 2
+    assert torch.equal(model.text_projection.weight, expected) and expected.unique().numel() > 1
+    assert all(torch.equal(2 * parameter, (2 * parameter).round()) for parameter in model.parameters())
+    model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["quantization_config"]["step"] == 0.5
+    # What describes that checkpoint is no architecture to start another from.
+    other = DenseCLIPForSemanticSegmentation.from_clip_pretrained(clip_folder, CLASS_NAMES, config=model.config)
+    assert not hasattr(other.config, "quantization_config")
+
+
+def test_what_is_no_field_stays_out_of_the_config(clip_folder, tmp_path):
+    secrets = {"token": "hf_SECRET", "revision": "0123abc", "cache_dir": str(tmp_path / "cache"), "proxies": {}}
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        *(clip_folder, CLASS_NAMES),
+        **(SMALL_FIELDS | secrets | {"local_files_only": True, "force_download": False, "subfolder": ""}),
+        attn_implementation="eager",
+        window_stride=(100, 100),
+    )
+    assert model.config._attn_implementation == "eager" and model.config.window_stride == (100, 100)
+    model.save_pretrained(tmp_path / "saved")
+    files = [path for path in (tmp_path / "saved").iterdir() if path.suffix == ".json"]
+    assert {"config.json", "tokenizer_config.json"} <= {path.name for path in files}
+    for path in files:
+        text = path.read_text()
+        assert not any(word in text for word in ("hf_SECRET", "0123abc", str(tmp_path), '"token"', '"revision"')), path
+    for name in ("tokenn", "use_auth_token", "id2label", "model_type", "variant"):
+        with pytest.raises(TypeError, match=rf"unexpected keyword argument '{name}'"):
+            DenseCLIPForSemanticSegmentation.from_clip_pretrained(clip_folder, CLASS_NAMES, **{name: "a"})
+
+
+def test_config_of_a_checkpoint_says_what_to_build_and_not_in_which_type(clip_folder, tmp_path):
+    """`--config` may be the config of a saved model, which is of other classes, and of half precision here."""
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        clip_folder, ["b"], **SMALL_FIELDS, dtype="bfloat16", temperature=0.5
+    )
+    model.save_pretrained(tmp_path / "saved")
+    data = SimpleNamespace(class_names=CLASS_NAMES, palette=None)
+    for start in ({"clip": str(clip_folder)}, {"tokenizer": str(clip_folder)}):
+        arguments = ModelArguments(config=str(tmp_path / "saved" / "config.json"), **start)
+        built = build_model(arguments, data)
+        assert (built.dtype, built.config.temperature) == (torch.float32, 0.5)
+        assert built.config.class_names == CLASS_NAMES and len(built.config.class_token_ids) == 2
+
+
+def test_subfolder(transformers_clip, clip_folder):
+    transformers_clip.save_pretrained(clip_folder / "inner" / "clip")
+    for path in clip_folder.iterdir():
+        if path.is_file():
+            path.rename(clip_folder / "inner" / "clip" / path.name) if "token" in path.name else path.unlink()
+    model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+        clip_folder, CLASS_NAMES, **SMALL_FIELDS, subfolder="inner/clip"
+    )
+    assert torch.equal(model.text_projection.weight, transformers_clip.text_projection.weight)
+    assert model.config.class_token_ids == ((4, 2, 5), (4, 3, 5))  # by the tokenizer in that folder
 
 
 # --- Pickles are not executed ----------------------------------------------------------------------------------------

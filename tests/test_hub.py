@@ -22,17 +22,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from tests.fixtures import openai_clip_fixtures
 from tests.hub_server import READ_TOKEN, USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.test_remote_code import ROOT, SIZE, assert_same, run_elsewhere, segment_here, settled_model
 from tests.tiny import (
     TINY_CLASS_NAMES,
     draw_picture,
+    make_tiny_tokenizer,
     save_checkpoint,
     save_tiny_architecture,
+    tiny_config,
     tiny_model,
 )
+from training.demo_tokenizer import build_tokenizer
 from training.push import push_directory
 
 
@@ -147,6 +152,23 @@ def push(run):
         return run("training.push", *words, *([] if token is None else ["--token", token]))
 
     return push_with
+
+
+# What `from_clip_pretrained` makes of keywords, a line each, is saved in a numbered folder.
+START_FROM_THE_HUB = """
+import json, sys
+
+from modeling_denseclip import DenseCLIPForSemanticSegmentation
+
+for index, line in enumerate(sys.stdin):
+    try:
+        model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(**json.loads(line))
+        model.save_pretrained(f"{sys.argv[1]}/{index}")
+        answer = None
+    except Exception as error:
+        answer = f"{type(error).__name__}: {error}"
+    print(json.dumps(answer), flush=True)
+"""
 
 
 def save(model, directory: Path, **kwargs) -> Path:
@@ -625,3 +647,134 @@ def test_a_malformed_name_and_offline_mode_are_errors(tmp_path):
             push_directory(directory, name)
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE"):
         push_directory(directory, f"{USER}/tiny")
+
+
+@pytest.fixture(scope="module")
+def start(running_hub, tmp_path_factory):
+    """`from_clip_pretrained(...)` in a process without a token -> the folder that it saves, or the error."""
+    folder = tmp_path_factory.mktemp("started")
+    process = subprocess.Popen(
+        [sys.executable, "-c", START_FROM_THE_HUB, str(folder)],
+        cwd=ROOT,
+        env=make_environment(running_hub, tmp_path_factory.mktemp("home")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    counter = iter(range(100))
+
+    def start_with(**kwargs) -> Path | str:
+        process.stdin.write(json.dumps({"class_names": ["sky", "wall"], **SMALL_FIELDS, **kwargs}) + "\n")
+        process.stdin.flush()
+        error, index = json.loads(process.stdout.readline()), next(counter)
+        return folder / str(index) if error is None else error
+
+    yield start_with
+    process.stdin.close()
+    process.wait()
+
+
+SMALL_FIELDS = {"context_decoder_hidden_size": 32, "neck_hidden_size": 16, "decode_head_hidden_size": 16}
+
+
+def files_of(folder: Path, within: str = "") -> dict[str, bytes]:
+    return {f"{within}{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
+def tiny_clip(seed: int) -> CLIPModel:
+    config = tiny_config("vit")
+    fields = {"text_config": config.text_config.to_dict(), "vision_config": config.vision_config.to_dict()}
+    torch.manual_seed(seed)
+    return CLIPModel(CLIPConfig(**fields, projection_dim=32))
+
+
+def test_keywords_reach_the_hub_and_not_the_config(hub, start, tmp_path):
+    make_tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    clips = [tiny_clip(seed) for seed in (0, 1, 2)]
+    for seed, clip in enumerate(clips):
+        clip.save_pretrained(tmp_path / f"clip{seed}")
+    tokenizer = files_of(tmp_path / "tokenizer")
+    former = hub.add_files("model", f"{USER}/clip", files_of(tmp_path / "clip0") | tokenizer, private=True)
+    inner = dict.fromkeys(files_of(tmp_path / "clip0"), b"") | files_of(tmp_path / "clip2", "inner/")
+    inner |= {f"inner/{name}": data for name, data in tokenizer.items()}
+    hub.add_files("model", f"{USER}/inner", inner, private=True)
+    # As on the Hub, a later commit has other weights; and no tokenizer, so that a mix-up of revisions shows.
+    hub.add_files("model", f"{USER}/clip", files_of(tmp_path / "clip1") | dict.fromkeys(tokenizer, b"broken"))
+    hub.add_files("model", f"{USER}/tokenizer", tokenizer, private=True)
+    arrays, _ = openai_clip_fixtures.load("vit")
+    save_file({name: torch.from_numpy(values) for name, values in arrays.items()}, tmp_path / "open_clip.safetensors")
+    open_clip = {"open_clip_model.safetensors": (tmp_path / "open_clip.safetensors").read_bytes()}
+    released = hub.add_files("model", f"{USER}/open_clip", open_clip, private=True)
+    hub.add_files("model", f"{USER}/open_clip", {"open_clip_model.safetensors": b"broken"})
+    clip, with_token = f"{USER}/clip", {"token": READ_TOKEN}
+    elsewhere = {"tokenizer": f"{USER}/tokenizer"}
+
+    def text_projection(folder: Path) -> torch.Tensor:
+        assert isinstance(folder, Path), folder
+        for path in folder.iterdir():
+            if path.suffix == ".json":  # the files of tokenizers say where they were read from, as everywhere
+                content = path.read_text()
+                words = [READ_TOKEN, former, released, str(tmp_path), '"token"', '"revision"', '"cache_dir"']
+                assert not [word for word in words if word in content], (path, content)
+        return load_file(folder / "model.safetensors")["text_projection.weight"]
+
+    assert "is not a valid model identifier" in start(clip_name_or_path=clip)
+    assert all(request.token is None for request in hub.requests)
+    first = start(clip_name_or_path=clip, **with_token, revision=former)
+    assert torch.equal(text_projection(first), clips[0].text_projection.weight)
+    config = json.loads((first / "config.json").read_text())
+    assert config["class_token_ids"] == [list(ids) for ids in make_tiny_tokenizer()(["sky", "wall"]).input_ids]
+    # Without a revision the last commit, with a tokenizer named that is in a repository of its own.
+    latest = start(clip_name_or_path=clip, **with_token, **elsewhere, cache_dir=str(tmp_path / "cache"))
+    assert torch.equal(text_projection(latest), clips[1].text_projection.weight)
+    assert any((tmp_path / "cache").rglob("model.safetensors"))
+    # A revision is that of the weights: the tokenizer's repository has none of that name.
+    other = start(clip_name_or_path=clip, **with_token, **elsewhere, revision=former, dtype="bfloat16")
+    assert torch.equal(text_projection(other), clips[0].text_projection.weight.bfloat16())
+    assert "not a valid git identifier" in start(clip_name_or_path=clip, **with_token, revision="0" * 40)
+    inner = start(clip_name_or_path=f"{USER}/inner", **with_token, subfolder="inner")
+    assert torch.equal(text_projection(inner), clips[2].text_projection.weight)
+
+    build_tokenizer(["a", "b"]).save_pretrained(tmp_path / "small")
+    vit = {"clip_name_or_path": f"{USER}/open_clip", "tokenizer": str(tmp_path / "small"), "class_names": ["a", "b"]}
+    projection = text_projection(start(**vit, **with_token, revision=released))
+    assert torch.equal(projection, torch.from_numpy(arrays["text_projection"]).T)
+    assert "could not be read as weights" in start(**vit, **with_token)
+    assert "is not a valid model identifier" in start(**vit, revision=released, cache_dir=str(tmp_path / "empty"))
+
+    # What is in the cache needs neither; and a request that should not be is none.
+    number = len(hub.requests)
+    cached = start(clip_name_or_path=clip, revision=former, local_files_only=True)
+    assert torch.equal(text_projection(cached), clips[0].text_projection.weight)
+    assert len(hub.requests) == number
+
+
+def test_keywords_reach_the_backbone(hub, start, tmp_path):
+    make_tiny_tokenizer().save_pretrained(tmp_path / "clip")
+    tiny_clip(0).save_pretrained(tmp_path / "clip")
+    resnets = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic")
+        resnets.append(ResNetModel(config))
+        resnets[-1].save_pretrained(tmp_path / f"resnet{seed}")
+    former = hub.add_files("model", f"{USER}/resnet", files_of(tmp_path / "resnet0"), private=True)
+    hub.add_files("model", f"{USER}/resnet", files_of(tmp_path / "resnet1"))
+    hub.add_files("model", f"{USER}/clip", files_of(tmp_path / "clip"), private=True)
+    image, token = {"image": f"{USER}/resnet"}, {"token": READ_TOKEN}
+
+    def stem(folder: Path) -> torch.Tensor:
+        assert isinstance(folder, Path), folder
+        assert READ_TOKEN not in (folder / "config.json").read_text()
+        assert former not in (folder / "config.json").read_text()
+        return load_file(folder / "model.safetensors")[f"image_encoder.backbone.{STEM}"]
+
+    expected = [model.state_dict()[STEM] for model in resnets]
+    assert torch.equal(stem(start(**image, **token, revision=former, use_language=False)), expected[0])
+    assert torch.equal(stem(start(**image, **token, text=f"{USER}/clip")), expected[1])
+    assert "is not a valid model identifier" in start(**image, use_language=False, cache_dir=str(tmp_path / "empty"))
+    refused = start(**image, **token, text=f"{USER}/clip", revision=former)
+    assert "ValueError: `revision` names a place in one repository, and the two towers come from two" in refused
+
+
+STEM = "embedder.embedder.convolution.weight"

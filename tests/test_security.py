@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSemanticSegmentation, ResNetConfig
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.conversion_denseclip import read_checkpoint
+from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
 from modeling_denseclip.tools.command import main as denseclip
 from tests import audit, licences
 from tests.test_conversion import Payload, write_malicious
@@ -106,6 +106,110 @@ def test_archive_of_torchscript_may_name_nothing_but_tensors(asked, tmp_path):
         archive.writestr("CLIP/data.pkl", b"\x80\x04" + words + b"\x93.")  # both words, then "STACK_GLOBAL"
         archive.writestr("CLIP/constants.pkl", pickle.dumps(()))
     with pytest.raises(ValueError, match=f"it asks for {module}.{name}, which no weights need"):
+        read_checkpoint(tmp_path / "CLIP.pt")
+
+
+# As torch writes a pickle: "GLOBAL" (c), "REDUCE" (R), "NEWOBJ" (\x81), "BUILD" (b), a tuple of two (\x86), ...
+BYTES = b"c_codecs\nencode\nX%bX\x06\0\0\0latin1\x86R"
+EMPTY_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85" + BYTES % b"\1\0\0\0b" + b"tR"
+EIGHT_BYTES = BYTES % b"\x08\0\0\0abcdefgh"
+HUGE = b"\x8a\x06\0\0\0\0\0\x01"  # 2^40
+
+
+def data_type(code: str) -> bytes:
+    made = b"cnumpy\ndtype\nX" + struct.pack("<I", len(code)) + code.encode() + b"\x85R"
+    return made + b"(K\x03X\1\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+
+
+def array_state(shape: bytes, code: str, data: bytes) -> bytes:
+    return EMPTY_ARRAY + b"(K\x01(" + shape + b"t" + data_type(code) + b"\x89" + data + b"tb"
+
+
+@pytest.mark.parametrize(
+    ("pickled", "shape"),
+    [
+        # A size that is asked for is not what is given.
+        (b"cnumpy\nndarray\n(" + HUGE + b"tR", (0,)),
+        (b"cnumpy\nndarray\n(" + HUGE + b"t\x81", (0,)),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + HUGE + b"\x85K\0tR", (0,)),
+        (array_state(HUGE + b"K\0", "f8", b"cbuiltins\nbytes\n)R"), (0,)),
+        (b"cbuiltins\nbytes\n" + HUGE + b"\x85R", None),
+        # What it says and what it has.
+        (array_state(HUGE, "f8", EIGHT_BYTES), "cannot reshape array of size 1"),
+        (array_state(b"K\x01", "U1000000000", EIGHT_BYTES), "not understood"),
+        (array_state(b"K\x01", "U100000", EIGHT_BYTES), "buffer size must be a multiple of element size"),
+        (array_state(b"K\x01", "U0", EIGHT_BYTES), r"asks for numpy\.dtype\('U0'\)"),
+        # Any object.
+        (array_state(b"K\x01", "O8", b"]N" + b"a"), r"asks for numpy\.dtype\('O8'\)"),
+        (array_state(b"K\x01", "f8", b"]N" + b"a"), "asks for numpy values of list"),
+        (array_state(b"K\x01", "i4,O", EIGHT_BYTES), r"asks for numpy\.dtype\('i4,O'\)"),
+        (b"cnumpy.core.multiarray\nscalar\n" + data_type("O8") + b"N\x86R", r"asks for numpy\.dtype\('O8'\)"),
+        # Neighbours of what is read.
+        (b"cnumpy\nload\nN\x85R", "asks for numpy.load"),
+        (b"cnumpy.core.multiarray\nfromfile\nN\x85R", "asks for numpy.core.multiarray.fromfile"),
+        (b"cnumpy\nndarray.tofile\nN\x85R", "asks for numpy.ndarray.tofile"),
+        (b"cpathlib\nPath\nN\x85R", "asks for pathlib.Path"),
+    ],
+)
+def test_numbers_of_numpy_cannot_be_abused(pickled, shape, tmp_path):
+    stream = b"\x80\x02" + pickled + b"."
+    with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
+        archive.writestr("model/data.pkl", stream)
+        archive.writestr("model/version", "3\n")
+        archive.writestr("model/byteorder", "little")
+    if isinstance(shape, str):
+        with pytest.raises(ValueError, match=f"could not be read as weights: .*{shape}"):
+            read_checkpoint(tmp_path / "model.pth")
+    else:
+        read = read_checkpoint(tmp_path / "model.pth")
+        assert read == b"" if shape is None else read.shape == shape
+
+
+def test_what_a_program_allows_its_own_files_is_not_allowed_a_strangers(payload, tmp_path):
+    torch.save({"state_dict": payload}, tmp_path / "model.pth")
+    before = torch.serialization.get_safe_globals()
+    allowed = {*before, exec, np.dtype, Payload}
+    torch.serialization.add_safe_globals(allowed)
+    try:
+        with pytest.raises(ValueError, match="it asks for exec"):
+            read_checkpoint(tmp_path / "model.pth")
+        assert {*torch.serialization.get_safe_globals()} == allowed
+        # Nor does it hide numbers from us.
+        torch.save({"best": np.float32(0.5)}, tmp_path / "model.pth")
+        assert read_checkpoint(tmp_path / "model.pth") == {"best": 0.5}
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "model.pth", weights_only=True)
+
+
+def test_file_of_tensors_does_not_swell(tmp_path):
+    torch.save({"visual.conv1.weight": torch.zeros(2**18)}, tmp_path / "model.pth")
+    with zipfile.ZipFile(tmp_path / "model.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert (tmp_path / "small.pth").stat().st_size < 2**13
+    with pytest.raises(ValueError, match="its tensors are compressed, which those of torch are not"):
+        read_checkpoint(tmp_path / "small.pth")
+    # One value with the shape of many.
+    weight = torch.zeros(1).expand(2**40)
+    torch.save({"visual.conv1.weight": weight, "token_embedding.weight": weight}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="fewer values than their shape says: visual.conv1.weight"):
+        read_source(tmp_path / "model.pth")
+    # The same in an archive of TorchScript.
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\1tQ"
+    )
+    with zipfile.ZipFile(tmp_path / "CLIP.pt", "w") as archive:
+        archive.writestr("CLIP/constants.pkl", pickle.dumps(()))
+        archive.writestr("CLIP/data/0", bytes(4))
+        archive.writestr(
+            "CLIP/data.pkl", b"\x80\x02" + tensor + b"K\0(" + HUGE + b"t(K\0t\x89ccollections\nOrderedDict\n)RtR."
+        )
+    with pytest.raises(ValueError, match=r"a tensor of shape \(1099511627776,\) with 1 values"):
         read_checkpoint(tmp_path / "CLIP.pt")
 
 

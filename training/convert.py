@@ -145,6 +145,8 @@ def summarize(weights: SourceWeights, model: DenseCLIPForSemanticSegmentation) -
     new = sorted(
         {prefix.rstrip(".") for prefix in weights.new_modules if any(name.startswith(prefix) for name in own)}
     )
+    if weights.copies:
+        lines.append(f"Left out:   {len(weights.copies)} averaged copies, such as {weights.copies[0]}")
     if weights.is_clip:
         lines.append(f"New:        {', '.join(new)} are freshly initialised; fine-tune the model before you use it")
     return "\n".join(lines)

@@ -35,7 +35,7 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     tokenize_class_names,
 )
-from modeling_denseclip.conversion_denseclip import load_tokenizer
+from modeling_denseclip.conversion_denseclip import load_tokenizer, merge_fields
 from modeling_denseclip.tools.command import run_command
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
@@ -124,7 +124,7 @@ def _build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIP
     fields = {}
     if arguments.config is not None:
         path = Path(arguments.config)
-        fields = read_config_fields(path if path.exists() else REPOSITORY / path)
+        fields = merge_fields({}, read_config_fields(path if path.exists() else REPOSITORY / path))
     fields["palette"] = data.palette
     if arguments.pretrained():
         return DenseCLIPForSemanticSegmentation.from_clip_pretrained(

@@ -25,6 +25,8 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
+from huggingface_hub.errors import StrictDataclassError
+
 
 SUB_COMMANDS = {
     "predict": "segment photographs and videos, or show where they match any words",
@@ -109,7 +111,8 @@ def run_command(work: Callable[[], object]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = work()
-    except (ImportError, OSError, ValueError) as error:  # the first names an extra that is not installed
+    # The first names an extra that is not installed, the last a config with values of another type.
+    except (ImportError, OSError, ValueError, StrictDataclassError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
