@@ -11,6 +11,7 @@ from .image_processing_denseclip import DenseCLIPImageProcessor
 from .modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
 from .multi_scale_denseclip import average_probabilities, multi_scale_inference
+from .tools.visualization import plot_score_maps, plot_segmentation
 
 
 AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)
@@ -35,5 +36,7 @@ __all__ = [
     "DenseCLIPSemanticSegmenterOutput",
     "average_probabilities",
     "multi_scale_inference",
+    "plot_score_maps",
+    "plot_segmentation",
     "tokenize_class_names",
 ]

@@ -1,6 +1,5 @@
 """What docs/ecosystem.md says of other libraries of Hugging Face, and its blocks."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 from transformers import BitsAndBytesConfig, TorchAoConfig, pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from tests.pages import read_blocks
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 
 
@@ -48,8 +48,7 @@ def saved(request, tmp_path_factory):
 
 def run_block(marker: str, names: dict, **replaced: str | int):
     """Runs the Python block of the page that holds `marker`, with these names, which it adds to."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    (block,) = [block for block in blocks if marker in block]
+    (block,) = [block.text for block in read_blocks(PAGE.read_text(encoding="utf-8")) if marker in block.text]
     for old, new in replaced.items():
         assert f'"{old}"' in block
         block = block.replace(f'"{old}"', repr(new))
@@ -208,8 +207,9 @@ def make_examples(count: int) -> list[dict]:
 def trained(tmp_path, monkeypatch):
     """The names that the block of the plain Trainer leaves behind."""
     monkeypatch.chdir(ROOT)  # the metric lies there
-    names = {"model": tiny_model("resnet"), "train_dataset": make_examples(8), "eval_dataset": make_examples(5)}
-    names["before"] = {name: values.clone() for name, values in names["model"].state_dict().items()}
+    model = tiny_model("resnet")
+    save_checkpoint(model, DenseCLIPImageProcessor(), tmp_path / "mine")
+    names = {"train_dataset": make_examples(8), "eval_dataset": make_examples(5), "before": model.state_dict()}
     run_block("batch_eval_metrics", names, mine=str(tmp_path / "mine"))
     return names
 

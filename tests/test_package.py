@@ -63,11 +63,13 @@ before = list(asked)
 import modeling_denseclip
 assert modeling_denseclip.__file__.startswith(sys.argv[1])
 assert asked == before, asked
+from modeling_denseclip import plot_score_maps, plot_segmentation
+assert "matplotlib" not in sys.modules
 print("imported")
 """
 
 
-def test_importing_prints_nothing_and_asks_for_no_torchvision():
+def test_importing_prints_nothing_and_asks_for_neither_torchvision_nor_matplotlib():
     command = [sys.executable, "-W", "error", "-c", IMPORT_IN_NEW_PROCESS, str(ROOT)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.stdout, result.stderr, result.returncode) == ("imported\n", "", 0)

@@ -17,22 +17,19 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 import numpy as np
 import pytest
-import torch
 from nbclient import NotebookClient
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel
 
 from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
+from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_end, save_clip_stand_in
 from tests.test_hub import make_environment
-from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, tiny_model
 from training import evaluate, train
 from training.checkpoints import check_classes
 from training.demo_scenes import CLASS_NAMES, NOUNS, write_scenes
@@ -42,59 +39,9 @@ from training.demo_scenes import main as write_tutorial_scenes
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "your_own_data.md"
 NOTEBOOK = ROOT / "docs" / "your_own_data.ipynb"
-CLIP = "openai/clip-vit-base-patch16"
 
 
 # -------------------------------------------------------------------------------------------------------- the tutorial
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-    before: str  # the line of the page that stands above it
-
-
-def read_blocks(page: str) -> list[Block]:
-    """All fenced blocks, in order."""
-    blocks = []
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE):
-        before = page[: match.start()].rstrip().rpartition("\n")[2]
-        blocks.append(Block(match[1], match[2], before))
-    assert 2 * len(blocks) == len(re.findall(r"^```", page, flags=re.MULTILINE))
-    return blocks
-
-
-def is_printed(expected: str, lines: list[str]) -> bool:
-    """Whether one of the lines is as expected, but for decimals, which were measured elsewhere; `...` is anything."""
-    parts = re.split(r"(\.\.\.|\d+\.\d+)", " ".join(expected.split()))
-    for index in range(1, len(parts), 2):
-        parts[index] = ".*" if parts[index] == "..." else r"\d+\.\d+"
-    parts[::2] = map(re.escape, parts[::2])
-    return any(re.fullmatch("".join(parts), " ".join(line.split())) for line in lines)
-
-
-def save_clip_stand_in(folder: Path) -> dict[str, bytes]:
-    """CLIP's ViT-B/16 in small and with random weights: its files by name."""
-    torch.manual_seed(0)
-    towers = {name: getattr(tiny_config("vit"), name).to_dict() for name in ("text_config", "vision_config")}
-    CLIPModel(CLIPConfig(**towers, projection_dim=32)).save_pretrained(folder)
-    make_tiny_tokenizer().save_pretrained(folder)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    """Run to the end, which has to be a good one; returns what was written."""
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, f"{command[-1]}\n{result.stdout}"
-    return result.stdout
 
 
 def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
@@ -104,25 +51,20 @@ def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
     pixels = np.uint8([[[220, 20, 60], [70, 130, 180]], [[107, 142, 35], [1, 2, 3]]])
     Image.fromarray(pixels).save(folder / "color_masks" / "a.png")
     with HubServer() as hub:
-        hub.add_files("model", CLIP, save_clip_stand_in(tmp_path / "clip"))
+        save_clip_stand_in(tmp_path / "clip")
+        hub.add_files("model", CLIP, {path.name: path.read_bytes() for path in (tmp_path / "clip").iterdir()})
         environment = make_environment(hub, tmp_path, WRITE_TOKEN)
         # As in a checkout with its environment activated.
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         environment["PYTHONPATH"] = str(ROOT)
-        printed = ""
-        for block in read_blocks(PAGE.read_text(encoding="utf-8")):
-            if block.language == "bash":
-                printed = run(["bash", "-euo", "pipefail", "-c", block.text], folder, environment)
-            elif block.language == "python":
-                printed = run(["python", "-c", block.text], folder, environment)
-            elif block.language == "yaml":
-                (name,) = re.findall(r"`(\S+\.yaml)`:$", block.before)
-                (folder / name).write_text(block.text, encoding="utf-8")
-            else:
-                assert block.language == "text", f"Say of what language this block is:\n{block.text}"
-                lines = re.split(r"[\r\n]", printed)
-                for expected in block.text.splitlines():
-                    assert is_printed(expected, lines), f"{expected!r} was not printed, but\n{printed}"
+        run_blocks(
+            read_blocks(PAGE.read_text(encoding="utf-8")),
+            folder,
+            run_shell=lambda block: run_to_its_end(
+                ["bash", "-euo", "pipefail", "-c", block.text], folder, environment
+            ),
+            run_python=lambda block: run_to_its_end(["python", "-c", block.text], folder, environment),
+        )
         files = hub.files(f"{USER}/my-denseclip")
 
     assert np.asarray(Image.open(folder / "id_masks" / "a.png")).tolist() == [[2, 0], [1, 255]]
