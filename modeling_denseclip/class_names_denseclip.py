@@ -14,6 +14,7 @@
 """From class names to packed prompts, and the change of class names of a loaded model."""
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from .modeling_denseclip_heads import initialize_conv
 
 
 logger = logging.get_logger(__name__)
+
+# About how many positions the text tower reads as one sequence. So many that the prefix, which each sequence repeats,
+# counts little; so few that attention does. See "Many class names" in benchmarks/README.md.
+POSITIONS_PER_SEQUENCE = 512
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -167,17 +172,19 @@ def check_vocabulary(token_ids: Sequence[Sequence[int]], vocab_size: int):
 @dataclass
 class PackedPrompts:
     """
-    All class prompts as one sequence of T positions: the prefix that they share, then the rest of each.
+    All class prompts in S sequences of T positions: in each the prefix that all prompts share, then the rest of some.
 
     Under a causal mask no position sees what follows it, so the states of a shared prefix are equal in all prompts and
-    need to be computed once: 343 positions instead of 150 x 13 for ADE20K.
+    need to be computed once: 343 positions instead of 150 x 13 for ADE20K. Many prompts take several sequences, since
+    attention takes time and memory with the square of T. Sequences that end before the longest one are padded.
     """
 
-    token_ids: list[int]  # (M,) tokens to embed: the start token, then the tokens of all names
-    source_index: list[int]  # (T,) into [contexts, embedded tokens]
-    position_ids: list[int]  # (T,) position within its own prompt
-    class_index: list[int]  # (T,) class that a position belongs to, -1 for the shared prefix
-    end_index: list[int]  # (K,) where in the sequence each prompt's end token stands
+    token_ids: list[int]  # (M,) tokens to embed, each once
+    source_index: list[list[int]]  # (S, T) into [contexts, embedded tokens]
+    position_ids: list[list[int]]  # (S, T) position within its own prompt
+    class_index: list[list[int]]  # (S, T) class that a position belongs to, -1 for the shared prefix, -2 for padding
+    end_index: list[list[int]]  # (S, P) where in its sequence each prompt's end token stands, and zeros
+    prompt_index: list[int]  # (K,) which of the S x P ends is each prompt's
 
 
 def pack_prompts(
@@ -188,36 +195,55 @@ def pack_prompts(
     max_positions: int,
 ) -> PackedPrompts:
     """
-    Lay out all class prompts in one sequence.
+    Lay out all class prompts in sequences of equal length.
 
     Raises:
         ValueError: for a prompt with more than `max_positions` positions; names the class.
     """
-    contexts = list(range(num_context_tokens))
-    start = num_context_tokens  # index of the start token's embedding among [contexts, tokens]
-    prefix = [start, *contexts] if context_position == "before_name" else [start]
-    packed = PackedPrompts(
-        token_ids=[class_token_ids[0][0]],
-        source_index=list(prefix),
-        position_ids=list(range(len(prefix))),
-        class_index=[-1] * len(prefix),
-        end_index=[],
-    )
-    for index, (class_name, ids) in enumerate(zip(class_names, class_token_ids, strict=True)):
+    for class_name, ids in zip(class_names, class_token_ids, strict=True):
         if len(ids) + num_context_tokens > max_positions:
             raise ValueError(
                 f"The prompt of class {class_name!r} takes {len(ids) + num_context_tokens} positions ({len(ids)}"
                 f" tokens of its name and {num_context_tokens} learned contexts); the text tower has {max_positions}."
                 " Shorten the name."
             )
-        first_token = num_context_tokens + len(packed.token_ids)
-        name_and_end = list(range(first_token, first_token + len(ids) - 1))
-        packed.token_ids.extend(ids[1:])
-        own = name_and_end if context_position == "before_name" else [*name_and_end[:-1], *contexts, name_and_end[-1]]
-        packed.source_index.extend(own)
-        packed.position_ids.extend(range(len(prefix), len(prefix) + len(own)))
-        packed.class_index.extend([index] * len(own))
-        packed.end_index.append(len(packed.source_index) - 1)
+    contexts = list(range(num_context_tokens))
+    # Among [contexts, embedded tokens]
+    tokens = dict.fromkeys(token for ids in class_token_ids for token in ids)
+    index_of_token = {token: num_context_tokens + index for index, token in enumerate(tokens)}
+    is_before = context_position == "before_name"
+    start = index_of_token[class_token_ids[0][0]]
+    prefix = [start, *contexts] if is_before else [start]
+    suffixes = [[index_of_token[token] for token in ids[1:]] for ids in class_token_ids]
+    if not is_before:
+        suffixes = [[*suffix[:-1], *contexts, suffix[-1]] for suffix in suffixes]
+
+    total = sum(map(len, suffixes))
+    # As many sequences as are needed, each as full as the others.
+    full = len(prefix) + math.ceil(total / math.ceil(total / POSITIONS_PER_SEQUENCE))
+    packed = PackedPrompts(list(index_of_token), [], [], [], [], [])
+    places = []
+    for index, suffix in enumerate(suffixes):
+        if not packed.source_index or len(packed.source_index[-1]) >= full:
+            packed.source_index.append(list(prefix))
+            packed.position_ids.append(list(range(len(prefix))))
+            packed.class_index.append([-1] * len(prefix))
+            packed.end_index.append([])
+        packed.source_index[-1].extend(suffix)
+        packed.position_ids[-1].extend(range(len(prefix), len(prefix) + len(suffix)))
+        packed.class_index[-1].extend([index] * len(suffix))
+        places.append((len(packed.source_index) - 1, len(packed.end_index[-1])))
+        packed.end_index[-1].append(len(packed.source_index[-1]) - 1)
+    for rows, padding in (
+        (packed.source_index, start),
+        (packed.position_ids, 0),
+        (packed.class_index, -2),
+        (packed.end_index, 0),
+    ):
+        longest = max(map(len, rows))
+        for row in rows:
+            row.extend([padding] * (longest - len(row)))
+    packed.prompt_index = [sequence * len(packed.end_index[0]) + place for sequence, place in places]
     return packed
 
 

@@ -51,14 +51,11 @@ from .modeling_denseclip_prompting import (
     DenseCLIPPrompts,
     embed_prompts,
     prompt_attention_mask,
-    split_layout,
 )
 from .modeling_denseclip_resnet import DenseCLIPInitializationMixin, DenseCLIPPicklingMixin
 from .text_cache_denseclip import TextEmbeddingCache, is_cacheable, version_of
 
 
-# How many prompts the text tower reads as one sequence, whose attention mask grows with its square.
-PROMPTS_AT_A_TIME = 1000
 # Of how many classes `segment_classes` holds logits at full size.
 CLASSES_AT_A_TIME = 16
 
@@ -563,15 +560,15 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         Run the text tower, prompts as packed sequences: contexts `(batch_size, num_context_tokens, hidden_size)` ->
         `(batch_size, prompts, projection_dim)`.
         """
-        if len(layout["end_index"]) > PROMPTS_AT_A_TIME:
-            parts = split_layout(layout, PROMPTS_AT_A_TIME)
-            return torch.cat([self.encode_prompts(contexts, part) for part in parts], dim=1)
-        hidden_states = embed_prompts(self.text_encoder.embeddings, contexts, layout)
-        attention_mask = prompt_attention_mask(layout["class_index"], hidden_states.dtype)
-        for layer in self.text_encoder.encoder.layers:
-            hidden_states = layer(hidden_states, attention_mask)
-        end_states = self.text_encoder.final_layer_norm(hidden_states[:, layout["end_index"]])
-        return self.text_projection(end_states)
+        embeddings = []
+        for hidden_states, class_index, end_index in embed_prompts(self.text_encoder.embeddings, contexts, layout):
+            attention_mask = prompt_attention_mask(class_index, hidden_states.dtype)
+            for layer in self.text_encoder.encoder.layers:
+                hidden_states = layer(hidden_states, attention_mask)
+            end_states = hidden_states[:, end_index.to(hidden_states.device)]
+            embeddings.append(self.text_projection(self.text_encoder.final_layer_norm(end_states)))
+        embeddings = torch.cat(embeddings, dim=1)
+        return embeddings[:, layout["prompt_index"].to(embeddings.device)]
 
     def embed_prompts_of_image(
         self, image_outputs: DenseCLIPImageEncoderOutput, layout: dict[str, torch.Tensor] | None = None

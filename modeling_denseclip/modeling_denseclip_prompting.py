@@ -15,7 +15,7 @@
 Prompts before the text tower, and the context decoder. Source: paper section 3.3; DenseCLIP `models.py` (MIT).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ from .modeling_denseclip_attention import attend
 
 class DenseCLIPPrompts(nn.Module):
     """
-    Learned contexts, and where they stand among the names of the classes: all prompts as one packed sequence.
+    Learned contexts, and where they stand among the names of the classes: all prompts in packed sequences.
 
     Source: paper section 3.3 "language-domain prompting"; published `CLIPTextContextEncoder`, which runs one padded
     sequence per class instead.
@@ -47,7 +47,7 @@ class DenseCLIPPrompts(nn.Module):
 
     def packed(
         self, names: Sequence[str], token_ids: Sequence[Sequence[int]], num_context_tokens: int | None = None
-    ) -> dict[str, list[int]]:
+    ) -> dict[str, list]:
         """The layout of prompts, see `PackedPrompts`; by default with as many contexts as are learned."""
         packed = pack_prompts(
             names,
@@ -68,32 +68,22 @@ class DenseCLIPPrompts(nn.Module):
         return dict(self.named_buffers())
 
 
-def split_layout(layout: dict[str, torch.Tensor], size: int) -> list[dict[str, torch.Tensor]]:
-    """The layout of many prompts as layouts of `size` prompts, each with the prefix of all; see `PackedPrompts`."""
-    end_index = layout["end_index"].tolist()
-    prefix = layout["class_index"].tolist().count(-1)
-    parts = []
-    for first in range(0, len(end_index), size):
-        start = end_index[first - 1] + 1 if first else prefix
-        stop = end_index[min(first + size, len(end_index)) - 1] + 1
-        part = {
-            name: torch.cat([layout[name][:prefix], layout[name][start:stop]])
-            for name in ("source_index", "position_ids", "class_index")
-        }
-        part["token_ids"] = layout["token_ids"]
-        part["end_index"] = layout["end_index"][first : first + size] - start + prefix
-        parts.append(part)
-    return parts
-
-
-def embed_prompts(embeddings: nn.Module, contexts: torch.Tensor, layout: dict[str, torch.Tensor]) -> torch.Tensor:
+def embed_prompts(
+    embeddings: nn.Module, contexts: torch.Tensor, layout: dict[str, torch.Tensor]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """
-    Contexts and names as the text tower reads them: (batch_size, num_context_tokens, hidden_size) ->
-    (batch_size, T, hidden_size). `embeddings` is the tower's `CLIPTextEmbeddings`.
+    Contexts and names as the text tower reads them, one packed sequence after the other: contexts
+    (batch_size, num_context_tokens, hidden_size) -> states (batch_size, T, hidden_size), the class of each position
+    (T,), and where prompts end, (P,). `embeddings` is the tower's `CLIPTextEmbeddings`; all is brought to its device.
     """
-    tokens = embeddings.token_embedding(layout["token_ids"]).expand(contexts.shape[0], -1, -1)
-    sequence = torch.cat([contexts.to(tokens.dtype), tokens], dim=1)[:, layout["source_index"]]
-    return sequence + embeddings.position_embedding(layout["position_ids"])
+    tokens = embeddings.token_embedding(layout["token_ids"])
+    contexts = contexts.to(tokens)
+    sources = torch.cat([contexts, tokens.expand(contexts.shape[0], -1, -1)], dim=1)
+    names = ("source_index", "position_ids", "class_index", "end_index")
+    for source_index, position_ids, class_index, end_index in zip(
+        *(layout[name].to(tokens.device).unbind() for name in names), strict=True
+    ):
+        yield sources[:, source_index] + embeddings.position_embedding(position_ids), class_index, end_index
 
 
 def prompt_attention_mask(class_index: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -192,4 +182,4 @@ class DenseCLIPContextDecoder(nn.Module):
         return update if self.gamma is None else queries + self.gamma * update
 
 
-__all__ = ["DenseCLIPContextDecoder", "DenseCLIPPrompts", "embed_prompts", "prompt_attention_mask", "split_layout"]
+__all__ = ["DenseCLIPContextDecoder", "DenseCLIPPrompts", "embed_prompts", "prompt_attention_mask"]

@@ -1,6 +1,7 @@
 """Class names: tokens, packed prompts, and a head that follows the names."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,24 @@ def test_a_name_longer_than_the_text_tower_is_named(tiny_tokenizer):
 
 def test_ade20k_takes_343_positions_instead_of_1950():
     packed = pack_prompts(ADE20K["classes"], token_ids_of_ade20k(), 8, "before_name", 77)
-    assert len(packed.source_index) == 343
+    assert [len(sequence) for sequence in packed.source_index] == [343]
     assert len(ADE20K["classes"]) * (8 + 5) == 1950
+
+
+@pytest.mark.parametrize("context_position", ["before_name", "after_name"])
+@pytest.mark.parametrize("lengths", [(1, 3), (20, 20), (1, 60)])
+@pytest.mark.parametrize("num_classes", [150, 1000, 5000])
+def test_many_names_take_many_sequences_of_bounded_length(num_classes, lengths, context_position):
+    """So time and memory grow with the number of names, and not with its square as one sequence's attention does."""
+    generator = random.Random(0)
+    token_ids = [[1, *([2] * generator.randint(*lengths)), 3] for _ in range(num_classes)]
+    packed = pack_prompts([str(index) for index in range(num_classes)], token_ids, 8, context_position, 77)
+    # What each prompt has for itself: its name, the end token, and contexts that stand behind the name.
+    own = [len(ids) - 1 + (0 if context_position == "before_name" else 8) for ids in token_ids]
+    longest = len(packed.source_index[0])
+    assert longest <= 512 + 9 + max(own)
+    needed = sum(own) + 9
+    assert needed <= longest * len(packed.source_index) <= 1.25 * needed
 
 
 @pytest.mark.parametrize("context_position", ["before_name", "after_name"])

@@ -375,13 +375,16 @@ def test_any_names_become_prompts_or_are_refused(class_names):
     except ValueError as error:
         assert str(error)
         return
-    assert len(token_ids) == len(set(token_ids)) == len(packed.end_index) == len(class_names) > 0
-    for ids, end in zip(token_ids, packed.end_index, strict=True):
+    assert len(token_ids) == len(set(token_ids)) == len(packed.prompt_index) == len(class_names) > 0
+    assert len(packed.token_ids) == len(set(packed.token_ids))
+    for ids, prompt in zip(token_ids, packed.prompt_index, strict=True):
         assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id and len(ids) > 2
+        sequence, place = divmod(prompt, len(packed.end_index[0]))
+        end = packed.end_index[sequence][place]
         # From the end of a prompt backwards stand its tokens, one position after the other.
-        own = [packed.source_index[end - place] - 4 for place in range(len(ids) - 1)]
+        own = [packed.source_index[sequence][end - back] - 4 for back in range(len(ids) - 1)]
         assert [packed.token_ids[index] for index in own] == list(ids[:0:-1])
-        assert packed.position_ids[end] == 4 + len(ids) - 1
+        assert packed.position_ids[sequence][end] == 4 + len(ids) - 1
 
 
 @settings(max_examples=settings().max_examples // 2)

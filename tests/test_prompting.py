@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_denseclip import modeling_denseclip
+from modeling_denseclip import class_names_denseclip
 from modeling_denseclip.modeling_denseclip_prompting import prompt_attention_mask
 from tests.test_modeling_denseclip import rough_model
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer
@@ -153,20 +153,26 @@ def test_new_names_are_read_in_every_mode(kind, mode):
     torch.testing.assert_close(after.logits, before.logits[:, order], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("fields", [{}, {"prompting_mode": "pre_model"}, {"context_position": "after_name"}])
-@pytest.mark.parametrize("at_a_time", [1, 2, 5])
-@torch.no_grad()
-def test_prompts_of_many_classes_are_read_in_parts(fields, at_a_time, monkeypatch):
-    pixel_values = torch.rand(2, 3, 64, 64)
-    expected = rough_model("resnet", **fields).eval()(pixel_values)
-    monkeypatch.setattr(modeling_denseclip, "PROMPTS_AT_A_TIME", at_a_time)
-    model = rough_model("resnet", **fields).eval()
-    norm, runs = model.text_encoder.final_layer_norm, []
-    norm.register_forward_hook(lambda module, args, output: runs.append(output.shape[1]))
-    outputs = model(pixel_values)
-    assert sum(runs) == len(TINY_CLASS_NAMES) and max(runs) == at_a_time
-    torch.testing.assert_close(outputs.text_embeddings, expected.text_embeddings, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(outputs.score_map, expected.score_map, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(
+    "fields", [{}, {"prompting_mode": "pre_model"}, {"prompting_mode": "pre_model", "context_position": "after_name"}]
+)
+@pytest.mark.parametrize(("positions", "sequences"), [(1, 5), (3, 4), (8, 2), (1000, 1)])
+def test_prompts_of_many_classes_are_read_in_several_sequences(fields, positions, sequences, monkeypatch):
+    """Against all as one sequence, which the plain loop above is the measure of; gradients too."""
+    pixel_values = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    results = []
+    for bound in (10**9, positions):
+        monkeypatch.setattr(class_names_denseclip, "POSITIONS_PER_SEQUENCE", bound)
+        model = rough_model("resnet", **fields).eval()
+        norm, runs = model.text_encoder.final_layer_norm, []
+        norm.register_forward_hook(lambda module, args, output, runs=runs: runs.append(output.shape[1]))
+        outputs = model(pixel_values)
+        outputs.score_map.square().sum().backward()
+        results.append((outputs.text_embeddings, outputs.score_map, model.prompts.contexts.grad))
+    if fields.get("context_position") is None:  # five names of 1, 1, 2, 3 and 1 words, each with an end token
+        assert len(runs) == sequences
+    for found, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -177,6 +183,9 @@ def test_mask_lets_a_position_see_the_prefix_and_its_own_class_up_to_itself(dtyp
     for position, seen in enumerate([[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4], [0, 1, 4, 5]]):
         assert mask[0, 0, position].tolist() == [0.0 if other in seen else lowest for other in range(6)]
     assert mask.dtype == dtype and mask.shape == (1, 1, 6, 6)
+    # Padding, which nothing sees, has something to see: a softmax over nothing is NaN.
+    padded = prompt_attention_mask(torch.tensor([-1, 0, -2, -2]), dtype)
+    assert (padded[0, 0] == 0).tolist() == [[j in seen for j in range(4)] for seen in ([0], [0, 1], [0, 2], [0, 2, 3])]
     assert prompt_attention_mask(class_index.to("meta"), dtype).device.type == "meta"
 
 
