@@ -555,10 +555,6 @@ class DenseCLIPTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             check_resumable(resume_from_checkpoint, self.args.world_size)
-        if self.averaged_weights is None and (Path(resume_from_checkpoint) / AVERAGED_WEIGHTS_NAME).is_file():
-            raise ValueError(
-                f"{resume_from_checkpoint} comes from a run with --ema_decay. Go on from it with the same."
-            )
         if self.args.lora_rank is not None:
             load_with_adapter(self.model, Path(resume_from_checkpoint))
         elif (Path(resume_from_checkpoint) / ADAPTER_DIR).is_dir():
@@ -581,8 +577,12 @@ class DenseCLIPTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.averaged_weights is not None and checkpoint is not None:
+        if checkpoint is None:
+            return
+        if self.averaged_weights is not None:
             self.averaged_weights.load(checkpoint)
+        elif (Path(checkpoint) / AVERAGED_WEIGHTS_NAME).is_file():
+            raise ValueError(f"{checkpoint} comes from a run with --ema_decay. Go on from it with the same.")
 
     def init_hf_repo(self, token: str | None = None, **kwargs) -> None:
         """
