@@ -34,11 +34,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import datasets
 import huggingface_hub
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional as F
@@ -395,6 +397,21 @@ def _(room):
     exif[0x0112] = 6  # shown a quarter turn to the right
     file = save(PICTURE, room.path / "a.png", exif=exif)
     room.check_mask(file, np.rot90(np.asarray(PICTURE), -1).copy())
+
+
+@case("turned by XMP alone")
+def _(room):
+    xmp = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    file = save(PICTURE, room.path / "a.png", pnginfo=info)
+    room.check_mask(file, np.rot90(np.asarray(PICTURE), -1).copy())
+
+
+@case("EXIF that cannot be read")
+def _(room):
+    file = save(PICTURE, room.path / "a.png", exif=b"Exif\0\0no EXIF at all")
+    room.check_mask(file, np.asarray(PICTURE))
 
 
 @case("a text file called .mp4")
@@ -1230,6 +1247,26 @@ def _(room):
     folder = room.data_set()
     cut(folder / "images/training/2.png")
     room.train(folder)
+
+
+@case("a mask that is a JPEG called .png")
+def _(room):
+    folder = room.data_set()
+    path = folder / "annotations/training/2.png"
+    PIL.Image.open(path).save(path, "JPEG")
+    room.train(folder)
+
+
+@case("a row of a data set of the Hub without a mask")
+def _(room):
+    folder, encoded = room.data_set(), []
+    for kind in ("images", "annotations"):
+        encoded.append({"bytes": (folder / kind / "training/2.png").read_bytes(), "path": None})
+    rows = {"image": [encoded[0]] * 2, "annotation": [encoded[1], None]}
+    features = datasets.Features(dict.fromkeys(rows, datasets.Image()))
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(room.path / "rows/train-00000-of-00001.parquet")
+    names = {"class_names_file": folder / "classes.txt", "splits": ("training",)}
+    load_data(dataset_name=str(room.path / "rows"), cache_dir=room.path / "cache", **names)
 
 
 @case("a mask of another size than its image")
