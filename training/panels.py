@@ -60,7 +60,7 @@ def draw_score_map(trainer: Trainer, row: dict, sample: dict) -> tuple[PIL.Image
     labelled = sample["labels"][sample["labels"] != config.ignore_index]
     class_id = int(labelled.mode().values) if labelled.numel() else 0
     pixel_values = sample["pixel_values"][0].to(trainer.args.device)
-    scores = model(pixel_values[None], inference_mode="whole").score_map[0, class_id]
+    scores = model(pixel_values[None], inference_mode="whole", return_dict=True).score_map[0, class_id]
     class_name = config.id2label[class_id]
     photograph = PIL.Image.fromarray(read_image(row["image"]))
     return draw_heat_map(photograph, scores.float().cpu().numpy(), title=class_name), class_name

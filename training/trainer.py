@@ -332,7 +332,7 @@ class DenseCLIPTrainer(Trainer):
             module.eval()
         if "sizes" in inputs:  # a training batch as it came from the workers
             inputs = normalize_batch(inputs, self.processing_class)
-        outputs = model(pixel_values=inputs["pixel_values"])
+        outputs = model(pixel_values=inputs["pixel_values"], return_dict=True)
         parts = self.loss_function(outputs, inputs["labels"])
         if model.training:
             for name, part in parts.items():

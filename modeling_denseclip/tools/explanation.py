@@ -222,7 +222,7 @@ def explain_image(
             "`pixel_values` is (1, num_channels, height, width), one image; got the shape"
             f" {tuple(pixel_values.shape)}."
         )
-    outputs = model(pixel_values, inference_mode="whole")
+    outputs = model(pixel_values, inference_mode="whole", return_dict=True)
     pixel_embeddings = model.image_encoder(pixel_values).pixel_embeddings
     score_before = compute_score_map(pixel_embeddings, model.encode_class_names()[None])
     return ImageExplanation(

@@ -355,7 +355,7 @@ class ClassPredictor(Predictor):
             # As logits, whose softmax they are again.
             logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
         else:
-            logits = self.model(self.prepare(photographs), **self.window).logits
+            logits = self.model(self.prepare(photographs), return_dict=True, **self.window).logits
         results = self.image_processor.post_process_panoptic_segmentation(
             DenseCLIPSemanticSegmenterOutput(logits=logits.cpu()), target_sizes=[size] * len(photographs)
         )

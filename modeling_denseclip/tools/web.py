@@ -310,7 +310,7 @@ def segment(
     size, num_labels = photograph.size[::-1], model.config.num_labels
     predictor = Predictor(model, image_processor)
     predictor.check(photograph)
-    outputs = model(predictor.prepare([photograph]))
+    outputs = model(predictor.prepare([photograph]), return_dict=True)
     (result,) = image_processor.post_process_panoptic_segmentation(outputs, target_sizes=[size])
     segmentation = result["segmentation"].cpu().numpy()
     pixels = np.bincount(segmentation.ravel(), minlength=num_labels).tolist()
