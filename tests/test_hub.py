@@ -56,8 +56,7 @@ for line in sys.stdin:
         try:
             runpy.run_module(sys.argv[0], run_name="__main__")
         except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-            print(end.code)
+            code = end.code
     print(json.dumps([code, output.getvalue()]), flush=True)
 """
 
@@ -240,7 +239,7 @@ def test_an_upload_cut_in_the_middle_changes_nothing_and_the_next_completes_it(h
 
     hub.cut_uploads(first=2)
     code, output = push(directory, repo_id)
-    assert code == 1
+    assert code == 2
     assert len(hub.blobs) == 2, "the weights of before, and the one upload that was not cut"
     assert f"The connection to {hub.url} failed" in output
     assert f"Nothing was committed to {repo_id}" in output
@@ -252,7 +251,7 @@ def test_an_upload_cut_in_the_middle_changes_nothing_and_the_next_completes_it(h
     hub.cut_uploads(None)
     hub.refuse("/commit/", status=None)
     code, output = push(directory, repo_id)
-    assert code == 1
+    assert code == 2
     assert f"The connection to {hub.url} failed" in output
     assert hub.files(repo_id) == before
 
@@ -277,7 +276,7 @@ def test_a_bad_token_is_named_and_ends_the_command(hub, push, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: The Hub refuses the token (Invalid credentials in Authorization header)")
     assert f"{hub.url}/settings/tokens" in line
@@ -285,18 +284,18 @@ def test_a_bad_token_is_named_and_ends_the_command(hub, push, tmp_path):
     assert hub.requests[0].token == "hf_wrong"
 
     code, output = push(directory, f"{USER}/tiny", token=None)
-    assert code == 1
+    assert code == 2
     assert "No token was given" in output
     assert "hf auth login" in output
     code, output = push(directory, f"{USER}/tiny", token=READ_TOKEN)
-    assert code == 1
+    assert code == 2
     assert f"The token may not write to {USER}/tiny" in output
     code, output = push(directory, "another/tiny")
-    assert code == 1
+    assert code == 2
     assert "The token may not write to another/tiny" in output
     hub.refuse("/api/repos/create", status=418, message="Short and stout")
     code, output = push(directory, f"{USER}/tiny")
-    assert code == 1
+    assert code == 2
     assert "status 418 (Short and stout)" in output
     assert not hub.repositories
 
@@ -443,7 +442,7 @@ def test_a_data_set_of_the_hub_is_trained_on_by_its_columns(hub, run, training_w
 
 def test_training_does_not_start_for_a_hub_that_will_not_take_it(hub, run, training_words, tmp_path):
     code, output = run("training.train", *training_words, "--hub_token", "hf_wrong")
-    assert code == 1
+    assert code == 2
     assert "error: The Hub refuses the token" in output
     assert "Nothing was trained yet" in output
     assert not list((tmp_path / "run").glob("checkpoint-*"))
@@ -453,7 +452,7 @@ def test_a_hub_that_fails_while_training_does_not_end_it(hub, run, training_word
     hub.refuse("/commit/", status=500, message="Out of order")
     code, output = run("training.train", *training_words, "--hub_token", WRITE_TOKEN, "--hub_strategy", "every_save")
     # The push at the end says what is wrong, when all is trained and saved.
-    assert code == 1
+    assert code == 2
     assert "Out of order" in output
     assert (tmp_path / "run" / "model.safetensors").is_file() and (tmp_path / "run" / "metrics.json").is_file()
     assert hub.commits(f"{USER}/trained") == ["initial commit"]
@@ -542,7 +541,7 @@ def test_a_hub_that_is_down(hub, predict, push, saved):
         assert code == 2 and "error: " in output
         assert hub.url in output or unknown in output
         code, output = push(saved, f"{USER}/pushed")
-        assert code == 1 and f"The connection to {hub.url} failed" in output
+        assert code == 2 and f"The connection to {hub.url} failed" in output
         assert f"Nothing was committed to {USER}/pushed" in output
     assert predict(unknown)[0] == 0
     assert push(saved, f"{USER}/pushed")[0] == 0
@@ -588,7 +587,7 @@ def test_what_cannot_be_tried_again_by_itself_is_an_error_that_says_so(hub, push
     """A repository or a commit may have been made though the answer was an error: people look, and start it again."""
     hub.refuse(path, status=429, message="Slow down", times=1)
     code, output = push(saved, f"{USER}/pushed")
-    assert code == 1
+    assert code == 2
     assert f"status 429 (Slow down). Nothing was committed to {USER}/pushed" in output
     assert "Try the same command again later." in output
     assert hub.num_failures_left == 0
