@@ -87,7 +87,7 @@ def test_small_file_that_swells_is_refused_before_it_is_decoded(kind, monkeypatc
     data = make()
     assert len(data) < 2**20, "the limit of bytes would do"
     decoded = []
-    monkeypatch.setattr(web, "to_rgb", lambda *arguments: decoded.append(arguments))
+    monkeypatch.setattr(web, "decode_photograph", lambda *arguments: decoded.append(arguments))
     tracemalloc.start()
     with pytest.raises(ValueError, match=message):
         web.read_upload(data)
