@@ -451,6 +451,8 @@ class DenseCLIPClassNamesMixin:
             ValueError: for a tokenizer that reads the model's own class names otherwise than the one that it was made
                 with, whose tokens stand in the config.
         """
+        if self.config.class_token_ids is None:
+            return
         words = [normalize_class_name(name) for name in self.config.prompt_names or self.config.class_names]
         for word, ids, own in zip(words, tokenizer(words).input_ids, self.config.class_token_ids, strict=True):
             if tuple(ids) != own:

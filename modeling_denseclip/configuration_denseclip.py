@@ -144,7 +144,8 @@ class DenseCLIPConfig(PreTrainedConfig):
             `class_token_ids` are the tokens. Set by the library.
         class_token_ids (`tuple[tuple[int, ...], ...]`, *optional*):
             Token ids of each class name, start and end token included, so that a checkpoint segments without a
-            tokenizer. See `tokenize_class_names`.
+            tokenizer. See `tokenize_class_names`. A model with language that has none can be built, saved and loaded,
+            but not called before `set_class_names(names, tokenizer)` gives it some.
         untrained_contexts (`bool`, *optional*, defaults to `False`):
             Whether the contexts are as they were initialised. Set by the library when a model is saved.
         context_decoder_hidden_size (`int`, *optional*, defaults to 256):

@@ -221,8 +221,10 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, DenseCLIPPicklingMi
         super()._init_weights(module)
         if isinstance(module, DenseCLIPPrompts):
             init.trunc_normal_(module.contexts)
-            for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
-                init.copy_(getattr(module, name), torch.tensor(values))
+            # CODEPATH: checkpoints of all rows hold tokens, a config that is made by hand may have none yet
+            if self.config.class_token_ids is not None:
+                for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
+                    init.copy_(getattr(module, name), torch.tensor(values))
         elif isinstance(module, DenseCLIPContextDecoder):
             if module.gamma is not None:
                 init.constant_(module.gamma, self.config.gamma_init_value)
@@ -432,11 +434,9 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         in_channels = list(self.image_encoder.feature_sizes)
         # CODEPATH: DenseCLIP rows read class names, "CLIP + Semantic FPN" rows have no text tower
         if config.use_language:
+            # CODEPATH: checkpoints of all rows hold tokens, a config that is made by hand may have none yet
             if config.class_token_ids is None:
-                raise ValueError(
-                    f"The config has no `class_token_ids` for its {len(class_names)} class names. Give it"
-                    " `class_token_ids=tokenize_class_names(names, tokenizer)`, or use `from_clip_pretrained`."
-                )
+                config.class_names = class_names
             if config.class_names != class_names:
                 raise ValueError(
                     f"The config's `class_token_ids` stand for {config.class_names}, its `id2label` for {class_names}."
@@ -507,7 +507,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             *self.prompts.parameters(),
             *self.prompts.buffers(),
             # Of the vocabulary only the words in use: its table is larger than the rest of the tower.
-            token_embedding(self.prompts.token_ids),
+            token_embedding(self.prompts.layout["token_ids"]),
             *(
                 parameter
                 for module in modules
@@ -532,11 +532,11 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         if self.training:
             raise ValueError("`fuse` is for inference; call `model.eval()` first.")
         check_weights_are_loaded(self)
+        self.keep_text_embeddings()
         fold_batch_norms(self)
         self.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.is_fused = True
-        self.keep_text_embeddings()
         return self
 
     @torch.no_grad()

@@ -136,8 +136,8 @@ def build_backbone(config: DenseCLIPConfig) -> tuple[nn.Module, BackboneLayout]:
         ValueError: for a model that gives neither four maps, each of half the size of the one before, nor several of
             one size.
     """
-    # CODEPATH: rows on CLIP's ResNet, and rows on a backbone of Transformers
     vision_config = config.vision_config
+    # CODEPATH: rows on CLIP's ResNet, and rows on a backbone of Transformers
     if config.is_clip_resnet:
         layout = BackboneLayout(
             stages=tuple(vision_config.stage_names[1:]),

@@ -38,7 +38,9 @@ class DenseCLIPPrompts(nn.Module):
         super().__init__()
         self.config = config
         self.contexts = nn.Parameter(torch.empty(1, config.num_context_tokens, config.text_config.hidden_size))
-        self.pack(config.class_names, config.class_token_ids)
+        # CODEPATH: checkpoints of all rows hold tokens, a config that is made by hand may have none yet
+        if config.class_token_ids is not None:
+            self.pack(config.class_names, config.class_token_ids)
 
     def pack(self, class_names: Sequence[str], class_token_ids: Sequence[Sequence[int]]):
         """Lay out the prompts of these classes from now on. Raises ValueError for one that is too long."""
@@ -64,8 +66,20 @@ class DenseCLIPPrompts(nn.Module):
 
     @property
     def layout(self) -> dict[str, torch.Tensor]:
-        """The layout of the classes' prompts, on the device of the model."""
-        return dict(self.named_buffers())
+        """
+        The layout of the classes' prompts, on the device of the model.
+
+        Raises:
+            ValueError: for a model whose config has no tokens of its class names.
+        """
+        layout = dict(self.named_buffers())
+        if not layout:
+            raise ValueError(
+                f"The config has no `class_token_ids` for its {self.config.num_labels} class names, so this model"
+                " cannot read them. Call `set_class_names(names, tokenizer)` with CLIP's tokenizer, or give the config"
+                " `class_token_ids=tokenize_class_names(names, tokenizer)`."
+            )
+        return layout
 
 
 def embed_prompts(

@@ -868,6 +868,11 @@ def _(room):
     tiny_config("resnet", class_token_ids=[[1, 10**6, 2]] * 5)
 
 
+@case("a call before there are token ids")
+def _(room):
+    tiny_model("resnet", class_token_ids=None).eval()(torch.rand(1, 3, 64, 64))
+
+
 @case("fewer colours than classes")
 def _(room):
     tiny_config("resnet", palette=[[0, 0, 0]])

@@ -134,6 +134,54 @@ def test_a_class_does_not_see_the_others(tiny_tokenizer):
         torch.testing.assert_close(model.encode_class_names()[0], together[index], rtol=0, atol=1e-5)
 
 
+# -- before the names have tokens
+
+
+def test_the_default_config_builds():
+    with torch.device("meta"):  # it is RN50
+        model = DenseCLIPForSemanticSegmentation(DenseCLIPConfig())
+    assert model.decode_head.classifier.out_channels == model.num_labels == 2
+
+
+@pytest.mark.parametrize("mode", ["language", "pre_model", "post_model"])
+def test_a_model_without_tokens_is_whole_but_for_what_needs_them(mode, tmp_path, tiny_tokenizer):
+    untold = tiny_model("resnet", class_token_ids=None, prompting_mode=mode)
+    pixel_values, labels = torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.long)
+    for call in (
+        lambda: untold.train()(pixel_values, labels=labels),
+        lambda: untold.eval()(pixel_values),
+        lambda: untold.segment_classes(pixel_values),
+        lambda: untold(torch.rand(1, 3, 64, 96), inference_mode="slide", window_size=64, window_stride=48),
+    ):
+        with torch.no_grad(), pytest.raises(ValueError, match="class_token_ids.*set_class_names"):
+            call()
+
+    untold.save_pretrained(tmp_path)
+    loaded = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
+    assert loaded.config.class_token_ids is None
+    for name, value in untold.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+    # With the names that it has, every weight is kept, and it is the model that had their tokens from the start.
+    report = loaded.set_class_names(TINY_CLASS_NAMES, tiny_tokenizer)
+    assert report.kept == TINY_CLASS_NAMES and not report.new
+    told = tiny_model("resnet", prompting_mode=mode).eval()
+    told.load_state_dict(untold.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.eval()(pixel_values).logits, told(pixel_values).logits)
+    loaded.save_pretrained(tmp_path)
+    again = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path)
+    assert again.config.class_token_ids == told.config.class_token_ids
+
+
+def test_a_model_without_tokens_is_not_left_half_fused():
+    model = tiny_model("resnet", class_token_ids=None).eval()
+    modules = [type(module) for module in model.modules()]
+    with pytest.raises(ValueError, match="class_token_ids"):
+        model.fuse()
+    assert not model.is_fused and [type(module) for module in model.modules()] == modules
+
+
 # -- the head follows the names
 
 
@@ -421,9 +469,7 @@ def test_without_a_tokenizer_the_error_says_what_to_do(tmp_path):
         tiny_model("resnet").set_class_names(["zebra"])
 
 
-def test_a_config_without_tokens_or_with_other_names_builds_no_model():
-    with pytest.raises(ValueError, match="class_token_ids"):
-        DenseCLIPForSemanticSegmentation(DenseCLIPConfig(id2label={0: "wall"}))
+def test_a_config_with_tokens_of_other_names_builds_no_model():
     config = tiny_config("resnet")
     config.id2label = {index: f"other {index}" for index in config.id2label}
     with pytest.raises(ValueError, match="set_class_names"):
