@@ -214,7 +214,17 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, DenseCLIPPicklingMi
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ["DenseCLIPResNetBackbone", "DenseCLIPViTLayer", "DenseCLIPContextDecoderLayer"]
+    # What has parameters of its own, or brings together what its modules give: all of it on one device.
+    _no_split_modules = [
+        "DenseCLIPResNetBackbone",
+        "DenseCLIPViTEmbeddings",
+        "DenseCLIPViTLayer",
+        "DenseCLIPAttentionPool",
+        "DenseCLIPContextDecoder",
+        "DenseCLIPNeck",
+        "DenseCLIPDecodeHead",
+        "UperNetHead",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -387,7 +397,7 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
         # CODEPATH: released ResNet checkpoints cut images off at the grid, all other rows see the whole
         if self.config.fit_to_grid or not self.config.is_clip_resnet:
             pixel_values = self.layout.fit(pixel_values)
-        backbone_outputs = self.backbone(pixel_values.to(self.dtype), return_dict=True, **wanted)
+        backbone_outputs = self.backbone(pixel_values.to(dtype_of(self)), return_dict=True, **wanted)
         feature_maps = backbone_outputs.feature_maps
         attentions = (backbone_outputs.attentions or ()) if output_attentions else ()
         outputs = DenseCLIPImageEncoderOutput(
@@ -638,12 +648,15 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             outputs = self.segment(pixel_values, **kwargs)
 
         if labels is not None:
+            # Of a model on several devices the parts of the loss come together where the logits are.
+            device = outputs.logits.device
+            labels = labels.to(device)
             loss = pixel_cross_entropy(outputs.logits, labels, self.config.ignore_index)
             auxiliary = [] if outputs.score_map is None else [outputs.score_map / self.config.temperature]
             if outputs.auxiliary_logits is not None:
                 auxiliary.append(outputs.auxiliary_logits)
             for logits in auxiliary:
-                auxiliary_loss = pixel_cross_entropy(logits, labels, self.config.ignore_index)
+                auxiliary_loss = pixel_cross_entropy(logits.to(device), labels, self.config.ignore_index)
                 loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
             outputs = DenseCLIPSemanticSegmenterOutput(**{**outputs, "loss": loss})
         return outputs
@@ -665,7 +678,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
             # 2. Pixel-text matching.
             score_map = compute_score_map(image_outputs.pixel_embeddings, text_embeddings)
             # 3. Its guidance for the decoder.
-            guided = feature_maps[self.score_map_level]
+            guided = feature_maps[self.score_map_level].to(score_map.device)
             guidance = score_map.to(guided.dtype)
             if self.score_map_level != self.image_encoder.embedding_level:
                 guidance = resize_logits(guidance, guided.shape[-2:])
@@ -934,6 +947,14 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         )
 
 
+def dtype_of(model: PreTrainedModel) -> torch.dtype:
+    """`model.dtype`, also of a replica of `nn.DataParallel`, where parameters are plain attributes."""
+    if not getattr(model, "_is_replica", False):
+        return model.dtype
+    tensors = (tensor for module in model.modules() for tensor in module._former_parameters.values())
+    return next(tensor.dtype for tensor in tensors if tensor.is_floating_point())
+
+
 def check_pixel_values(pixel_values: torch.Tensor, num_channels: int, min_image_size: int) -> tuple[int, int]:
     """
     Height and width of images.
@@ -987,14 +1008,15 @@ def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Ten
     """
     Pixel-text matching: cosine similarity of every pixel and every class, in [-1, 1].
     (batch_size, projection_dim, height, width) and (batch_size, num_labels, projection_dim) ->
-    (batch_size, num_labels, height, width). Computed in float32, also under autocast, or in float64 if that comes in.
+    (batch_size, num_labels, height, width), on the device of the classes. Computed in float32, also under autocast, or
+    in float64 if that comes in.
 
     Source: paper section 3.2, equation 1.
     """
     # CLIP's cosines lie close together: in bfloat16 some pixels would change their best class.
-    with maybe_autocast(pixel_embeddings.device.type, enabled=False):
-        pixels = F.normalize(at_least_float32(pixel_embeddings), dim=1)
+    with maybe_autocast(text_embeddings.device.type, enabled=False):
         texts = F.normalize(at_least_float32(text_embeddings), dim=2)
+        pixels = F.normalize(at_least_float32(pixel_embeddings.to(texts.device)), dim=1)
         return torch.matmul(texts, pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
 
 

@@ -102,14 +102,16 @@ def is_cacheable(*modules: nn.Module) -> bool:
     """
     Whether the output of `modules` depends on their tensors alone, and those can be read.
 
-    Not so with foreign modules inside (an adapter that is switched on and off), with hooks, or with weights that are
-    elsewhere at the moment (offloaded, sharded).
+    Not so with foreign modules inside (an adapter that is switched on and off), with hooks, with weights that are
+    elsewhere at the moment (offloaded, sharded), or in a replica of `nn.DataParallel`, which lists no parameters.
     """
     if torch.compiler.is_compiling():
         return False
     for module in modules:
         for child in module.modules():
             if child.training or child._forward_hooks or child._forward_pre_hooks:
+                return False
+            if getattr(child, "_is_replica", False):
                 return False
             if type(child).__module__.split(".")[0] not in ("torch", "transformers"):
                 return False
