@@ -223,7 +223,7 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, DenseCLIPPicklingMi
         "DenseCLIPContextDecoder",
         "DenseCLIPNeck",
         "DenseCLIPDecodeHead",
-        "UperNetHead",
+        "DenseCLIPUperNetHead",
     ]
 
     @torch.no_grad()
