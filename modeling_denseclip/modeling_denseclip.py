@@ -222,7 +222,7 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
         "DenseCLIPContextDecoder",
         "DenseCLIPNeck",
         "DenseCLIPDecodeHead",
-        "UperNetHead",
+        "DenseCLIPUperNetHead",
     ]
 
     @torch.no_grad()
@@ -230,9 +230,8 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, DenseCLIPPrompts):
             init.trunc_normal_(module.contexts)
-            if self.config.class_token_ids is not None:
-                for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
-                    init.copy_(getattr(module, name), torch.tensor(values))
+            for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
+                init.copy_(getattr(module, name), torch.tensor(values))
         elif isinstance(module, DenseCLIPContextDecoder):
             if module.gamma is not None:
                 init.constant_(module.gamma, self.config.gamma_init_value)
@@ -435,8 +434,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         in_channels = list(self.image_encoder.feature_sizes)
         # CODEPATH: DenseCLIP rows read class names, "CLIP + Semantic FPN" rows have no text tower
         if config.use_language:
-            if config.class_token_ids is None:
-                config.class_names = class_names
+            config.class_names = config.class_names or class_names  # none are set as long as they have no tokens
             if config.class_names != class_names:
                 raise ValueError(
                     f"The config's `class_token_ids` stand for {config.class_names}, its `id2label` for {class_names}."
