@@ -231,10 +231,8 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, DenseCLIPPicklingMi
         super()._init_weights(module)
         if isinstance(module, DenseCLIPPrompts):
             init.trunc_normal_(module.contexts)
-            # CODEPATH: checkpoints of all rows hold tokens, a config that is made by hand may have none yet
-            if self.config.class_token_ids is not None:
-                for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
-                    init.copy_(getattr(module, name), torch.tensor(values))
+            for name, values in module.packed(self.config.class_names, self.config.class_token_ids).items():
+                init.copy_(getattr(module, name), torch.tensor(values))
         elif isinstance(module, DenseCLIPContextDecoder):
             if module.gamma is not None:
                 init.constant_(module.gamma, self.config.gamma_init_value)
@@ -444,9 +442,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
         in_channels = list(self.image_encoder.feature_sizes)
         # CODEPATH: DenseCLIP rows read class names, "CLIP + Semantic FPN" rows have no text tower
         if config.use_language:
-            # CODEPATH: checkpoints of all rows hold tokens, a config that is made by hand may have none yet
-            if config.class_token_ids is None:
-                config.class_names = class_names
+            config.class_names = config.class_names or class_names  # none are set as long as they have no tokens
             if config.class_names != class_names:
                 raise ValueError(
                     f"The config's `class_token_ids` stand for {config.class_names}, its `id2label` for {class_names}."

@@ -38,19 +38,25 @@ class DenseCLIPPrompts(nn.Module):
         super().__init__()
         self.config = config
         self.contexts = nn.Parameter(torch.empty(1, config.num_context_tokens, config.text_config.hidden_size))
-        # CODEPATH: checkpoints of all rows hold tokens, a config that is made by hand may have none yet
-        if config.class_token_ids is not None:
-            self.pack(config.class_names, config.class_token_ids)
+        self.pack(config.class_names, config.class_token_ids)
 
-    def pack(self, class_names: Sequence[str], class_token_ids: Sequence[Sequence[int]]):
+    def pack(self, class_names: Sequence[str], class_token_ids: Sequence[Sequence[int]] | None):
         """Lay out the prompts of these classes from now on. Raises ValueError for one that is too long."""
         for name, values in self.packed(class_names, class_token_ids).items():
             setattr(self, name, nn.Buffer(torch.tensor(values, device=self.contexts.device), persistent=False))
 
     def packed(
-        self, names: Sequence[str], token_ids: Sequence[Sequence[int]], num_context_tokens: int | None = None
+        self,
+        names: Sequence[str],
+        token_ids: Sequence[Sequence[int]] | None,
+        num_context_tokens: int | None = None,
     ) -> dict[str, list]:
-        """The layout of prompts, see `PackedPrompts`; by default with as many contexts as are learned."""
+        """
+        The layout of prompts, see `PackedPrompts`; by default with as many contexts as are learned. Empty where the
+        names have no tokens yet.
+        """
+        if token_ids is None:
+            return {}
         packed = pack_prompts(
             names,
             token_ids,
