@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
@@ -390,6 +390,7 @@ class DenseCLIPClassNamesMixin:
                 " classes other names; to add or remove classes undo the edit and call `set_class_names`, which"
                 " changes the head along."
             )
+        check_class_names(names)
         self.config.adopt_labels()
 
     def _rows_of(self, names: Sequence[str]) -> list[int | None]:
@@ -490,6 +491,13 @@ class DenseCLIPClassNamesMixin:
             stored = config = copy.deepcopy(config)  # the caller's object is left as it is
         names = class_names_of(stored.id2label)
         weight_names = stored.class_names or names
+        if config is not None and pretrained_model_name_or_path is not None:
+            # What the weights stand for is said beside them: another config, once saved, calls its names its own.
+            own = cls._config_beside(pretrained_model_name_or_path, **hub_kwargs)
+            if own is not None and own.class_names not in (None, weight_names):
+                config, weight_names = stored, own.class_names
+                for name in ("class_names", "prompt_names", "class_token_ids"):
+                    setattr(config, name, getattr(own, name))
         if requested is not None:
             names = class_names_of(requested)
         elif num_labels is not None and num_labels != len(weight_names):
@@ -519,6 +527,15 @@ class DenseCLIPClassNamesMixin:
         if names != weight_names:
             model.set_class_names(names)
         return loaded
+
+    @classmethod
+    def _config_beside(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedConfig | None:
+        """The config of a checkpoint, or `None` where weights lie without one or as another model's."""
+        try:
+            fields = cls.config_class.get_config_dict(name_or_path, **hub_kwargs)[0]
+        except OSError:
+            return None
+        return cls.config_class.from_dict(fields) if fields.get("model_type") == cls.config_class.model_type else None
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""

@@ -33,6 +33,7 @@ from transformers import CLIPModel, PreTrainedConfig, PreTrainedModel, PreTraine
 
 from .class_names_denseclip import (
     HUB_KWARGS,
+    check_class_names,
     check_vocabulary,
     find_file,
     load_clip_tokenizer,
@@ -54,8 +55,10 @@ OPEN_CLIP_TEXT_HEADS = 8
 UNUSED_CLIP_TENSORS = r"logit_scale|logit_bias|input_resolution|context_length|vocab_size|.+\.attn_mask"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 # Under what training programs save the weights, beside the optimizer and more: mmcv, Lightning and open_clip,
-# tutorials of PyTorch, DeiT and those after it, DeepSpeed. The first that is there is taken, and looked into again.
-NESTINGS = ("state_dict", "model_state_dict", "model", "module", "net")
+# tutorials of PyTorch, DeiT and those after it, DeepSpeed, BasicSR. The first that is there is taken, and looked into
+# again; averages are taken where there is nothing else.
+NESTINGS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights", "checkpoint")
+AVERAGES = ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema")
 # By these the weights are found, whatever they stand under: "module.", "model.", ...
 FIRST_LAYERS = ("backbone.conv1.weight", "visual.conv1.weight")
 # What torch.compile and FSDP put into names.
@@ -534,10 +537,11 @@ def find_weights(checkpoint, path: Path) -> tuple[dict[str, torch.Tensor], dict,
         if not isinstance(checkpoint, dict):
             break
         meta = checkpoint["meta"] if isinstance(checkpoint.get("meta"), dict) else meta
-        inner = next((key for key in NESTINGS if isinstance(checkpoint.get(key), dict)), None)
-        if inner is None:
+        inner = [key for key in (*NESTINGS, *AVERAGES) if isinstance(checkpoint.get(key), dict)]
+        if not inner:
             break
-        checkpoint = checkpoint[inner]
+        refuse_two_models({key: checkpoint[key] for key in inner if key in NESTINGS}, path)
+        checkpoint = checkpoint[inner[0]]
     others = (
         []
         if not isinstance(checkpoint, dict)
@@ -596,6 +600,25 @@ def find_weights(checkpoint, path: Path) -> tuple[dict[str, torch.Tensor], dict,
         copies.append(name)
         del state_dict[name]
     return state_dict, meta, tuple(copies)
+
+
+def refuse_two_models(parts: dict[str, dict], path: Path):
+    """
+    Raises:
+        ValueError: for several dictionaries of tensors that are not the same.
+    """
+    models = {
+        key: part for key, part in parts.items() if part and all(isinstance(t, torch.Tensor) for t in part.values())
+    }
+    first, *others = models.values() or [{}]
+    if any(
+        other.keys() != first.keys() or not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+        for other in others
+    ):
+        raise ValueError(
+            f"{path} holds the weights of {len(models)} models, under {', '.join(map(repr, models))}. Save those of"
+            " one: `torch.save(model.state_dict(), path)`."
+        )
 
 
 def _num_layers(names: Iterable[str], pattern: str) -> int:
@@ -1022,6 +1045,10 @@ def build_from_clip(
             " tower. Pass one of them."
         )
     clip = text if clip_name_or_path is None else clip_name_or_path
+    if not isinstance(config, PreTrainedConfig | None):
+        raise TypeError(
+            f"`config` must be a DenseCLIPConfig; got {config!r}. Read a file by `DenseCLIPConfig.from_pretrained`."
+        )
     kwargs, hub_kwargs, placing = split_keywords(kwargs)
     asked = kwargs if config is None else merge_fields(config.to_dict(), kwargs)
     use_language = asked.get("use_language", True)
@@ -1105,8 +1132,7 @@ def build_model(
     Raises:
         ValueError: for weights that do not fit; names every tensor.
     """
-    if not class_names:
-        raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
+    check_class_names(class_names)
     fields = {**fields, "id2label": dict(enumerate(class_names))}
     if len(fields.get("palette") or ()) != len(class_names):
         fields["palette"] = None

@@ -39,7 +39,7 @@ from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
 
 logger = logging.get_logger(__name__)
 
-# A multiple of 32 and of the usual patches, 14 and 16.
+# A multiple of 32 and of the usual patches, 14 and 16; of other patches the next common multiple is taken.
 PROBE_SIZE = 448
 # What models raise for sizes that they do not take.
 PROBE_ERRORS = (RuntimeError, ValueError, AssertionError)
@@ -78,7 +78,8 @@ class BackboneLayout:
         """`pixel_values` in a size that the backbone takes, see `resize_to_multiple`."""
         if self.input_size is None:
             return resize_to_multiple(pixel_values, self.size_divisor)
-        return F.interpolate(pixel_values, size=self.input_size, mode="bilinear", align_corners=False)
+        # A picture may be several times as large. Without smoothing, pixels between those that are read do not count.
+        return F.interpolate(pixel_values, size=self.input_size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def resize_to_multiple(pixel_values: torch.Tensor, divisor: int) -> torch.Tensor:
@@ -332,7 +333,9 @@ def _probe_any_size(
     vision_config: PreTrainedConfig, stages: tuple[str, ...]
 ) -> tuple[dict[str, torch.Tensor], tuple[int, int], bool]:
     """The maps of these stages, of which size in pixels, and whether the backbone takes no other size."""
-    sizes = [(PROBE_SIZE, PROBE_SIZE)]
+    patch_size = getattr(vision_config, "patch_size", None)
+    probe_size = math.lcm(PROBE_SIZE, patch_size) if isinstance(patch_size, int) else PROBE_SIZE
+    sizes = [(probe_size, probe_size)]
     own_size = getattr(vision_config, "image_size", None)
     if own_size is not None:
         sizes.append(tuple(own_size) if isinstance(own_size, list | tuple) else (own_size, own_size))

@@ -14,6 +14,7 @@
 """CLIP's modified ResNet as a Transformers backbone. Source: openai/CLIP and DenseCLIP `models.py` (MIT)."""
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,20 +57,31 @@ class DenseCLIPPicklingMixin:
                 maybe_install_capturing_hooks(module)
 
 
-def without_capturing_hooks(module: nn.Module) -> nn.Module:
-    """A copy of `module` and its children, with the same tensors, that has none of Transformers' recording hooks."""
-    bare = object.__new__(type(module))
-    vars(bare).update(vars(module))
-    recording = maybe_install_capturing_hooks.__module__
-    vars(bare)["_forward_hooks"] = OrderedDict(
-        (key, hook) for key, hook in module._forward_hooks.items() if getattr(hook, "__module__", None) != recording
-    )
-    vars(bare)["_modules"] = {
-        name: child if child is None else without_capturing_hooks(child) for name, child in module._modules.items()
-    }
-    if "_output_capturing_hooks_installed" in vars(bare):
-        bare._output_capturing_hooks_installed = False
-    return bare
+def without_capturing_hooks(value: Any, copies: dict[int, nn.Module] | None = None) -> Any:
+    """
+    A copy of a module and its children, with the same tensors, that has none of Transformers' recording hooks. A child
+    that is known in two places, such as an attribute that is a list, is one child in the copy too.
+    """
+    copies = {} if copies is None else copies
+    if isinstance(value, list | tuple):
+        copied = [without_capturing_hooks(item, copies) for item in value]
+        is_same = all(new is old for new, old in zip(copied, value, strict=True))
+        return value if is_same or type(value) not in (list, tuple) else type(value)(copied)
+    if isinstance(value, dict):
+        copied = {key: without_capturing_hooks(item, copies) for key, item in value.items()}
+        return value if all(copied[key] is item for key, item in value.items()) else copied
+    if not isinstance(value, nn.Module):
+        return value
+    if id(value) not in copies:
+        copies[id(value)] = bare = object.__new__(type(value))
+        recording = maybe_install_capturing_hooks.__module__
+        hooks = [(k, h) for k, h in value._forward_hooks.items() if getattr(h, "__module__", None) != recording]
+        for name, attribute in vars(value).items():
+            kept = OrderedDict(hooks) if name == "_forward_hooks" else without_capturing_hooks(attribute, copies)
+            vars(bare)[name] = kept
+        if "_output_capturing_hooks_installed" in vars(bare):
+            bare._output_capturing_hooks_installed = False
+    return copies[id(value)]
 
 
 class DenseCLIPResNetStem(nn.Module):

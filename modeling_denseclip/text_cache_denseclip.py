@@ -20,9 +20,10 @@ from torch import nn
 
 
 # A checksum reads the bits of a tensor as integers, by the width of its numbers in bytes.
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
-# Of 2**31 at most, times 1 to 2048: float64 holds the sum exactly, which may be 2**53.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int16, 8: torch.int16}
+# Integers of 2**15 at most, times factors below 2**26: float64 holds the sum of so many exactly, 2**52.
 ROWS_AT_A_TIME = 2048
+LARGEST_FACTOR = 2**26
 
 
 class TextEmbeddingCache:
@@ -80,17 +81,25 @@ def fingerprint_tensors(tensors: Iterable[torch.Tensor]) -> tuple:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as integers of at most 32 bits, (rows, columns); a vector is one row."""
-    rows = tensor.reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
+    """A tensor as integers of at most 16 bits, (rows, columns); a vector is one row."""
+    rows = tensor.reshape(len(tensor) if tensor.ndim > 1 else 1, -1).contiguous()
     return rows.view(_INTEGERS[tensor.element_size()])
 
 
 def weighted_sum(bits: torch.Tensor) -> torch.Tensor:
-    """1 x the first row + 2 x the second and so on, exactly: at most `ROWS_AT_A_TIME` rows, (columns,) of int64."""
-    factors = torch.arange(1, len(bits) + 1, device=bits.device)
+    """Each row times its factor, summed exactly: at most `ROWS_AT_A_TIME` rows, (columns,) of int64."""
+    factors = row_factors(len(bits)).to(bits.device)
     if bits.device.type == "cpu":
         return torch.mv(bits.double().T, factors.double()).long()  # four times as fast there
     return (bits.long() * factors[:, None]).sum(dim=0)  # float64 is not known on every device
+
+
+def row_factors(count: int) -> torch.Tensor:
+    """
+    Odd numbers without a pattern. With 1, 2, 3 ... an edit that is alike in all columns would not show, such as one
+    row doubled twice and the next one halved: twice as large is the same number of bits more, whatever the weight.
+    """
+    return torch.randint(0, LARGEST_FACTOR, (count,), generator=torch.Generator().manual_seed(1)) | 1
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -105,7 +114,7 @@ def is_cacheable(*modules: nn.Module) -> bool:
     Not so with foreign modules inside (an adapter that is switched on and off), with hooks, with weights that are
     elsewhere at the moment (offloaded, sharded), or in a replica of `nn.DataParallel`, which lists no parameters.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     for module in modules:
         for child in module.modules():

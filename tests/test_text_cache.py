@@ -1,6 +1,7 @@
 """The kept text embeddings are never stale: whatever changes the text side is seen, however it is changed."""
 
 import copy
+import operator
 import pickle
 import sys
 import threading
@@ -11,7 +12,13 @@ import torch
 from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
-from modeling_denseclip.text_cache_denseclip import TextEmbeddingCache, fingerprint_tensors, is_cacheable, weighted_sum
+from modeling_denseclip.text_cache_denseclip import (
+    TextEmbeddingCache,
+    fingerprint_tensors,
+    is_cacheable,
+    row_factors,
+    weighted_sum,
+)
 from tests.tiny import tiny_model
 
 
@@ -180,11 +187,32 @@ def test_tensors_of_any_layout_have_the_checksum_of_their_values():
     assert isinstance(fingerprint_tensors([torch.tensor(3.0), torch.empty(0), values])[1], int)
 
 
-@pytest.mark.parametrize("value", [-(2**31), 2**31 - 1])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_edits_that_are_alike_in_all_columns_are_seen(dtype):
+    """Times a power of two and turned signs change the bits of all numbers alike, so no column tells."""
+    values = torch.randn(40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = fingerprint_tensors([values])[1]
+    draws = torch.Generator().manual_seed(1)
+    for _ in range(300):
+        rows = torch.randperm(40, generator=draws)[:3]
+        powers = torch.tensor([4, 0.5, 2]) if torch.rand((), generator=draws) < 0.5 else torch.tensor([-1, -1, -1])
+        edited = values.clone()
+        edited[rows] *= powers[:, None].to(dtype)
+        assert fingerprint_tensors([edited])[1] != before, (rows, powers)
+    for first in range(39):  # neighbours: what factors in a row would miss
+        edited = values.clone()
+        edited[first] *= 4
+        edited[first + 1] /= 2
+        assert fingerprint_tensors([edited])[1] != before
+
+
+@pytest.mark.parametrize("value", [-(2**15), 2**15 - 1])
 def test_sums_of_bits_are_exact_up_to_the_most_rows(value):
-    bits = torch.full((2048, 3), value, dtype=torch.int32)
+    bits = torch.full((2048, 3), value, dtype=torch.int16)
     bits[2047, 1] -= 1 if value > 0 else -1
-    expected = [sum(row * number for row, number in enumerate(column, 1)) for column in bits.T.tolist()]
+    factors = row_factors(2048).tolist()
+    assert max(factors) < 2**26
+    expected = [sum(map(operator.mul, factors, column)) for column in bits.T.tolist()]
     assert weighted_sum(bits).tolist() == expected
     wide = torch.zeros(5000, 1)
     before = fingerprint_tensors([wide])[1]

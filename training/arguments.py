@@ -65,6 +65,7 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        self.check_sizes(1)  # the model says more
         if len(self.crop_size) not in (1, 2):
             raise ValueError(f"--crop_size takes one side or height and width, got {self.crop_size}.")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
@@ -83,8 +84,9 @@ class DataArguments:
             ("long_side", [self.long_side]),
         ):
             if min(sides) < min_image_size:
+                unit = "pixel" if min_image_size == 1 else "pixels"
                 raise ValueError(
-                    f"--{name} is at least {min_image_size} pixels, the least that the model sees; got {sides}."
+                    f"--{name} is at least {min_image_size} {unit}, the least that the model sees; got {sides}."
                 )
 
     def source(self) -> dict:

@@ -223,7 +223,7 @@ def explain_image(
             f" {tuple(pixel_values.shape)}."
         )
     outputs = model(pixel_values, inference_mode="whole", return_dict=True)
-    pixel_embeddings = model.image_encoder(pixel_values).pixel_embeddings
+    pixel_embeddings = model.image_encoder(pixel_values, return_dict=True).pixel_embeddings
     score_before = compute_score_map(pixel_embeddings, model.encode_class_names()[None])
     return ImageExplanation(
         class_names=tuple(model.config.class_names),

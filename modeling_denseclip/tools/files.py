@@ -137,6 +137,8 @@ def read_orientation(image: PIL.Image.Image) -> int:
     """
     if image.format in ("PNG", "TIFF"):
         image.load()  # metadata of a PNG may stand behind the pixels, and TIFFs are turned by Pillow's own reader
+    if image.format == "TIFF":
+        return 1
     try:
         exif = image.getexif()
         if Base.Orientation in exif:

@@ -354,7 +354,7 @@ def format_parts(parts: dict[str, dict[str, Any]]) -> str:
     for name, part in parts.items():
         words = PART_STATES[part["state"]]
         if name in TOWERS and part["state"] == "learned":
-            words = "before, and perhaps with this model"
+            words = "yes, before or with this model"
         elif part["state"] == "learned" and part["batches"]:
             words += f", batches seen {part['batches']}"
         said.setdefault(words, []).append(name)

@@ -134,7 +134,7 @@ class DenseCLIPResNetModelTest(DenseCLIPTests, unittest.TestCase):
 class DenseCLIPBackboneModelTest(DenseCLIPTests, unittest.TestCase):
     tester_kwargs = {
         "kind": "resnet",
-        "seq_length": 1 + 5 * 5,  # images are resized to a multiple of the patch, 70 x 70
+        "seq_length": 1 + 6 * 6,  # images are resized to a multiple of two patches, 84 x 84
         "num_attentions": 5,  # that of the attention pool comes last
         "vision_config": {
             "model_type": "dinov2",
