@@ -418,6 +418,33 @@ def test_after_a_renaming_classes_go_by_their_new_names(renamed, tiny_tokenizer)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("use_language", [True, False])
+@torch.no_grad()
+def test_a_config_made_with_other_names_asks_for_other_classes_in_any_form(use_language, tmp_path, tiny_tokenizer):
+    """What weights stand for is said by the config beside them, not by the one that is handed in."""
+    model = tiny_model("resnet", use_language).eval()
+    model.tokenizer = tiny_tokenizer if use_language else None
+    model.save_pretrained(tmp_path / "model")
+    order = [1, 0, 4, 2, 3]
+    names = {index: TINY_CLASS_NAMES[row] for index, row in enumerate(order)}
+    config = AutoConfig.from_pretrained(tmp_path / "model", id2label=names)
+    config.save_pretrained(tmp_path / "config")
+    pixel_values = torch.rand(1, 3, 64, 64)
+    expected = model(pixel_values).logits[:, order]
+    from_dict = DenseCLIPConfig.from_dict(config.to_dict())
+    for given in (config, str(tmp_path / "config"), from_dict):
+        loaded = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path / "model", config=given)
+        assert tuple(loaded.config.id2label.values()) == loaded.config.class_names == tuple(names.values())
+        torch.testing.assert_close(loaded(pixel_values).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_edit_that_gives_two_classes_one_name_is_refused(tmp_path):
+    model = tiny_model("resnet", use_language=False)
+    model.config.id2label = dict(enumerate(["sky", "Sky", "a", "b", "c"]))
+    with pytest.raises(ValueError, match="Classes 0 and 1 are both called"):
+        model.save_pretrained(tmp_path)
+
+
 def test_names_are_set_on_a_model_whose_config_was_edited(tiny_tokenizer):
     model = tiny_model("vit").eval()
     pixel_values = torch.rand(1, 3, 64, 64)

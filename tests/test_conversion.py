@@ -531,6 +531,8 @@ TRAINED = {
     },
     "averages-in-a-part": lambda model: within(model, student=model, ema=module_of(model.state_dict())).state_dict(),
     "averages-alone": lambda model: averaged(model).state_dict(),
+    "averages-alone-in-a-part": lambda model: {"model": None, "model_ema": model.state_dict()},
+    "the-same-twice": lambda model: {"model": model.state_dict(), "params": dict(model.state_dict())},
     "parameters": lambda model: dict(model.named_parameters()) | dict(model.named_buffers()),
 }
 
@@ -579,6 +581,10 @@ def test_weights_of_two_models_are_refused(clip_cases, tmp_path):
     twice = {f"module.{key}": value for key, value in student.items()} | {"ln_final.bias": student["ln_final.bias"]}
     torch.save(twice, tmp_path / "both.pth")
     with pytest.raises(ValueError, match=r"holds ln_final\.bias twice"):
+        read_source(tmp_path / "both.pth")
+    other = {key: value + 1 for key, value in student.items()}
+    torch.save({"state_dict": student, "model": other, "epoch": 3}, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match="weights of 2 models, under 'state_dict', 'model'. Save those of one"):
         read_source(tmp_path / "both.pth")
     # A part that is no copy is not dropped in silence.
     more = {f"model.{key}": value for key, value in student.items()} | {"probe.weight": torch.zeros(3)}

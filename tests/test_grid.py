@@ -26,6 +26,7 @@ ENCODERS = {
     "vit-16": (VIT | {"patch_size": 16, "image_size": 64}, 32),
     "vit-32": (VIT | {"patch_size": 32, "image_size": 64}, 64),
     "dinov2-14": (VIT | {"model_type": "dinov2", "patch_size": 14, "image_size": 56}, 28),
+    "dinov2-12": (VIT | {"model_type": "dinov2", "patch_size": 12, "image_size": 48}, 24),
     "swin": (SWIN, 32),
 }
 # Heights and widths around multiples of 28, 32 and 64, odd and even.
@@ -130,6 +131,18 @@ def test_each_row_and_column_counts(encoder, extra):
     assert not blind_rows_and_columns(
         model, pixel_values, inference_mode="slide", window_size=window, window_stride=window
     )
+
+
+@pytest.mark.parametrize("size", [(200, 300), (64, 200), (40, 70)])
+def test_each_row_and_column_counts_where_a_backbone_takes_one_size(size):
+    vision_config = {
+        **{"model_type": "hiera", "embed_dim": 8, "image_size": [64, 96], "depths": [1, 1, 1, 1]},
+        "num_heads": [1, 1, 2, 2],
+    }
+    model = tiny_model("resnet", use_language=False, vision_config=vision_config).eval()
+    assert model.image_encoder.layout.input_size == (64, 96)
+    pixel_values = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    assert not blind_rows_and_columns(model, pixel_values)
 
 
 @pytest.mark.parametrize("encoder", ["vit-14", "vit-16"])

@@ -209,6 +209,15 @@ def test_a_pickled_model_is_the_same_model(kind, overrides, use_language, tmp_pa
             assert other.state_dict().keys() == model.state_dict().keys()
 
 
+def test_a_copy_has_no_module_twice():
+    """Transformers' pyramid pooling knows its blocks by a list, too: what trains has to be what computes."""
+    model = copy.deepcopy(tiny_model("resnet", use_language=False, decode_head_type="upernet")).train()
+    pooling = model.decode_head.fusion.psp_modules
+    assert all(block is pooling._modules[str(index)] for index, block in enumerate(pooling.blocks))
+    model(torch.rand(2, 3, 64, 64), labels=torch.zeros(2, 64, 64, dtype=torch.long)).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def segment_elsewhere(model, pixel_values):
     with torch.no_grad():
         return model(pixel_values).logits.numpy()

@@ -390,7 +390,7 @@ def test_a_data_set_in_a_folder_is_called_by_the_name_of_the_folder(tmp_path, mo
     [
         ("user/scenes", "user/scenes"),
         ("scenes", "scenes"),
-        ("/home/me/client/street", "street"),
+        ("/data/me/client/street", "street"),
         ("~/client/street", "street"),
         ("../client/street/", "street"),
         ("client/data/street", "street"),
@@ -400,7 +400,7 @@ def test_a_data_set_in_a_folder_is_called_by_the_name_of_the_folder(tmp_path, mo
         ("C:street", "street"),
         ("\\\\server\\client\\street", "street"),
         ("client\\street", "street"),
-        ("file:///home/me/street", "street"),
+        ("file:///data/me/street", "street"),
     ],
 )
 def test_names_without_their_paths(name, expected):
