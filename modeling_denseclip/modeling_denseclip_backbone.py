@@ -34,6 +34,7 @@ from .configuration_denseclip import (
     check_feature_layers,
     spread_feature_layers,
 )
+from .modeling_denseclip_attention import at_least_float32
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
 
 
@@ -79,7 +80,11 @@ class BackboneLayout:
         if self.input_size is None:
             return resize_to_multiple(pixel_values, self.size_divisor)
         # A picture may be several times as large. Without smoothing, pixels between those that are read do not count.
-        return F.interpolate(pixel_values, size=self.input_size, mode="bilinear", align_corners=False, antialias=True)
+        # PyTorch smooths in no precision below float32.
+        resized = F.interpolate(
+            at_least_float32(pixel_values), size=self.input_size, mode="bilinear", align_corners=False, antialias=True
+        )
+        return resized.to(pixel_values.dtype)
 
 
 def resize_to_multiple(pixel_values: torch.Tensor, divisor: int) -> torch.Tensor:
