@@ -73,6 +73,7 @@ class SegmentationLoss:
                 are resized to them.
         """
         logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
+        labels = labels.to(logits.device)
         pixel_losses = self._cross_entropy(logits, labels)
         # A mean over all pixels, unlabelled ones included, as published.
         parts = {"decode": self._hard(pixel_losses, logits, labels) if self.ohem_threshold else pixel_losses.mean()}
@@ -86,11 +87,12 @@ class SegmentationLoss:
             parts["auxiliary"] = self.config.auxiliary_loss_weight * auxiliary_loss
         if self.dice_weight > 0:
             parts["dice"] = self.dice_weight * dice_loss(logits, labels, self.config.ignore_index)
-        return parts
+        return {name: part.to(logits.device) for name, part in parts.items()}
 
     def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Per pixel, 0 where unlabelled."""
         weights = None if self.class_weights is None else self.class_weights.to(logits)
+        labels = labels.to(logits.device)  # the parts of a model may lie on several devices
         return F.cross_entropy(logits, labels, weight=weights, ignore_index=self.config.ignore_index, reduction="none")
 
     def _hard(self, pixel_losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
