@@ -96,7 +96,7 @@ def find_turn(file: Image.Image) -> Image.Transpose | None:
             return UPRIGHT.get(exif[ORIENTATION])
         xmp = file.info.get("XML:com.adobe.xmp") or file.info.get("xmp") or b""
         xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-        found = re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)
+        found = re.search(rb'tiff:Orientation(?:="|>)([0-9])["<]', xmp)
         return UPRIGHT.get(int(found[1])) if found else None
     except Exception:
         return None

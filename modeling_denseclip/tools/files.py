@@ -50,7 +50,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])["<]')
 
 
 def list_images(path: Path) -> list[Path]:
@@ -137,8 +137,6 @@ def read_orientation(image: PIL.Image.Image) -> int:
     """
     if image.format in ("PNG", "TIFF"):
         image.load()  # metadata of a PNG may stand behind the pixels, and TIFFs are turned by Pillow's own reader
-    if image.format == "TIFF":
-        return 1
     try:
         exif = image.getexif()
         if Base.Orientation in exif:
