@@ -239,7 +239,10 @@ def test_maps_gradients_and_logits(name, model):
 @torch.no_grad()
 def test_maps_are_those_of_transformers(name, model):
     case, encoder = WORKING[name], model.image_encoder
-    pixel_values = F.interpolate(noise(), size=case.size, mode="bilinear", align_corners=False)
+    takes_one_size = encoder.layout.input_size is not None
+    pixel_values = F.interpolate(
+        noise(), size=case.size, mode="bilinear", align_corners=False, antialias=takes_one_size
+    )
     if name in PLAIN_VITS:
         vit = AutoModel.from_config(AutoConfig.for_model(**image_config(name)), add_pooling_layer=False).eval()
         vit.load_state_dict(encoder.backbone.model.state_dict(), strict=False)  # the last norm is left out
