@@ -136,7 +136,8 @@ def array_state(shape: bytes, code: str, data: bytes) -> bytes:
         (b"cbuiltins\nbytes\n" + HUGE + b"\x85R", None),
         # What it says and what it has.
         (array_state(HUGE, "f8", EIGHT_BYTES), "cannot reshape array of size 1"),
-        (array_state(b"K\x01", "U1000000000", EIGHT_BYTES), "not understood"),
+        # NumPy 2.0 finds the bytes too few, later releases the type too large.
+        (array_state(b"K\x01", "U1000000000", EIGHT_BYTES), "not understood|buffer size"),
         (array_state(b"K\x01", "U100000", EIGHT_BYTES), "buffer size must be a multiple of element size"),
         (array_state(b"K\x01", "U0", EIGHT_BYTES), r"asks for numpy\.dtype\('U0'\)"),
         # Any object.
