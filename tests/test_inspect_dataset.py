@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 import training.inspect_dataset
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
@@ -503,7 +503,12 @@ def odd_same_names(folder):
 
 def odd_grey_with_premultiplied_alpha(folder):
     values, alpha = np.full((2, 4), 100, np.uint8), np.full((2, 4), 200, np.uint8)
-    write_tiff(folder / "images/training/a.png", np.dstack([values, alpha]), 1, extra_samples=(1,))
+    path = folder / "images/training/a.png"
+    write_tiff(path, np.dstack([values, alpha]), 1, extra_samples=(1,))
+    try:
+        Image.open(path).close()
+    except UnidentifiedImageError:
+        pytest.skip("this release of Pillow knows no such TIFF")
 
 
 @pytest.mark.parametrize(
