@@ -13,6 +13,7 @@
 # limitations under the License.
 """Keeps the class embeddings of an unchanged text tower between calls."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -88,18 +89,20 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def weighted_sum(bits: torch.Tensor) -> torch.Tensor:
     """Each row times its factor, summed exactly: at most `ROWS_AT_A_TIME` rows, (columns,) of int64."""
-    factors = row_factors(len(bits)).to(bits.device)
+    factors = row_factors(len(bits), bits.device)
     if bits.device.type == "cpu":
         return torch.mv(bits.double().T, factors.double()).long()  # four times as fast there
     return (bits.long() * factors[:, None]).sum(dim=0)  # float64 is not known on every device
 
 
-def row_factors(count: int) -> torch.Tensor:
+@functools.lru_cache(maxsize=256)  # asked for each tensor in each call, and copied to its device
+def row_factors(count: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """
     Odd numbers without a pattern. With 1, 2, 3 ... an edit that is alike in all columns would not show, such as one
     row doubled twice and the next one halved: twice as large is the same number of bits more, whatever the weight.
     """
-    return torch.randint(0, LARGEST_FACTOR, (count,), generator=torch.Generator().manual_seed(1)) | 1
+    factors = torch.randint(0, LARGEST_FACTOR, (count,), generator=torch.Generator().manual_seed(1)) | 1
+    return factors.to(device)
 
 
 def version_of(tensor: torch.Tensor) -> int:
