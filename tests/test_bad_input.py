@@ -54,9 +54,10 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.tools import command
-from modeling_denseclip.tools.files import read_photograph, save_whole
+from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.loading import load_model
 from modeling_denseclip.tools.predict import ClassPredictor
+from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.visualization import generate_palette
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture

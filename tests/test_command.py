@@ -16,12 +16,15 @@
 import configparser
 import importlib.metadata
 import io
+import logging
+import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from modeling_denseclip.tools import command, info
 from modeling_denseclip.tools.command import SUB_COMMANDS, main
@@ -92,7 +95,10 @@ def test_the_status_is_passed_on(monkeypatch, status):
         (ValueError("not so"), 2, "error: not so\n"),
         (FileNotFoundError(2, "No such file", "a.jpg"), 2, "error: [Errno 2] No such file: 'a.jpg'\n"),
         (ImportError("pip install it"), 2, "error: pip install it\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (MemoryError(), 2, "error: there is too little memory\n"),
+        (MemoryError("Unable to allocate 1 TiB"), 2, "error: there is too little memory: Unable to allocate 1 TiB\n"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
+        (KeyboardInterrupt("go on so"), 130, "stopped by Ctrl-C: go on so\n"),
     ],
 )
 def test_expected_errors_end_without_a_traceback(monkeypatch, capsys, error, status, printed):
@@ -146,7 +152,7 @@ def test_each_command_of_training_is_here():
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules after import of package")
 @pytest.mark.parametrize("verb", WRONG_WORDS)
-def test_wrong_input_ends_each_of_them_with_a_line_and_2(verb, monkeypatch, tmp_path):
+def test_wrong_input_ends_each_of_them_with_a_line(verb, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model_cards").mkdir()
     (tmp_path / "model_cards" / "небо.md").write_text("of no recipe")
@@ -156,7 +162,8 @@ def test_wrong_input_ends_each_of_them_with_a_line_and_2(verb, monkeypatch, tmp_
     with pytest.raises(SystemExit) as end:
         runpy.run_module(f"training.{verb}", run_name="__main__")
     said = printed[1].getvalue().decode()
-    assert end.value.code == 2, said
+    # Those with 1 leave no files out, which 1 stands for elsewhere.
+    assert end.value.code == (1 if verb in ("convert", "train") else 2), said
     assert "error: " in said and "usage:" not in said
 
 
@@ -185,3 +192,43 @@ def test_a_choice_of_replacement_is_kept(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     assert command.run_command(lambda: print("天")) == 0
     assert printed.getvalue().decode() == "?\n"
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("\x1b]0;owned\x07wall", "\\x1b]0;owned\\x07wall"),  # the title of the window
+        ("\x1b[2J\x1b[31mred\x1b[0m", "\\x1b[2J\x1b[31mred\x1b[0m"),  # clears the screen; colours are passed
+        ("\x9b2J \x7f \x08", "\\x9b2J \\x7f \\x08"),
+        ("abc\u202edcb", "abc\\u202edcb"),  # from here on letters go to the left
+        ("50 %\r60 %\n\x1b[A\ta\r\n", "50 %\r60 %\n\x1b[A\ta\r\n"),  # progress bars
+        ("Straße 天 \u05d0", "Straße 天 \u05d0"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown(text, shown, capsys):
+    logger = logging.Logger("of a library")
+    logger.addHandler(logging.StreamHandler())  # keeps the stream that there is now
+    logging.root.manager.loggerDict[logger.name] = logger
+    before = sys.stdout, sys.stderr
+
+    def work():
+        print(text)
+        sys.stderr.writelines([text, "\n"])
+        logger.warning(text)
+        tqdm.write(text)
+        raise ValueError(text)
+
+    try:
+        assert command.run_command(work) == 2
+    finally:
+        del logging.root.manager.loggerDict[logger.name]
+    assert capsys.readouterr() == (f"{shown}\n" * 2, f"{shown}\n" * 2 + f"error: {shown}\n")
+    assert (sys.stdout, sys.stderr) == before and logger.handlers[0].stream is before[1]
+
+
+def test_streams_are_still_those_of_the_system(monkeypatch):
+    with open(os.devnull, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        found = []
+        command.run_command(lambda: found.extend((sys.stdout.fileno(), sys.stdout.encoding, sys.stdout.isatty())))
+        assert found == [stream.fileno(), stream.encoding, False]

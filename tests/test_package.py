@@ -128,7 +128,7 @@ def test_tool_needs_no_more_than_is_installed(path):
         if isinstance(node, ast.ImportFrom | ast.Import) and getattr(node, "level", 0) == 0:
             modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             for module in modules:
-                assert module.split(".")[0] in {*ALLOWED_IMPORTS, "tqdm", "yaml"}, (
+                assert module.split(".")[0] in {*ALLOWED_IMPORTS, "filelock", "tqdm", "yaml"}, (
                     f"line {node.lineno}: {module} is an extra"
                 )
 

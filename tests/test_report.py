@@ -15,6 +15,7 @@
 
 import csv
 import json
+import os
 import re
 
 import numpy as np
@@ -162,18 +163,29 @@ def test_a_refused_report_leaves_the_old_one_untouched(tmp_path, changes):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_an_interrupted_write_leaves_the_old_summary_and_no_temporary_file(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_report_and_no_temporary_file(tmp_path, monkeypatch):
     report(tmp_path)
-    before = (tmp_path / "metrics.json").read_bytes()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    replace = os.replace
 
     def interrupt(source, target):
-        raise KeyboardInterrupt
+        if target == tmp_path / "confusion_matrix.png" and source.parent.name != ".former":
+            raise KeyboardInterrupt
+        replace(source, target)
 
-    monkeypatch.setattr("modeling_denseclip.tools.files.os.replace", interrupt)
+    monkeypatch.setattr("modeling_denseclip.tools.saving.os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         report(tmp_path, dataset={**DATASET, "name": "other"})
-    assert (tmp_path / "metrics.json").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 4
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_name_that_begins_as_a_formula_is_none_in_a_spreadsheet(name, tmp_path):
+    report(tmp_path, class_names=[name, "a = b", *NAMES[2:]])
+    with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        names = {row["id"]: row["name"] for row in csv.DictReader(file)}
+    assert (names["0"], names["1"]) == (f"'{name}", "a = b")
 
 
 def test_most_confused_pairs_by_hand():

@@ -78,7 +78,7 @@ def test_requirements_are_those_of_the_package(space):
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.partition(".")[0])
     names = {"PIL": "pillow"}
-    brought = {"tqdm", "yaml"}  # by huggingface_hub
+    brought = {"filelock", "tqdm", "yaml"}  # by huggingface_hub
     assert {names.get(name, name) for name in imported} - sys.stdlib_module_names - brought <= required.keys()
 
 

@@ -26,9 +26,7 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +41,7 @@ from modeling_denseclip.conversion_denseclip import (
     read_source,
 )
 from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.saving import clear_leftovers, replace_folder
 
 from .class_names import read_class_names
 from .push import push_directory
@@ -94,6 +93,7 @@ def choose_class_names(weights: SourceWeights, class_names_file: str | None) -> 
 
 def check_output(output: Path, source: str, overwrite: bool) -> None:
     """Refuse an output folder in which something would be lost."""
+    clear_leftovers(output.absolute().parent)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; the output must be a folder.")
     source_folder = Path(source).parent if Path(source).is_file() else Path(source)
@@ -105,21 +105,13 @@ def check_output(output: Path, source: str, overwrite: bool) -> None:
 
 
 def save(model: DenseCLIPForSemanticSegmentation, image_processor: DenseCLIPImageProcessor, output: Path) -> None:
-    """Write everything beside `output` first, and move it there when it is complete."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        model.save_pretrained(staging)
-        image_processor.save_pretrained(staging)
-        output.mkdir(exist_ok=True)
-        for pattern in MODEL_FILES:
-            for stale in output.glob(pattern):
-                if not (staging / stale.name).exists():
-                    stale.unlink()
-        for file in staging.iterdir():
-            os.replace(file, output / file.name)
-    finally:
-        shutil.rmtree(staging)
+    """Write everything, in the place of a model that is there."""
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        image_processor.save_pretrained(folder)
+
+    replace_folder(output, write, is_replaced=lambda file: any(map(file.match, MODEL_FILES)))
 
 
 def summarize(weights: SourceWeights, model: DenseCLIPForSemanticSegmentation) -> str:
@@ -218,4 +210,4 @@ def main(argv: Sequence[str] | None = None) -> DenseCLIPForSemanticSegmentation:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, error_status=1))

@@ -21,6 +21,7 @@ import PIL.Image
 from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.visualization import contact_sheet
 
 from .data import SegmentationData
@@ -98,7 +99,8 @@ def report_evaluation(
     )
     if trainer.worst_images:
         with trainer.evaluated_weights():
-            draw_worst_images(trainer, data.validation).save(output_dir / f"worst_images{suffix}.jpg")
+            picture = draw_worst_images(trainer, data.validation)
+        save_whole(output_dir / f"worst_images{suffix}.jpg", picture.save)
     return report
 
 

@@ -31,9 +31,7 @@ import hashlib
 import json
 import logging
 import operator
-import os
 import sys
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
@@ -49,6 +47,7 @@ from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 from modeling_denseclip.modeling_denseclip import resize_logits
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files import list_images, read_photograph
+from modeling_denseclip.tools.saving import move_together, naming_what_failed, staging_folder
 from modeling_denseclip.tools.visualization import generate_palette
 
 from .run_onnx import prepare, segment
@@ -129,9 +128,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     weights = sorted(Path(args.checkpoint).glob("*.safetensors"))
     card = describe(model.config, image_processor, args.output, inference_mode, weights)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
-        written = Path(folder) / f"model{target.suffix}"
+    with naming_what_failed(target), staging_folder(target.parent) as folder:
+        written = folder / target.name
         write(ExportableDenseCLIP(model, args.output), args.format, written)
         difference, card["smallest_side"] = check(load(written), model, args.output)
         print(
@@ -144,12 +142,11 @@ def main(argv: Sequence[str] | None = None) -> dict:
             quantized = written.with_name("int8.onnx")
             card["int8"] = quantize(written, quantized, card, args.int8, images)
             print(describe_quantization(card["int8"], written.stat().st_size, quantized.stat().st_size))
-            written = quantized
-        card_file = written.with_name("card.json")
+            quantized.replace(written)
+        card_file = folder / f"{target.name}.json"
         lines = (f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in card.items())
         card_file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        os.replace(written, target)
-        os.replace(card_file, f"{target}.json")
+        move_together(folder, target.parent, [written.name, card_file.name])
     print(f"Written to: {target} ({target.stat().st_size / 1e6:.1f} MB), {target}.json")
     return card
 

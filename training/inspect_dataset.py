@@ -62,6 +62,7 @@ from modeling_denseclip.class_names_denseclip import check_class_names, normaliz
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
 from modeling_denseclip.tools.files import IMAGE_FORMATS, read_photograph
+from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
 
 from .ade20k import find_ade20k
@@ -907,17 +908,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(format_report(report))
 
     output_dir = Path(args.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report_to_json(report), indent=2, ensure_ascii=False)
-    (output_dir / "report.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(report_to_json(report), indent=2, ensure_ascii=False) + "\n"
+    save_whole(output_dir / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
     written = [str(output_dir / "report.json")]
     if args.num_samples and report.drawable:
-        draw_samples(report, args.num_samples).save(output_dir / "contact_sheet.png")
+        save_whole(output_dir / "contact_sheet.png", draw_samples(report, args.num_samples).save)
         written.append(str(output_dir / "contact_sheet.png"))
     if args.write_class_weights is not None and report.accepted:
         counts = report.splits["training"]
         weights = median_frequency_weights(report.per_class(counts.pixels), report.per_class(counts.pixels_around))
-        Path(args.write_class_weights).write_text("".join(f"{weight:.6g}\n" for weight in weights), encoding="utf-8")
+        lines = "".join(f"{weight:.6g}\n" for weight in weights)
+        save_whole(Path(args.write_class_weights), lambda path: path.write_text(lines, encoding="utf-8"))
         written.append(args.write_class_weights)
     print("Written: " + ", ".join(written))
     if args.write_class_weights is not None and not report.accepted:

@@ -28,8 +28,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.files import read_photograph, save_whole
+from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.loading import choose_device, load_model
+from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.text_scores import describe, draw_scores, format_scores
 
 

@@ -23,7 +23,6 @@ The folder carries the package, which is on no index. The model stays on the Hub
 import argparse
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.saving import replace_folder
 
 from .recipes import REPOSITORY
 
@@ -63,19 +63,15 @@ def write_space(output: Path, model: str) -> None:
             f"--model takes the id of a repository on the Hub, such as {PLACEHOLDER}; got {model!r}. A Space does not"
             " carry the weights: push a folder by `python -m training.push` first."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+
+    def write(folder: Path) -> None:
         for file in TEMPLATE.iterdir():
             text = file.read_text(encoding="utf-8").replace(PLACEHOLDER, model)
-            (staging / file.name).write_text(text, encoding="utf-8")
-        shutil.copy(REPOSITORY / "LICENSE", staging)
-        shutil.copytree(PACKAGE, staging / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-        staging.chmod(0o755)  # a temporary folder is its owner's alone
-        staging.replace(output)
-    except BaseException:
-        shutil.rmtree(staging)
-        raise
+            (folder / file.name).write_text(text, encoding="utf-8")
+        shutil.copy(REPOSITORY / "LICENSE", folder)
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    replace_folder(output, write)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -225,4 +225,4 @@ def describe_run(trainer: DenseCLIPTrainer) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, error_status=1))

@@ -22,8 +22,12 @@ import argparse
 import importlib
 import importlib.metadata
 import io
+import logging
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -47,6 +51,10 @@ the Hub. `denseclip COMMAND --help` says what a command takes.
 exit status: 0, all is done; 1, files were left out; 2, an error ended it;
 130, Ctrl-C did.
 """
+# What terminals obey: control characters, of 8 bits too, and marks that turn the order of letters around. Passed are
+# line ends, tabs, and what a progress bar and our libraries' own reports write: back to the first column, a line up,
+# and colours.
+CONTROL = re.compile(r"(\r?\n|\t|\r|\x1b\[(?:A|[0-9;]*m))|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def build_parser(named: str | None) -> argparse.ArgumentParser:
@@ -96,28 +104,76 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(work)
 
 
-def run_command(work: Callable[[], object]) -> int:
+def run_command(work: Callable[[], object], error_status: int = 2) -> int:
     """
-    Run what a command does, `denseclip` or one of `training`; returns the exit status.
+    Run what a command does, `denseclip` or one of `training`; returns the exit status. What a file or a machine is at
+    fault for ends in a line, and a fault of the code in a traceback.
 
-    What an encoding lacks, such as that of a pipe on Windows, is printed as an escape: a class may have any name.
+    Classes and files may have any name: what the encoding of the output lacks, and what a terminal would obey, is
+    printed as an escape.
 
     Args:
         work (`Callable[[], object]`): an integer that it returns is the exit status; anything else stands for 0.
+        error_status (`int`, *optional*, defaults to 2): of errors, for commands that leave out no files, which 1 tells
+            of others.
     """
-    for stream in (sys.stdout, sys.stderr):
+    with printing_escapes():
+        try:
+            status = work()
+        # The first names an extra that is not installed, the last a config with values of another type.
+        except (ImportError, OSError, ValueError, StrictDataclassError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error_status
+        except MemoryError as error:
+            print(f"error: there is too little memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+            return error_status
+        except KeyboardInterrupt as stop:
+            print(f"stopped by Ctrl-C{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+            return 130
+    return status if isinstance(status, int) else 0
+
+
+class EscapingStream:
+    """A stream of text that shows what a terminal would obey; see `CONTROL`."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.stream.write(CONTROL.sub(lambda found: found[1] or found[0].encode("unicode_escape").decode(), text))
+        return len(text)
+
+    def writelines(self, lines: Sequence[str]) -> None:
+        self.write("".join(lines))
+
+
+@contextmanager
+def printing_escapes() -> Iterator[None]:
+    """Print escapes for what the encoding of the output lacks, and for what a terminal would obey."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
         # Others may have put something else in place of a stream, and may have chosen how it replaces.
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = within = tuple(map(EscapingStream, before))
+    _move_logging(before, within)
     try:
-        status = work()
-    # The first names an extra that is not installed, the last a config with values of another type.
-    except (ImportError, OSError, ValueError, StrictDataclassError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return status if isinstance(status, int) else 0
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        _move_logging(within, before)
+
+
+def _move_logging(before: Sequence[TextIO], after: Sequence[TextIO]) -> None:
+    """Libraries keep the stream that there was when they were imported."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            for old, new in zip(before, after, strict=True):
+                if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                    handler.setStream(new)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ from .explanation import (
     similar_names,
     similarity_threshold,
 )
-from .files import read_photograph, save_whole
+from .files import read_photograph
 from .loading import choose_device, load_model
+from .saving import save_whole
 
 
 # How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.

@@ -11,12 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Photographs that are read, and files that are written as a whole or not at all."""
+"""Photographs that are read."""
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -222,29 +220,3 @@ def _refuse_unknown_range(image: PIL.Image.Image, source: str) -> None:
     if image.mode in ("I", "F"):
         numbers = "floating-point numbers" if image.mode == "F" else "integers of 32 bits or with a sign"
         raise ValueError(f"{source} holds {numbers}, whose range is unknown. {TO_8_BITS}")
-
-
-def save_whole(target: Path, write: Callable[[Path], object]) -> None:
-    """
-    Let `write` make a file beside `target`, with the same suffix, and put it in place when it is complete. What was
-    there before stays until then. Folders that are missing are made.
-
-    Raises:
-        OSError: where it cannot be written, such as on a full disk; names `target`.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=target.suffix, delete=False) as file:
-        partial = Path(file.name)
-    try:
-        write(partial)
-        # A temporary file is its owner's alone; this one is as any other that they write.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
-        os.replace(partial, target)
-    except OSError as error:
-        if error.errno is None:  # of `write` itself, which says what it means
-            raise
-        raise OSError(f"{target} could not be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -31,8 +31,9 @@ from tqdm import tqdm
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
-from .files import IMAGE_SUFFIXES, read_photograph, save_whole
+from .files import IMAGE_SUFFIXES, read_photograph
 from .loading import choose_device, load_model
+from .saving import save_whole
 from .text_scores import describe, draw_scores, format_scores
 from .visualization import color_blind_palette, draw_overlay, generate_palette
 

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import PIL.Image
 
-from modeling_denseclip.tools.files import save_whole
 from modeling_denseclip.tools.loading import load_model
+from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.web import build_page, serve
 
 from .browser import open_browser, upload

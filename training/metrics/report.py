@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from modeling_denseclip.tools.files import save_whole
+from modeling_denseclip.tools.saving import move_together, naming_what_failed, staging_folder
 
 from .mean_iou.mean_iou import SegmentationScores
 
@@ -35,6 +35,7 @@ LOW_COLOR, HIGH_COLOR = np.array([247, 251, 255]), np.array([8, 48, 107])  # of 
 MATRIX_SIDE = 1800  # pixels; the cells of many classes share it, those of few are no larger than MAX_CELL
 MIN_CELL, MAX_CELL = 2, 96
 NUM_CONFUSED_PAIRS = 20
+FORMULA_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
 def format_scores(scores: SegmentationScores, class_names: Sequence[str]) -> str:
@@ -69,8 +70,9 @@ def write_report(
     """
     Write what an evaluation found, and how it was done, as four files.
 
-    - `metrics.json`: everything, as it is returned. It is written last and at once: where it is, the report is whole.
+    - `metrics.json`: everything, as it is returned. It is put in place last: where it is, the report is whole.
     - `per_class.csv`: one row per class, the best IoU first; fractions in [0, 1], empty where a score is not defined.
+      A name that begins as a formula does has an apostrophe before it.
     - `per_class.md`: the same as a Markdown table in per cent, under the data set and the protocol.
     - `confusion_matrix.png`: see [`draw_confusion_matrix`].
 
@@ -121,14 +123,16 @@ def write_report(
         raise ValueError(f"`protocol` and `dataset` have to hold plain, finite values of JSON: {error}.") from error
 
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     suffix = "" if summary_name == "metrics" else "_" + summary_name.removeprefix("metrics_")
-    _write_csv(output_dir / f"per_class{suffix}.csv", [summary["per_class"][label] for label in order], protocol)
-    (output_dir / f"per_class{suffix}.md").write_text(
-        _format_markdown(scores, class_names, order, protocol, dataset), encoding="utf-8"
-    )
-    draw_confusion_matrix(confusion, class_names).save(output_dir / f"confusion_matrix{suffix}.png", optimize=True)
-    save_whole(output_dir / f"{summary_name}.json", lambda partial: partial.write_text(text, encoding="utf-8"))
+    rows, table, picture = f"per_class{suffix}.csv", f"per_class{suffix}.md", f"confusion_matrix{suffix}.png"
+    whole = f"{summary_name}.json"
+    with naming_what_failed(output_dir / whole), staging_folder(output_dir) as staging:
+        _write_csv(staging / rows, [summary["per_class"][label] for label in order], protocol)
+        markdown = _format_markdown(scores, class_names, order, protocol, dataset)
+        (staging / table).write_text(markdown, encoding="utf-8")
+        draw_confusion_matrix(confusion, class_names).save(staging / picture, optimize=True)
+        (staging / whole).write_text(text, encoding="utf-8")
+        move_together(staging, output_dir, [rows, table, picture, whole])
     return summary
 
 
@@ -313,7 +317,12 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], protocol: Mapping[str, An
         writer = csv.DictWriter(file, [*rows[0], "protocol"])
         writer.writeheader()
         # csv writes None as an empty field.
-        writer.writerows({**row, "protocol": protocol["name"]} for row in rows)
+        writer.writerows({**row, "name": _as_text(row["name"]), "protocol": protocol["name"]} for row in rows)
+
+
+def _as_text(name: str) -> str:
+    """A name as a cell that no spreadsheet takes for a formula: behind an apostrophe."""
+    return f"'{name}" if name.startswith(FORMULA_BEGINNINGS) else name
 
 
 def _as_matrix(confusion: torch.Tensor | np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,196 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Files that are written whole or not at all, so that what was there before stays until then."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+
+STAGING_PREFIX = ".denseclip-"
+LOCK_NAME = ".lock"
+FORMER = ".former"
+# One of these is in what PyTorch's writer of archives raises, which has no class of errors of its own.
+PYTORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream error")
+_cleared_folders: set[Path] = set()
+
+
+def save_whole(target: Path, write: Callable[[Path], object]) -> None:
+    """
+    Let `write` make a file, of the name of `target`, and put it in place when it is complete. What was there before
+    stays until then. Folders that are missing are made.
+
+    Raises:
+        OSError: where it cannot be written, such as on a full disk; names `target`.
+    """
+    with naming_what_failed(target), staging_folder(target.parent) as staging:
+        write(staging / target.name)
+        os.replace(staging / target.name, target)
+
+
+def move_together(staging: Path, folder: Path, names: Sequence[str]) -> None:
+    """
+    Move complete files to where they belong. They replace older ones as a set: as long as not all are there, the last
+    one, without which the others count for nothing, is missing, so that no process that dies leaves old and new files
+    that are taken for one result; [`clear_leftovers`] then puts the old ones back.
+
+    Args:
+        staging (`Path`): a folder of the files, on the same file system.
+        folder (`Path`): where they belong.
+        names (`Sequence[str]`): of the files, in the order in which they are moved.
+    """
+    former = staging / FORMER
+    former.mkdir()
+    try:
+        for name in reversed(names):
+            if (folder / name).exists():
+                os.replace(folder / name, former / name)
+        for name in names:
+            os.replace(staging / name, folder / name)
+    except BaseException:
+        _put_back(former, folder)
+        raise
+
+
+def _put_back(former: Path, folder: Path) -> None:
+    """Put files or a folder back that others were to replace, unless all of the others are there."""
+    entries = sorted(former.glob("*"), key=lambda entry: not (folder / entry.name).exists())
+    if not all((folder / entry.name).exists() for entry in entries):
+        for entry in entries:  # last those that are missing, without which the others count for nothing
+            os.replace(entry, folder / entry.name)
+
+
+def replace_folder(
+    folder: Path, write: Callable[[Path], object], is_replaced: Callable[[Path], bool] = lambda file: False
+) -> None:
+    """
+    Let `write` fill a folder, and put it in the place of another one when it is complete. The other one stays, whole,
+    until then: a process that dies leaves one or the other. (Between two renamings there is neither for a moment;
+    [`clear_leftovers`], which each call begins with, then puts the former one back.)
+
+    Args:
+        folder (`Path`): a folder, or where there is none yet.
+        write (`Callable[[Path], object]`): fills an empty folder.
+        is_replaced (`Callable[[Path], bool]`, *optional*): which files of the former folder go. Others are kept,
+            unless `write` has made some of the same name.
+
+    Raises:
+        OSError: where it cannot be written, such as on a full disk; names `folder`.
+    """
+    folder = folder.resolve()
+    clear_leftovers(folder.parent)
+    with naming_what_failed(folder), staging_folder(folder.parent) as staging:
+        new, former = staging / folder.name, staging / FORMER / folder.name
+        new.mkdir()
+        write(new)
+        if not folder.exists():
+            os.rename(new, folder)
+            return
+        for entry in folder.iterdir():
+            if not (is_replaced(entry) or (new / entry.name).exists()):
+                _link_or_copy(entry, new / entry.name)
+        shutil.copymode(folder, new)
+        former.parent.mkdir()
+        try:
+            os.rename(folder, former)
+            os.rename(new, folder)
+        except BaseException:
+            _put_back(former.parent, folder.parent)
+            raise
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """The same bytes by another name, where the file system has that, or else a copy; of a folder all files in it."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except (OSError, NotImplementedError):
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=link)
+    else:
+        link(str(source), str(target))
+
+
+@contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """
+    A hidden folder in `folder` for files that are not complete, which is removed in the end. What killed processes
+    left is removed by the next process that writes there.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in _cleared_folders:  # looking through a folder of many results takes time
+        clear_leftovers(folder)
+        _cleared_folders.add(folder)
+    staging = folder / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    staging.mkdir()
+    # The system gives the lock back however a process ends, so that others see whether this one is alive.
+    lock = FileLock(staging / LOCK_NAME)
+    try:
+        with suppress(NotImplementedError):  # of file systems without locks, where leftovers stay
+            lock.acquire()
+        yield staging
+    finally:
+        lock.release()
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """
+    Remove what killed processes left in a folder of files that were not complete. What one of them was about to
+    replace, see [`replace_folder`] and [`move_together`], is put back.
+    """
+    for staging in folder.glob(f"{STAGING_PREFIX}*"):
+        try:
+            if not (staging / LOCK_NAME).exists():
+                staging.rmdir()  # empty; a process that has just made it makes it again with the lock
+                continue
+            with FileLock(staging / LOCK_NAME, timeout=0):
+                pass
+        except (OSError, NotImplementedError, Timeout):  # in use, or of another user
+            continue
+        _put_back(staging / FORMER, folder)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def naming_what_failed(target: Path) -> Iterator[None]:
+    """
+    Make what writers raise where a disk does not take their bytes an error that names `target`: the system's errors,
+    and those of safetensors and PyTorch, which wrap them.
+
+    Raises:
+        OSError: for any of these.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{target} could not be written: {error}") from error
+    except OSError as error:
+        if error.errno is None:  # of the caller's own, who says what it means
+            raise
+        raise OSError(f"{target} could not be written: {error}") from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in PYTORCH_WRITER):
+            raise
+        raise OSError(f"{target} could not be written: {str(error).splitlines()[0]}") from error
