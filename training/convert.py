@@ -93,7 +93,8 @@ def choose_class_names(weights: SourceWeights, class_names_file: str | None) -> 
 
 def check_output(output: Path, source: str, overwrite: bool) -> None:
     """Refuse an output folder in which something would be lost."""
-    clear_leftovers(output.absolute().parent)
+    for folder in (output.resolve(), output.resolve().parent):
+        clear_leftovers(folder)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; the output must be a folder.")
     source_folder = Path(source).parent if Path(source).is_file() else Path(source)
@@ -111,7 +112,7 @@ def save(model: DenseCLIPForSemanticSegmentation, image_processor: DenseCLIPImag
         model.save_pretrained(folder)
         image_processor.save_pretrained(folder)
 
-    replace_folder(output, write, is_replaced=lambda file: any(map(file.match, MODEL_FILES)))
+    replace_folder(output, write, "config.json", is_replaced=lambda file: any(map(file.match, MODEL_FILES)))
 
 
 def summarize(weights: SourceWeights, model: DenseCLIPForSemanticSegmentation) -> str:

@@ -71,7 +71,7 @@ def write_space(output: Path, model: str) -> None:
         shutil.copy(REPOSITORY / "LICENSE", folder)
         shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
 
-    replace_folder(output, write)
+    replace_folder(output, write, "README.md")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -78,16 +78,20 @@ def _put_back(former: Path, folder: Path) -> None:
 
 
 def replace_folder(
-    folder: Path, write: Callable[[Path], object], is_replaced: Callable[[Path], bool] = lambda file: False
+    folder: Path, write: Callable[[Path], object], last: str, is_replaced: Callable[[Path], bool] = lambda file: False
 ) -> None:
     """
     Let `write` fill a folder, and put it in the place of another one when it is complete. The other one stays, whole,
     until then: a process that dies leaves one or the other. (Between two renamings there is neither for a moment;
     [`clear_leftovers`], which each call begins with, then puts the former one back.)
 
+    A folder in which somebody works, or where a disk is mounted, cannot be renamed; its files are replaced one by one,
+    as by [`move_together`].
+
     Args:
         folder (`Path`): a folder, or where there is none yet.
         write (`Callable[[Path], object]`): fills an empty folder.
+        last (`str`): the file without which the others count for nothing.
         is_replaced (`Callable[[Path], bool]`, *optional*): which files of the former folder go. Others are kept,
             unless `write` has made some of the same name.
 
@@ -95,6 +99,16 @@ def replace_folder(
         OSError: where it cannot be written, such as on a full disk; names `folder`.
     """
     folder = folder.resolve()
+    if os.path.ismount(folder) or folder in (Path.cwd().resolve() / "file").parents:
+        clear_leftovers(folder)
+        with naming_what_failed(folder), staging_folder(folder) as staging:
+            write(staging)
+            names = [file.name for file in staging.iterdir() if file.name not in (last, LOCK_NAME)]
+            move_together(staging, folder, [*names, last])
+            for entry in folder.iterdir():
+                if is_replaced(entry) and entry.name not in (*names, last):
+                    entry.unlink()
+        return
     clear_leftovers(folder.parent)
     with naming_what_failed(folder), staging_folder(folder.parent) as staging:
         new, former = staging / folder.name, staging / FORMER / folder.name
