@@ -61,7 +61,7 @@ from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.class_names_denseclip import check_class_names, normalize_class_name
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
-from modeling_denseclip.tools.files import IMAGE_FORMATS, read_photograph
+from modeling_denseclip.tools.files import open_image, read_photograph
 from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
 
 from .ade20k import find_ade20k
@@ -70,7 +70,7 @@ from .class_names import CLASSES_FILE, read_class_names
 from .data import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
 from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_MODES, MASK_SUFFIXES, read_ade20k_classes
 from .segmentation_folder import check_image, find_wrong_ids
-from .transforms import read_mask
+from .transforms import read_bytes, read_mask
 
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
@@ -232,9 +232,9 @@ def inspect_image(path: Path) -> ImageFacts:
     """Read an image as training checks it."""
     facts = ImageFacts()
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         facts.digest = hashlib.blake2b(data, digest_size=16).digest()
-        with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        with contextlib.suppress(OSError), open_image(io.BytesIO(data), "it") as image:
             facts.format, facts.mode, facts.size = image.format, image.mode, image.size
         height, width, facts.orientation = check_image({"path": str(path), "bytes": data}, "it")
         facts.size = (width, height)
@@ -247,8 +247,8 @@ def inspect_mask(path: Path) -> MaskFacts:
     """Read a mask as training does, and count the pixels of every id."""
     facts = MaskFacts()
     try:
-        data = path.read_bytes()
-        with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as mask:
+        data = read_bytes(path)
+        with contextlib.suppress(OSError), open_image(io.BytesIO(data), "it") as mask:
             facts.mode, facts.size = mask.mode, mask.size
             # Pillow multiplies grey values of 2 and 4 bits by 85 and 17. Byte 24 of a PNG is its depth.
             if mask.format == "PNG" and mask.mode == "L":

@@ -34,6 +34,7 @@ from modeling_denseclip.multi_scale_denseclip import scaled_size
 from modeling_denseclip.tools.files import (
     decode_photograph,
     naming_errors,
+    open_file,
     open_image,
     open_photograph,
     read_orientation,
@@ -73,13 +74,19 @@ def encoded_file(image: EncodedImage) -> str | BytesIO:
     return image["path"] if image["bytes"] is None else BytesIO(image["bytes"])
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """What a file holds; see [`open_file`]."""
+    with open_file(path) as file:
+        return file.read()
+
+
 def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
     """
     Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`decode_photograph`].
     """
     if isinstance(image, PIL.Image.Image):
         return np.asarray(to_rgb(image))
-    encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+    encoded = image["bytes"] if image["bytes"] is not None else read_bytes(image["path"])
     source = f"The image {image['path']}"
     picture = open_photograph(BytesIO(encoded), source)
     if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
