@@ -1380,6 +1380,19 @@ def _(room):
     with_transform(rows, TrainingTransform(room.processor, crop_size=(64, 64)))[0]
 
 
+@case("a mask that is exchanged behind the check")
+def _(room):
+    folder = room.data_set()
+    mask = folder / "annotations/training/0.png"
+    save(PIL.Image.new("L", (WIDTH, HEIGHT)), mask, compress_level=0)
+    load_data(data_dir=folder)
+    status = mask.stat()
+    # By one of the same length and time, which is not checked again.
+    save(PIL.Image.new("L", (WIDTH, HEIGHT), 77), mask, compress_level=0)
+    os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns))
+    room.train(folder, "--dataloader_num_workers 1")
+
+
 @case("a full disk while a checkpoint is written")
 def _(room):
     folder = room.data_set()

@@ -68,8 +68,15 @@ from .ade20k import find_ade20k
 from .arguments import DataArguments
 from .class_names import CLASSES_FILE, read_class_names
 from .data import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
-from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_MODES, MASK_SUFFIXES, read_ade20k_classes
-from .segmentation_folder import check_image, find_wrong_ids
+from .dataset_files import (
+    IGNORE_INDEX,
+    IMAGE_SUFFIXES,
+    MASK_MODES,
+    MASK_SUFFIXES,
+    find_wrong_ids,
+    read_ade20k_classes,
+)
+from .segmentation_folder import check_image
 from .transforms import read_bytes, read_mask
 
 

@@ -15,7 +15,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from modeling_denseclip.tools.files import naming_errors, open_photograph, read_orientation
 
-from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES, upright_size
+from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES, find_wrong_ids, upright_size
 from .transforms import EncodedImage, encoded_file, read_mask
 
 
@@ -265,12 +265,6 @@ def check_image(image: EncodedImage, source: str) -> tuple[int, int, int]:
         picture.draft("RGB", (1, 1))
         picture.load()
     return height, width, orientation
-
-
-def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> list[int]:
-    """Ids, as a mask stores them, that are neither a class of `num_labels` nor unlabelled; the lowest first."""
-    highest = num_labels if reduce_labels else num_labels - 1
-    return sorted(label for label in ids if not 0 <= label <= highest and label != IGNORE_INDEX)
 
 
 def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> bool:
