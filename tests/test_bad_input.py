@@ -813,6 +813,21 @@ def _(room):
     DenseCLIPForSemanticSegmentation.from_pretrained(room.saved.folder, id2label={"sky": 0})
 
 
+@case("a terminal code in a name")
+def _(room):
+    fresh_model().set_class_names(["wall", "sky\x1b[2J"], make_tiny_tokenizer())
+
+
+@case("a name that turns what follows")
+def _(room):
+    fresh_model().set_class_names(["wall", "sky\u202e"], make_tiny_tokenizer())
+
+
+@case("a name of a million letters")
+def _(room):
+    fresh_model().set_class_names(["wall", "a" * 1_000_000], make_tiny_tokenizer())
+
+
 # ------------------------------------------------------------------------------------------ configs and checkpoints
 
 
@@ -1347,6 +1362,26 @@ def _(room):
 def _(room):
     folder = room.data_set("\ufeff" + "\n".join(TINY_CLASS_NAMES))
     assert inspect_dataset(folder).class_names == list(TINY_CLASS_NAMES)
+
+
+@case("classes.txt in UTF-16")
+def _(room):
+    folder = room.data_set()
+    write(folder / "classes.txt", "\n".join(TINY_CLASS_NAMES).encode("utf-16"))
+    room.train(folder)
+
+
+@case("classes.txt with line ends of Windows")
+def _(room):
+    folder = room.data_set()
+    write(folder / "classes.txt", "\r\n".join(TINY_CLASS_NAMES).encode())
+    assert inspect_dataset(folder).class_names == load_data(data_dir=folder).class_names == list(TINY_CLASS_NAMES)
+
+
+@case("classes.txt with a terminal code")
+def _(room):
+    folder = room.data_set("wall\nsky\x1b[2J\nperson\nroad\ntree")
+    room.train(folder)
 
 
 # --------------------------------------------------------------------------------------- disks and files in training
