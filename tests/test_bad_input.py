@@ -40,7 +40,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional as F
@@ -417,6 +417,53 @@ def _(room):
 @case("a text file called .mp4")
 def _(room):
     return room.predict(write(room.path / "a.mp4", b"no video"))
+
+
+@case("a TIFF of 100 x 100 pixels in a tile of 30,000 x 30,000")
+def _(room):
+    data = zlib.compress(bytes(1000))
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 322: 30_000, 323: 30_000, 324: 0, 325: len(data)}
+    tags[324] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return room.predict(write(room.path / "a.tif", head + entries + bytes(4) + data))
+
+
+@case("a JPEG of 101 scans")
+def _(room):
+    data = save(PICTURE, room.path / "a.jpg", progressive=True).read_bytes()[:-2]
+    last = data[data.rindex(b"\xff\xda") :]
+    return room.predict(write(room.path / "a.jpg", data + last * (101 - data.count(b"\xff\xda")) + b"\xff\xd9"))
+
+
+@case("EXIF whose tags all name the same bytes")
+def _(room):
+    tags = [struct.pack("<HHII", 40_000 + tag, 7, 32_000, 30_000) for tag in range(2400)]  # 7 is that of any bytes
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(36_000)
+    data = save(PICTURE, room.path / "a.jpg").read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return room.predict(write(room.path / "a.jpg", data[:2] + segment + data[2:]))
+
+
+@case("EPS called .png")
+def _(room):
+    return room.predict(write(room.path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 64\n%%EOF\n"))
+
+
+@case("a photograph for which memory ends")
+def _(room):
+    def fail(self):
+        raise MemoryError
+
+    file = save(PICTURE, room.path / "a.png")
+    room.monkeypatch.setattr(PngImageFile, "load", fail)
+    read_photograph(file)
+
+
+@case("a named pipe called .png")
+def _(room):
+    os.mkfifo(room.path / "a.png")
+    read_photograph(room.path / "a.png")
 
 
 # ------------------------------------------------------------------------------- arrays for the image processor
@@ -1277,6 +1324,14 @@ def _(room):
     folder = room.data_set()
     path = folder / "annotations/training/2.png"
     PIL.Image.open(path).save(path, "JPEG")
+    room.train(folder)
+
+
+@case("a named pipe among the images")
+def _(room):
+    folder = room.data_set()
+    (folder / "images/training/2.png").unlink()
+    os.mkfifo(folder / "images/training/2.png")
     room.train(folder)
 
 
