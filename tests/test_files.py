@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.JpegImagePlugin
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
@@ -187,6 +188,9 @@ def exif_of(kind: int, count: int, value: bytes, other: bytes = b"") -> bytes:
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries) // 12) + entries + b"\0" * 4
 
 
+ONE_BYTE_PER_INCH = struct.pack("<HHI4sHHI4s", 0x0128, SHORT, 1, b"\2\0\0\0", 0x011A, BYTE, 1, b"\1\0\0\0")
+
+
 def xmp_of(orientation: int, as_element: bool = False) -> bytes:
     inside = ("", f"<tiff:Orientation>{orientation}</tiff:Orientation>")
     if not as_element:
@@ -303,14 +307,37 @@ def test_turned_tiffs_by_xmp(tmp_path):
         (b"Exif\0\0II*\0", 1),
         # The width of the picture as text: Pillow cannot write it anew.
         (exif_of(SHORT, 1, b"\6\0\0\0", other=struct.pack("<HHI4s", 0x0100, ASCII, 4, b"ABC\0")), 6),
+        # A resolution of one byte: Pillow looks for its second number as it opens a JPEG.
+        (exif_of(SHORT, 1, b"\6\0\0\0", other=ONE_BYTE_PER_INCH), 6),
     ],
 )
 @pytest.mark.parametrize("write", [write_jpeg, write_png])
 def test_orientations_of_odd_types_are_read_alike(tmp_path, write, exif, orientation):
+    write(tmp_path / "a.jpg", PIXELS)
+    pixels = stored(tmp_path / "a.jpg")
     write(tmp_path / "a.jpg", PIXELS, exif)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on such metadata
-        check_all_doors(tmp_path / "a.jpg", TURNED[orientation](stored(tmp_path / "a.jpg")))
+        check_all_doors(tmp_path / "a.jpg", TURNED[orientation](pixels))
+
+
+def test_a_list_of_pictures_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch):
+    """As it stands in the JPEGs of some cameras; its reader may raise anything."""
+    path = tmp_path / "a.jpg"
+    write_jpeg(path, PIXELS, exif_of(SHORT, 1, b"\6\0\0\0"))
+    data, expected = path.read_bytes(), TURNED[6](stored(path))
+    path.write_bytes(data[:2] + b"\xff\xe2\0\x10MPF\0II*\0\x08\0\0\0\0\0" + data[2:])
+
+    def fail(file):
+        raise OverflowError
+
+    def find(file):
+        return fail(file) if "mp" in file.info else None
+
+    monkeypatch.setattr(PIL.JpegImagePlugin, "_getmp", find)
+    with pytest.raises(OverflowError):
+        PIL.Image.open(path)
+    check_all_doors(path, expected)
 
 
 @pytest.mark.filterwarnings("ignore")

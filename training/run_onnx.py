@@ -221,6 +221,7 @@ MAXIMUM_SCANS = 100
 # and all may name the same. It takes as much for the texts in a PNG.
 MAXIMUM_TAG_BYTES = 64 * 2**20
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)  # of a segment, which ends the data of a scan
+START_OF_JPEG = b"\xff\xd8\xff"
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 START_OF_SCAN, END_OF_IMAGE, EXIF, MULTI_PICTURE = 0xDA, 0xD9, 0xE1, 0xE2
@@ -281,7 +282,14 @@ def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
                 _refuse_bombs(stream)
         else:
             _refuse_bombs(file)
-        image = PIL.Image.open(file, formats=IMAGE_FORMATS)
+        try:
+            image = PIL.Image.open(file, formats=IMAGE_FORMATS)
+        except (DecompressionBombError, MemoryError):
+            raise
+        except Exception:
+            if _first_bytes(file)[:3] != START_OF_JPEG:
+                raise
+            image = _open_without_metadata(file)
         width, height = decoded_size(image)
         if PIL.Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * PIL.Image.MAX_IMAGE_PIXELS:
             raise DecompressionBombError(
@@ -347,7 +355,7 @@ def _refuse_bombs(file: BinaryIO) -> None:
         ValueError: for a TIFF that states its size in more than one way.
     """
     first = file.read(4)
-    if first.startswith(b"\xff\xd8\xff"):
+    if first.startswith(START_OF_JPEG):
         _check_jpeg(file)
     elif first[:2] in BYTE_ORDERS:
         _check_tags(file, is_tiff=True)
@@ -356,30 +364,52 @@ def _refuse_bombs(file: BinaryIO) -> None:
 
 def _check_jpeg(file: BinaryIO) -> None:
     components, is_progressive, exif = b"", False, b""
-    file.seek(2)
-    while marker := _next_marker(file):
-        segment = file.read(max(int.from_bytes(file.read(2), "big") - 2, 0))
+    for marker, segment in _read_segments(file):
         if marker in START_OF_FRAME:
             components, is_progressive = segment[5:6], marker in PROGRESSIVE
         elif marker == EXIF and segment.startswith(b"Exif\0\0"):
             exif += segment[6:]  # Pillow joins them, and reads them as it opens the file, for the resolution
         elif marker == MULTI_PICTURE and segment.startswith(b"MPF\0"):
             _check_tags(BytesIO(segment[4:]))
-        elif marker == START_OF_SCAN:
-            if is_progressive or segment[:1] != components:  # otherwise it is the only scan that is read
-                _count_scans(file.read())
-            break
+        elif marker == START_OF_SCAN and (is_progressive or segment[:1] != components):  # else there is but one
+            _count_scans(file.read())
     _check_tags(BytesIO(exif))
 
 
-def _next_marker(file: BinaryIO) -> int:
-    """The next marker of a JPEG that begins a segment, past bytes that belong to none; 0 at the end."""
+def _read_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Marker and content of each segment of a JPEG, up to the header of the first scan; `file` is behind them."""
+    file.seek(2)
     byte = file.read(1)
     while byte:
         last, byte = byte, file.read(1)
-        if JPEG_MARKER.match(last + byte):
-            return byte[0]
-    return 0
+        if JPEG_MARKER.match(last + byte):  # what belongs to no segment is passed over
+            marker = byte[0]
+            yield marker, file.read(max(int.from_bytes(file.read(2), "big") - 2, 0))
+            if marker == START_OF_SCAN:
+                break
+            byte = file.read(1)
+
+
+def _open_without_metadata(file: str | Path | BinaryIO) -> PIL.Image.Image:
+    """Open a JPEG, of which Pillow stumbles over EXIF or a list of pictures as it looks for the resolution."""
+    if isinstance(file, str | Path):
+        with open_file(file) as stream:
+            file = BytesIO(stream.read())
+    pixels, exif, start = b"\xff\xd8", b"", 2
+    for marker, segment in _read_segments(file):
+        place = file.tell()
+        is_exif = marker == EXIF and segment.startswith(b"Exif\0\0")
+        if is_exif:
+            exif += segment[6:]
+        elif not (marker == MULTI_PICTURE and segment.startswith(b"MPF\0")):
+            file.seek(start)
+            pixels += file.read(place - start)
+        file.seek(place)
+        start = place
+    image = PIL.Image.open(BytesIO(pixels + file.read()), formats=("JPEG",))
+    if exif:
+        image.info["exif"] = b"Exif\0\0" + exif
+    return image
 
 
 def _count_scans(data: bytes) -> None:
@@ -431,6 +461,14 @@ def _check_tags(file: BinaryIO, is_tiff: bool = False) -> None:
             f"its metadata takes {total / 2**20:,.0f} MB of memory, in a file of {size / 2**20:,.1f} MB. Save it anew,"
             " without metadata"
         )
+
+
+def _first_bytes(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, str | Path):
+        with open_file(file) as stream:
+            return stream.read(4)
+    file.seek(0)
+    return file.read(4)
 
 
 if __name__ == "__main__":
