@@ -266,7 +266,10 @@ def read_upload(data: bytes) -> PIL.Image.Image:
             return decode_photograph(file, "This picture")
     except OSError as error:
         if isinstance(error.__cause__, PIL.Image.DecompressionBombError):
-            raise ValueError(f"This picture, or what it holds besides, is too large; {too_large}") from error
+            reason = str(error.__cause__)
+            if "pixels" in reason:
+                raise ValueError(f"This picture is too large; {too_large}") from error
+            raise ValueError(f"This picture cannot be read: {reason}.") from error
         raise ValueError(
             "This file cannot be read as a picture: it is damaged, or something else by the name of one. Upload a"
             f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
