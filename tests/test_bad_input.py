@@ -1335,6 +1335,13 @@ def _(room):
     room.train(folder)
 
 
+@case("a name of a file that is no text in UTF-8")
+def _(room):
+    folder = room.data_set()
+    os.rename(folder / "images/training/2.png", os.fsencode(folder / "images/training") + b"/stra\xdfe.png")
+    room.train(folder)
+
+
 @case("a row of a data set of the Hub without a mask")
 def _(room):
     folder, encoded = room.data_set(), []

@@ -45,6 +45,16 @@ def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> 
     return sorted(label for label in ids if not 0 <= label <= highest and label != IGNORE_INDEX)
 
 
+def is_text(name: str) -> bool:
+    """Whether the name of a file is in UTF-8. Of others Python keeps the bytes, as half characters."""
+    return printable(name) == name
+
+
+def printable(name: str) -> str:
+    """The name of a file, with escapes for what is no text."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def without_path(name: str) -> str:
     """
     What a data set or a checkpoint is called where others read it: the id of a repository of the Hub as it is, and of

@@ -74,6 +74,8 @@ from .dataset_files import (
     MASK_MODES,
     MASK_SUFFIXES,
     find_wrong_ids,
+    is_text,
+    printable,
     read_ade20k_classes,
 )
 from .segmentation_folder import check_image
@@ -82,6 +84,7 @@ from .transforms import read_bytes, read_mask
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
 UNKNOWN_RANGE_MODES = ("I", "F")
+MAXIMUM_IDS = 2**16  # in a mask: more are measurements or noise, of which each would be an entry of the report
 NUM_SIZES_SHOWN = 5
 NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
 NUM_FILES_PER_ID = 3
@@ -165,6 +168,7 @@ RULES = {
             "Images that are too narrow for the model, in a split that is not cropped (width x height)",
             "Remove them with their masks, or raise --short_side and --long_side, in training too.",
         ),
+        "file_names": ("Names of files that are no text in UTF-8", "Rename them, as data sets store names as text."),
         "image_without_mask": ("Images without a mask", "Add annotations/SPLIT/NAME.png, or remove the image."),
         "mask_without_image": ("Masks without an image", "Add images/SPLIT/NAME.jpg (or .png), or remove the mask."),
         "unreadable": ("Files that cannot be read", "Fetch them again, or remove them with their partners."),
@@ -245,7 +249,7 @@ def inspect_image(path: Path) -> ImageFacts:
             facts.format, facts.mode, facts.size = image.format, image.mode, image.size
         height, width, facts.orientation = check_image({"path": str(path), "bytes": data}, "it")
         facts.size = (width, height)
-    except (OSError, ValueError) as error:
+    except (MemoryError, OSError, ValueError) as error:
         facts.problem = str(error)
     return facts
 
@@ -263,8 +267,10 @@ def inspect_mask(path: Path) -> MaskFacts:
         ids = read_mask({"path": str(path), "bytes": data}, "it")
         facts.size = ids.shape[::-1]
         labels, counts = np.unique(ids, return_counts=True)
+        if len(labels) > MAXIMUM_IDS:
+            raise ValueError(f"it holds {len(labels):,} different ids, as many as no list of classes has")
         facts.pixels = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-    except (OSError, ValueError) as error:
+    except (MemoryError, OSError, ValueError) as error:
         facts.problem = str(error)
     return facts
 
@@ -333,7 +339,7 @@ class DatasetReport:
         self.findings.setdefault(rule, []).append(item)
 
     def name(self, path: Path) -> str:
-        return path.relative_to(self.dataset_dir).as_posix()
+        return printable(path.relative_to(self.dataset_dir).as_posix())
 
     def explain(self, level: str, rule: str) -> tuple[str, str]:
         """The title of a finding, and what to do."""
@@ -580,7 +586,9 @@ def _files_by_stem(report: DatasetReport, folder: Path, suffixes: tuple[str, ...
         stem, suffix = os.path.splitext(path.name)  # as training does; Path.stem differs for "..png"
         if suffix.lower() not in suffixes:
             if not path.name.startswith("."):
-                left_out["folders" if path.is_dir() else f"files *{suffix}"] += 1
+                left_out["folders" if path.is_dir() else f"files *{printable(suffix)}"] += 1
+        elif not is_text(path.name):
+            report.add("file_names", report.name(path))
         elif stem in files:
             report.add("same_name", f"{report.name(files[stem])} and {path.name}")
         else:
@@ -835,7 +843,7 @@ def report_to_json(report: DatasetReport) -> dict:
         }
 
     return {
-        "dataset_dir": str(report.dataset_dir),
+        "dataset_dir": printable(str(report.dataset_dir)),
         "reduce_labels": report.reduce_labels,
         "accepted": report.accepted,
         "splits": {name: of_split(counts) for name, counts in report.splits.items()},
