@@ -73,7 +73,7 @@ def write_reduced_folder(source: Path, target: Path, dropped: set[str]) -> None:
         folder = target / "annotations" / split
         folder.mkdir(parents=True)
         for mask in sorted((source / "annotations" / split).glob("*.png")):
-            Image.fromarray(new_id[np.asarray(Image.open(mask))]).save(folder / mask.name)
+            Image.fromarray(new_id[np.asarray(Image.open(mask, formats=["PNG"]))]).save(folder / mask.name)
     (target / "images").symlink_to((source / "images").absolute())
     (target / "classes.txt").write_text("\n".join(kept) + "\n")
 

@@ -16,6 +16,7 @@
 import copy
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,14 @@ logger = logging.get_logger(__name__)
 # counts little; so few that attention does. See "Many class names" in benchmarks/README.md.
 POSITIONS_PER_SEQUENCE = 512
 
+# Of a name, or of words to look for: many times what the 77 positions of CLIP's text tower hold.
+MAXIMUM_LETTERS = 1000
+# Letters that turn or hide their neighbours, so that a name does not read as what it is. Those that only join letters
+# or say their direction (U+200C to U+200F) belong to the spelling of some languages.
+INVISIBLE = frozenset("\u200b\u2028\u2029\u2060\ufeff") | {
+    chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 # By which of Transformers' Auto classes a checkpoint is found.
@@ -44,6 +53,37 @@ AUTO_CLASSES = ("AutoModel", "AutoModelForSemanticSegmentation")
 def normalize_class_name(class_name: str) -> str:
     """The words that the text tower reads: `_` is a space, and runs of spaces count once."""
     return " ".join(class_name.replace("_", " ").split())
+
+
+def check_class_name(class_name: str, called: str) -> str:
+    """
+    The words of one name; see `normalize_class_name`. All lists of names come here: of a model, a config, a file, a
+    data set, and of words to look for.
+
+    Args:
+        class_name (`str`): the name.
+        called (`str`): what an error calls it.
+
+    Raises:
+        ValueError: for no string, no word, more than `MAXIMUM_LETTERS`, or letters that cannot be seen.
+    """
+    if not isinstance(class_name, str):
+        raise ValueError(f"{called} must be a string; got {class_name!r}.")
+    if len(class_name) > MAXIMUM_LETTERS:
+        raise ValueError(
+            f"{called} has {len(class_name):,} letters, {class_name[:20]!r}...; {MAXIMUM_LETTERS:,} are the limit."
+        )
+    try:
+        class_name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{called}, {class_name!r}, holds half a character: {error}.") from error
+    for letter in class_name.strip():
+        if letter in INVISIBLE or unicodedata.category(letter) == "Cc":
+            raise ValueError(
+                f"{called}, {class_name!r}, holds U+{ord(letter):04X}, which cannot be seen and may change what is"
+                " printed. Take it out."
+            )
+    return normalize_class_name(class_name)
 
 
 def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> str | None:
@@ -102,13 +142,7 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
         raise ValueError("`class_names` is empty; a segmentation model needs at least one class.")
     words, first_index = [], {}
     for index, class_name in enumerate(class_names):
-        if not isinstance(class_name, str):
-            raise ValueError(f"The name of class {index} must be a string; got {class_name!r}.")
-        try:
-            class_name.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"The name of class {index}, {class_name!r}, holds half a character: {error}.") from error
-        word = normalize_class_name(class_name)
+        word = check_class_name(class_name, f"The name of class {index}")
         if not word:
             raise ValueError(f"Class {index} has an empty name ({class_name!r}); give it a word to look for.")
         words.append(word)
@@ -292,7 +326,7 @@ def check_weights_are_loaded(model: nn.Module):
 
 
 def class_names_of(id2label: dict) -> tuple[str, ...]:
-    """The names of `id2label` in the order of their ids, which must be 0 to K - 1."""
+    """The names of `id2label` in the order of their ids, which must be 0 to K - 1; see `check_class_name`."""
     try:
         id2label = {int(index): name for index, name in id2label.items()}
     except (AttributeError, ValueError) as error:
@@ -301,6 +335,8 @@ def class_names_of(id2label: dict) -> tuple[str, ...]:
         raise ValueError(
             f"The ids of `id2label` must be 0 to {len(id2label) - 1} without a gap; got {sorted(id2label)}."
         )
+    for index, name in id2label.items():
+        check_class_name(name, f"The name of class {index}")
     return tuple(id2label[index] for index in range(len(id2label)))
 
 

@@ -40,7 +40,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional as F
@@ -418,6 +418,53 @@ def _(room):
 @case("a text file called .mp4")
 def _(room):
     return room.predict(write(room.path / "a.mp4", b"no video"))
+
+
+@case("a TIFF of 100 x 100 pixels in a tile of 30,000 x 30,000")
+def _(room):
+    data = zlib.compress(bytes(1000))
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 322: 30_000, 323: 30_000, 324: 0, 325: len(data)}
+    tags[324] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return room.predict(write(room.path / "a.tif", head + entries + bytes(4) + data))
+
+
+@case("a JPEG of 101 scans")
+def _(room):
+    data = save(PICTURE, room.path / "a.jpg", progressive=True).read_bytes()[:-2]
+    last = data[data.rindex(b"\xff\xda") :]
+    return room.predict(write(room.path / "a.jpg", data + last * (101 - data.count(b"\xff\xda")) + b"\xff\xd9"))
+
+
+@case("EXIF whose tags all name the same bytes")
+def _(room):
+    tags = [struct.pack("<HHII", 40_000 + tag, 7, 32_000, 30_000) for tag in range(2400)]  # 7 is that of any bytes
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(36_000)
+    data = save(PICTURE, room.path / "a.jpg").read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return room.predict(write(room.path / "a.jpg", data[:2] + segment + data[2:]))
+
+
+@case("EPS called .png")
+def _(room):
+    return room.predict(write(room.path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 64\n%%EOF\n"))
+
+
+@case("a photograph for which memory ends")
+def _(room):
+    def fail(self):
+        raise MemoryError
+
+    file = save(PICTURE, room.path / "a.png")
+    room.monkeypatch.setattr(PngImageFile, "load", fail)
+    read_photograph(file)
+
+
+@case("a named pipe called .png")
+def _(room):
+    os.mkfifo(room.path / "a.png")
+    read_photograph(room.path / "a.png")
 
 
 # ------------------------------------------------------------------------------- arrays for the image processor
@@ -812,6 +859,21 @@ def _(room):
 @case("ids that are no numbers")
 def _(room):
     DenseCLIPForSemanticSegmentation.from_pretrained(room.saved.folder, id2label={"sky": 0})
+
+
+@case("a terminal code in a name")
+def _(room):
+    fresh_model().set_class_names(["wall", "sky\x1b[2J"], make_tiny_tokenizer())
+
+
+@case("a name that turns what follows")
+def _(room):
+    fresh_model().set_class_names(["wall", "sky\u202e"], make_tiny_tokenizer())
+
+
+@case("a name of a million letters")
+def _(room):
+    fresh_model().set_class_names(["wall", "a" * 1_000_000], make_tiny_tokenizer())
 
 
 # ------------------------------------------------------------------------------------------ configs and checkpoints
@@ -1266,6 +1328,21 @@ def _(room):
     room.train(folder)
 
 
+@case("a named pipe among the images")
+def _(room):
+    folder = room.data_set()
+    (folder / "images/training/2.png").unlink()
+    os.mkfifo(folder / "images/training/2.png")
+    room.train(folder)
+
+
+@case("a name of a file that is no text in UTF-8")
+def _(room):
+    folder = room.data_set()
+    os.rename(folder / "images/training/2.png", os.fsencode(folder / "images/training") + b"/stra\xdfe.png")
+    room.train(folder)
+
+
 @case("a row of a data set of the Hub without a mask")
 def _(room):
     folder, encoded = room.data_set(), []
@@ -1350,6 +1427,26 @@ def _(room):
     assert inspect_dataset(folder).class_names == list(TINY_CLASS_NAMES)
 
 
+@case("classes.txt in UTF-16")
+def _(room):
+    folder = room.data_set()
+    write(folder / "classes.txt", "\n".join(TINY_CLASS_NAMES).encode("utf-16"))
+    room.train(folder)
+
+
+@case("classes.txt with line ends of Windows")
+def _(room):
+    folder = room.data_set()
+    write(folder / "classes.txt", "\r\n".join(TINY_CLASS_NAMES).encode())
+    assert inspect_dataset(folder).class_names == load_data(data_dir=folder).class_names == list(TINY_CLASS_NAMES)
+
+
+@case("classes.txt with a terminal code")
+def _(room):
+    folder = room.data_set("wall\nsky\x1b[2J\nperson\nroad\ntree")
+    room.train(folder)
+
+
 # --------------------------------------------------------------------------------------- disks and files in training
 
 
@@ -1379,6 +1476,19 @@ def _(room):
     rows = load_data(data_dir=folder).train
     save(PIL.Image.new("RGB", (30, 30)), folder / "images/training/0.png")
     with_transform(rows, TrainingTransform(room.processor, crop_size=(64, 64)))[0]
+
+
+@case("a mask that is exchanged behind the check")
+def _(room):
+    folder = room.data_set()
+    mask = folder / "annotations/training/0.png"
+    save(PIL.Image.new("L", (WIDTH, HEIGHT)), mask, compress_level=0)
+    load_data(data_dir=folder)
+    status = mask.stat()
+    # By one of the same length and time, which is not checked again.
+    save(PIL.Image.new("L", (WIDTH, HEIGHT), 77), mask, compress_level=0)
+    os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns))
+    room.train(folder, "--dataloader_num_workers 1")
 
 
 @case("a full disk while a checkpoint is written")

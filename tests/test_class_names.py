@@ -4,13 +4,16 @@ import json
 import random
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, CLIPTextModel
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
-from modeling_denseclip.class_names_denseclip import pack_prompts
-from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
+from modeling_denseclip.class_names_denseclip import check_class_names, pack_prompts
+from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config, tiny_model
+from training.class_names import read_class_names
+from training.data import _check_names, _names_in_features
 
 
 ADE20K = json.loads((Path(__file__).parent / "fixtures" / "ade20k.json").read_text())
@@ -507,3 +510,57 @@ def test_gaps_in_the_ids_are_refused(checkpoint):
     folder, _ = checkpoint
     with pytest.raises(ValueError, match="without a gap"):
         DenseCLIPForSemanticSegmentation.from_pretrained(folder, id2label={0: "wall", 2: "sky"})
+
+
+# ---------------------------------------------------------------------------------------------- one check at all doors
+
+
+def names_of_file(names, folder):
+    (folder / "classes.txt").write_text("\n".join(names), encoding="utf-8", newline="\n")
+    read_class_names(folder)
+
+
+def names_of_data_set(names, folder):
+    _check_names("data", _names_in_features("data", {"label": datasets.ClassLabel(names=list(names))}))
+
+
+def names_of_config(names, folder):
+    tiny_model("resnet", use_language=False, id2label=dict(enumerate(names)))
+
+
+DOORS = {
+    "a model with language": lambda names, folder: tiny_model("resnet").set_class_names(names, make_tiny_tokenizer()),
+    "a model without": lambda names, folder: tiny_model("resnet", use_language=False).set_class_names(names),
+    "words to look for": lambda names, folder: (
+        tiny_model("resnet").eval().score_text(torch.zeros(1, 3, 32, 32), names, make_tiny_tokenizer())
+    ),
+    "a config": names_of_config,
+    "classes.txt": names_of_file,
+    "a data set": names_of_data_set,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("letter", ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff"])
+def test_letters_that_cannot_be_seen_are_refused_at_every_door(door, letter, tmp_path):
+    with pytest.raises(ValueError, match=f"holds U\\+{ord(letter):04X}, which cannot be seen") as raised:
+        DOORS[door](["wall", f"sk{letter}y"], tmp_path)
+    assert letter not in str(raised.value)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_names_of_many_letters_are_refused_before_they_are_read(door, tmp_path):
+    with pytest.raises(ValueError, match="has 1,001 letters, 'aaaaaaaaaaaaaaaaaaaa'...; 1,000 are the limit"):
+        DOORS[door](["wall", "a" * 1001], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["  sky ", "sky\t", "\u2003sky\n", "می\u200cخواهم", "\u200fשמיים", "👩\u200d🚀", "ﬁ", "名"]
+)
+def test_spaces_around_a_name_and_letters_that_spelling_needs_are_taken(name, tmp_path):
+    """Farsi parts words by U+200C, emoji are joined by U+200D, and directions are told by U+200F."""
+    assert check_class_names(["wall", name]) == ["wall", name.strip()]
+    names_of_config(["wall", name], tmp_path)
+    names_of_data_set(["wall", name], tmp_path)
+    (tmp_path / "classes.txt").write_text(f"wall\r\n{name.strip()}\r\n", encoding="utf-8", newline="")
+    assert read_class_names(tmp_path) == ["wall", name.strip()]

@@ -1,22 +1,28 @@
 """Photographs of all kinds of files, as RGB of 8 bits or refused, and alike at every door."""
 
+import os
+import socket
 import struct
 import warnings
+import zlib
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.JpegImagePlugin
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
+import training
 from modeling_denseclip.tools import files
 from modeling_denseclip.tools.files import naming_errors, open_photograph, read_photograph, to_rgb
 from training.dataset_files import upright_size
-from training.inspect_dataset import inspect_image
+from training.inspect_dataset import inspect_image, inspect_mask
 from training.run_onnx import read_picture
-from training.segmentation_folder import check_pair
+from training.segmentation_folder import UnreadableFileError, check_pair
 from training.transforms import read_image, read_mask
 
 
@@ -182,6 +188,9 @@ def exif_of(kind: int, count: int, value: bytes, other: bytes = b"") -> bytes:
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries) // 12) + entries + b"\0" * 4
 
 
+ONE_BYTE_PER_INCH = struct.pack("<HHI4sHHI4s", 0x0128, SHORT, 1, b"\2\0\0\0", 0x011A, BYTE, 1, b"\1\0\0\0")
+
+
 def xmp_of(orientation: int, as_element: bool = False) -> bytes:
     inside = ("", f"<tiff:Orientation>{orientation}</tiff:Orientation>")
     if not as_element:
@@ -298,14 +307,37 @@ def test_turned_tiffs_by_xmp(tmp_path):
         (b"Exif\0\0II*\0", 1),
         # The width of the picture as text: Pillow cannot write it anew.
         (exif_of(SHORT, 1, b"\6\0\0\0", other=struct.pack("<HHI4s", 0x0100, ASCII, 4, b"ABC\0")), 6),
+        # A resolution of one byte: Pillow looks for its second number as it opens a JPEG.
+        (exif_of(SHORT, 1, b"\6\0\0\0", other=ONE_BYTE_PER_INCH), 6),
     ],
 )
 @pytest.mark.parametrize("write", [write_jpeg, write_png])
 def test_orientations_of_odd_types_are_read_alike(tmp_path, write, exif, orientation):
+    write(tmp_path / "a.jpg", PIXELS)
+    pixels = stored(tmp_path / "a.jpg")
     write(tmp_path / "a.jpg", PIXELS, exif)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on such metadata
-        check_all_doors(tmp_path / "a.jpg", TURNED[orientation](stored(tmp_path / "a.jpg")))
+        check_all_doors(tmp_path / "a.jpg", TURNED[orientation](pixels))
+
+
+def test_a_list_of_pictures_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch):
+    """As it stands in the JPEGs of some cameras; its reader may raise anything."""
+    path = tmp_path / "a.jpg"
+    write_jpeg(path, PIXELS, exif_of(SHORT, 1, b"\6\0\0\0"))
+    data, expected = path.read_bytes(), TURNED[6](stored(path))
+    path.write_bytes(data[:2] + b"\xff\xe2\0\x10MPF\0II*\0\x08\0\0\0\0\0" + data[2:])
+
+    def fail(file):
+        raise OverflowError
+
+    def find(file):
+        return fail(file) if "mp" in file.info else None
+
+    monkeypatch.setattr(PIL.JpegImagePlugin, "_getmp", find)
+    with pytest.raises(OverflowError):
+        PIL.Image.open(path)
+    check_all_doors(path, expected)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -343,11 +375,12 @@ def test_a_photograph_that_was_read_is_not_turned_again(tmp_path):
 def test_whatever_a_reader_raises_names_the_file(error):
     with pytest.raises(OSError, match=r"a\.tif cannot be read as an image: .*(bad|EOFError)"), naming_errors("a.tif"):
         raise error
-    # These are not the file's fault, or say its name themselves.
-    for error in (MemoryError(), FileNotFoundError(2, "No such file", "b.tif")):
-        with pytest.raises(type(error)) as raised, naming_errors("a.tif"):
-            raise error
-        assert raised.value is error
+    error = FileNotFoundError(2, "No such file", "b.tif")  # says a name itself
+    with pytest.raises(FileNotFoundError) as raised, naming_errors("a.tif"):
+        raise error
+    assert raised.value is error
+    with pytest.raises(MemoryError, match=r"a\.tif needs more memory than there is"), naming_errors("a.tif"):
+        raise MemoryError
 
 
 @pytest.mark.parametrize("form", ["GIF", "ICO"])
@@ -383,3 +416,167 @@ def test_masks_of_16_bits_keep_their_ids(tmp_path, suffix):
     cv2.imwrite(str(path), ids)
     for mask in ({"path": str(path), "bytes": None}, {"path": None, "bytes": path.read_bytes()}, PIL.Image.open(path)):
         assert read_mask(mask).tolist() == ids.tolist()
+
+
+# -------------------------------------------------------------------------- what costs more than its pixels are worth
+
+
+def refuse_at_all_doors(path, words: str):
+    """Every reader of photographs and of masks says these words of the file, and decodes nothing."""
+    encoded = {"path": str(path), "bytes": None}
+    for read in (read_photograph, read_picture, lambda path: read_image(encoded), lambda path: read_mask(encoded)):
+        with pytest.raises(OSError, match=words):
+            read(path)
+    assert words in inspect_image(path).problem and words in inspect_mask(path).problem
+    with pytest.raises(UnreadableFileError, match=words):
+        check_pair(encoded, encoded, "The image", "The mask", 2, False)
+
+
+def test_the_reader_that_stands_alone_holds_the_same_words():
+    """`run_onnx.py` imports nothing of ours, so it repeats how a picture is opened and turned."""
+    alone = Path(training.__file__).with_name("run_onnx.py").read_text()
+    repeated = alone[alone.index("# As Pillow calls") : alone.index('if __name__ == "__main__"')]
+    whole = Path(files.__file__).read_text()
+    parts = [part for part in repeated.split("\n\n\n") if part.strip()]
+    assert len(parts) >= 10
+    for part in parts:
+        assert part.strip() in whole
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: socket.socket(socket.AF_UNIX).bind(str(path))])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    make("a.png")
+    refuse_at_all_doors(Path("a.png"), "it is no regular file, but a named pipe, a socket or a device")
+
+
+def test_devices_and_folders_are_no_pictures(tmp_path):
+    for path in (Path("/dev/zero"), Path("/dev/null")):
+        refuse_at_all_doors(path, "it is no regular file")
+    (tmp_path / "a.png").mkdir()
+    refuse_at_all_doors(tmp_path / "a.png", "Is a directory")
+
+
+def tiff_of(tags, data: bytes, kinds=(), head: bytes = b"II*\0") -> bytes:
+    """A little-endian TIFF of `(tag, value)`, all LONG but for `kinds`; 273 and 324 get the place of `data`."""
+    start = 8 + 2 + 12 * len(tags) + 4
+    kinds = dict(kinds)
+    entries = [
+        struct.pack("<HHII", tag, kinds.get(tag, LONG), 1, start if tag in (273, 324) else value)
+        for tag, value in tags
+    ]
+    return head + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4) + data
+
+
+GREY_8 = [(258, 8), (259, 8), (262, 1), (277, 1)]  # deflated
+
+
+def tiled(width: int, height: int, more=(), kinds=()) -> bytes:
+    data = zlib.compress(bytes(4096))
+    sizes = [(256, 100), (257, 100), (322, width), (323, height), *more]
+    return tiff_of([*sizes, *GREY_8, (324, 0), (325, len(data))], data, kinds)
+
+
+def test_tiles_that_are_larger_than_the_picture_are_counted(tmp_path):
+    path = tmp_path / "a.png"
+    for width, height in ((30_000, 30_000), (2**31, 16), (16, 2**20 * 112)):
+        path.write_bytes(tiled(width, height))
+        refuse_at_all_doors(path, f"tiles of {max(width, 100)} x {max(height, 100)} pixels exceed the limit")
+    path.write_bytes(tiled(112, 112))  # no bomb, but too few bytes
+    with pytest.raises(OSError, match="cannot be read as an image: (?!.*limit)"):
+        read_photograph(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiled(30_000, 30_000, more=[(322, 112), (323, 112)]),  # of two values libtiff takes the first, Pillow the last
+        tiled(30_000, 30_000, kinds=[(322, 13)]),
+        tiled(30_000, 30_000, kinds=[(323, 17)]),
+        tiff_of([(256, 100), (257, 100), (257, 2**30), *GREY_8, (273, 0), (278, 2**30), (279, 8)], bytes(8)),
+        b"MM\0+" + tiled(30_000, 30_000)[4:],
+    ],
+)
+def test_a_size_that_two_readers_understand_in_two_ways_is_refused(tmp_path, data):
+    (tmp_path / "a.tif").write_bytes(data)
+    refuse_at_all_doors(tmp_path / "a.tif", "Save it anew")
+
+
+def jpeg_of_scans(scans: int, progressive: bool = True, between: bytes = b"") -> bytes:
+    """A JPEG whose last scan is repeated until there are so many."""
+    file = BytesIO()
+    if progressive:
+        PIL.Image.fromarray(PIXELS[..., 0]).save(file, "JPEG", progressive=True)
+        data = file.getvalue()[:-2]
+    else:
+        # One scan for each of three components: a header of four bytes and of two per component, and three numbers.
+        PIL.Image.fromarray(PIXELS).save(file, "JPEG", subsampling=0)
+        data = file.getvalue()[:-2]
+        place = data.rindex(b"\xff\xda")
+        for component in (1, 2, 3):
+            data = data[:place] if component == 1 else data
+            data += b"\xff\xda\0\x08\1" + bytes([component, 0, 0, 63, 0]) + b"\0"
+    last = data[data.rindex(b"\xff\xda") :]
+    return data + between + last * (scans - data.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+def test_scans_of_a_jpeg_are_counted_before_they_are_decoded(tmp_path, progressive):
+    path = tmp_path / "a.png"
+    segment = b"\xff\xe5\0\x06\xff\xd9\xff\xd9"  # in which the end of the image is none
+    for data in (jpeg_of_scans(101, progressive), jpeg_of_scans(5000, progressive, between=segment)):
+        path.write_bytes(data)
+        refuse_at_all_doors(path, "it is a JPEG of more than 100 scans")
+        path.write_bytes(data[:20] + b"between segments \xff\xff" + data[20:])
+        refuse_at_all_doors(path, "it is a JPEG of more than 100 scans")
+    path.write_bytes(jpeg_of_scans(100, progressive))
+    assert np.array_equal(np.asarray(read_photograph(path)), stored(path))
+
+
+def test_what_only_looks_like_scans_is_not_counted(tmp_path):
+    """In metadata, behind the image, and in the one scan of a baseline JPEG, whose header says that it is the only."""
+    marks, path = b"\xff\xda" * 200, tmp_path / "a.jpg"
+    segment = b"\xff\xe5" + struct.pack(">H", len(marks) + 2) + marks
+    for progressive in (True, False):
+        write_jpeg(path, PIXELS, progressive=progressive)
+        data = path.read_bytes()
+        expected = read_photograph(path)
+        for changed in (data[:2] + segment + data[2:], data[:-2] + segment + b"\xff\xd9", data + marks):
+            path.write_bytes(changed)
+            check_all_doors(path, np.asarray(expected))
+
+
+def tags_of_the_same_bytes(number: int, size: int) -> bytes:
+    """Tags that all name the same bytes, as EXIF with an orientation has them."""
+    start = 8 + 2 + 12 * (number + 1) + 4
+    entries = [struct.pack("<HHI4s", 0x0112, SHORT, 1, b"\6\0\0\0")]
+    entries += [struct.pack("<HHII", 40_000 + tag, UNDEFINED, size, start) for tag in range(number)]
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + bytes(size)
+
+
+def test_tags_that_are_copied_many_times_are_refused(tmp_path):
+    path, tags = tmp_path / "a.jpg", tags_of_the_same_bytes(20_000, 200_000)  # 4 GB of copies
+    parts = [b"Exif\0\0" + tags[start : start + 65_000] for start in range(0, len(tags), 65_000)]
+    exif = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+    mpf = tags_of_the_same_bytes(2000, 40_000)
+    for segments in (exif, b"\xff\xe2" + struct.pack(">H", len(mpf) + 6) + b"MPF\0" + mpf):
+        write_jpeg(path, PIXELS)
+        path.write_bytes(b"\xff\xd8" + segments + path.read_bytes()[2:])
+        refuse_at_all_doors(path, "its metadata takes")
+    path.write_bytes(tags_of_the_same_bytes(20_000, 200_000))
+    refuse_at_all_doors(path, "its metadata takes")
+
+
+def test_metadata_that_is_read_for_the_orientation_alone_is_passed_over(tmp_path, monkeypatch):
+    """As all that cannot be read: the pixels are as good as without it."""
+    copied, load = [], PIL.Image.Exif.load
+    monkeypatch.setattr(PIL.Image.Exif, "load", lambda self, data: copied.append(len(data)) or load(self, data))
+    tags = tags_of_the_same_bytes(20_000, 200_000)
+    hexadecimal = PngInfo()
+    hexadecimal.add_text("Raw profile type exif", f"\nexif\n{len(tags)}\n{tags.hex()}", zip=True)
+    for suffix, options in ((".png", {"exif": tags}), (".webp", {"exif": tags, "lossless": True}), (".png", {})):
+        path = tmp_path / f"a{suffix}"
+        PIL.Image.fromarray(PIXELS).save(path, **(options or {"pnginfo": hexadecimal}))
+        del copied[:]
+        check_all_doors(path, PIXELS)
+        assert not copied

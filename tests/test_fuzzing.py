@@ -18,20 +18,24 @@ The same few are tried each time. `FUZZING=long pytest -n 0 tests/test_fuzzing.p
 """
 
 import copy
+import io
 import json
 import os
 import shutil
 import string
+import struct
+import zlib
 from collections import Counter
 from fractions import Fraction
 
 import cv2
+import datasets
 import numpy as np
 import pytest
 import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, assume, event, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -45,9 +49,14 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.class_names_denseclip import pack_prompts
+from modeling_denseclip.tools.files import read_photograph
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
+from training.data import check_for_training, load_data
+from training.inspect_dataset import draw_samples, inspect_dataset, inspect_image
 from training.metrics import MeanIoU
 from training.recipes import load_recipe
+from training.run_onnx import read_picture
+from training.transforms import ChangedRowError, EvaluationTransform, TrainingTransform, read_image, with_transform
 
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
@@ -538,3 +547,279 @@ def test_a_damaged_checkpoint_is_refused_or_reported(checkpoint, tmp_path, damag
     expected = DenseCLIPForSemanticSegmentation.from_pretrained(checkpoint).state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, expected[name]) or name in report["missing_keys"], name
+
+
+# -- photographs and masks
+
+
+SIDE = 40  # the least that any of the encoders here takes, and some
+ORIENTATION = 0x0112
+file_forms = st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+small_numbers = st.integers(0, 9) | st.integers(-(2**31), 2**32 - 1)
+
+
+@st.composite
+def exif_entries(draw):
+    """One tag of EXIF as it lies in a file: often the orientation, of any type, with any number of values."""
+    tag = draw(
+        st.sampled_from([ORIENTATION] * 3 + [0x0100, 0x0101, 0x011A, 0x0128, 0x8769, 0xA002]) | st.integers(0, 65535)
+    )
+    kind = draw(st.sampled_from([3, 3, 3, 4]) | st.integers(0, 20))
+    number = draw(st.sampled_from([1, 1, 1, 0, 2, 5]) | st.integers(0, 2**32 - 1))
+    value = draw(st.integers(0, 9).map(lambda number: struct.pack("<I", number)) | st.binary(min_size=4, max_size=4))
+    return struct.pack("<HHI", tag, kind, number) + value
+
+
+@st.composite
+def exif_blocks(draw):
+    """EXIF of random tags, all of it, or cut off, or hit by chance."""
+    entries = draw(st.lists(exif_entries(), max_size=5))
+    behind = draw(st.binary(max_size=20))
+    block = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + behind
+    if draw(st.integers(0, 3)) == 0:
+        block = bytearray(block)
+        for place, value in draw(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4)):
+            block[place % len(block)] = value
+        block = bytes(block[: draw(st.integers(0, len(block)))])
+    return b"Exif\0\0" + block
+
+
+xmp_blocks = st.builds(
+    "<x:xmpmeta>{}tiff:Orientation{}{}{}</x:xmpmeta>".format,
+    st.sampled_from(["", "<", "exif:"]),
+    st.sampled_from(['="', ">", "='", " = "]),
+    small_numbers,
+    st.sampled_from(['"', "<", "'", ""]),
+).map(str.encode) | st.binary(max_size=30)
+
+
+def with_metadata(data: bytes, form: str, exif: bytes | None, xmp: bytes | None) -> bytes:
+    """A JPEG or a PNG with metadata put in by hand, as Pillow writes none that is broken."""
+    if form == "JPEG":
+        blocks = [exif, None if xmp is None else b"http://ns.adobe.com/xap/1.0/\0" + xmp]
+        segments = [b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block for block in blocks if block is not None]
+        return data[:2] + b"".join(segments) + data[2:]
+    chunks = [] if exif is None else [(b"eXIf", exif.removeprefix(b"Exif\0\0"))]
+    chunks += [] if xmp is None else [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)]
+    packed = [
+        struct.pack(">I", len(block)) + name + block + struct.pack(">I", zlib.crc32(name + block))
+        for name, block in chunks
+    ]
+    return data[:33] + b"".join(packed) + data[33:]
+
+
+def read_at_all_doors(path):
+    """What each reader of photographs makes of a file: pixels, or what it says."""
+    found = {}
+    for name, read in {
+        "prediction": lambda: np.asarray(read_photograph(path)),
+        "training": lambda: read_image({"path": str(path), "bytes": None}),
+        "run_onnx.py": lambda: read_picture(path),
+    }.items():
+        try:
+            found[name] = read()
+        except (OSError, ValueError) as error:
+            assert path.name in str(error), name
+            found[name] = None
+    facts = inspect_image(path)
+    first = found["prediction"]
+    for name, picture in found.items():
+        assert (picture is None) == (first is None), name
+        if picture is not None:
+            assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+            np.testing.assert_array_equal(picture, first, err_msg=name)
+    assert (facts.problem is None) == (first is not None), facts.problem
+    if first is not None:
+        assert facts.size == first.shape[1::-1]
+    return first
+
+
+# What turns an array upright, by the table of the EXIF standard.
+TURNS = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+
+
+def encode(picture: Image.Image, form: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+STORED = {form: encode(Image.fromarray(PIXELS), form) for form in ("JPEG", "PNG")}
+STORED_PIXELS = {form: np.asarray(Image.open(io.BytesIO(data))) for form, data in STORED.items()}
+
+
+@settings(max_examples=6 * settings().max_examples)
+@given(st.sampled_from(["JPEG", "PNG"]), st.none() | exif_blocks(), st.none() | xmp_blocks)
+@pytest.mark.filterwarnings("ignore")
+def test_any_metadata_turns_a_photograph_or_not_and_alike_at_every_door(tmp_path, form, exif, xmp):
+    """The pixels are whole, so that each is read: as it lies, or turned in one of seven ways."""
+    path = tmp_path / "a.png"
+    path.write_bytes(with_metadata(STORED[form], form, exif, xmp))
+    picture, stored = read_at_all_doors(path), STORED_PIXELS[form]
+    assert picture is not None
+    assert any(np.array_equal(picture, turn(stored)) for turn in [lambda pixels: pixels, *TURNS.values()])
+
+
+MODES = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "JPEG": ["L", "RGB", "CMYK"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr"],
+    "WEBP": ["RGB", "RGBA"],
+    "BMP": ["1", "L", "P", "RGB", "RGBA"],
+}
+OPTIONS = {
+    "PNG": [{}, {"compress_level": 0}, {"save_all": True}],
+    "JPEG": [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 5}],
+    "TIFF": [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_deflate"}, {"save_all": True}],
+    "WEBP": [{}, {"lossless": True}, {"save_all": True}],
+    "BMP": [{}],
+}
+
+
+def in_mode(values: np.ndarray, mode: str) -> Image.Image:
+    """A grey picture of these values, in any mode of Pillow."""
+    types = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    if mode in types:
+        return Image.fromarray(values.astype(types[mode]))
+    return Image.fromarray(values.astype(np.uint8)).convert(mode)
+
+
+@st.composite
+def encoded_pictures(draw):
+    """A picture as a file of any of the five formats, of any mode and orientation."""
+    form = draw(file_forms)
+    mode, options = draw(st.sampled_from(MODES[form])), dict(draw(st.sampled_from(OPTIONS[form])))
+    height, width = draw(st.integers(1, 30)), draw(st.integers(1, 30))
+    picture = in_mode(draw_random(draw).integers(0, 256, (height, width)), mode)
+    if options.get("save_all"):
+        options["append_images"] = [picture.resize((width + 1, height)) if form == "TIFF" else picture.copy()]
+    orientation = draw(st.sampled_from([None, None, 1, 3, 6, 7]))
+    if orientation is not None and form != "BMP":
+        options["exif"] = Image.Exif()
+        options["exif"][ORIENTATION] = orientation
+    return encode(picture, form, **options)
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(encoded_pictures(), st.none() | damages())
+@pytest.mark.filterwarnings("ignore")
+def test_any_picture_is_read_alike_at_every_door_or_refused_at_all(tmp_path, data, damage):
+    if damage is not None:
+        length, flips = damage
+        data = bytearray(data if length is None else data[: length % len(data)])
+        for place, mask in flips:
+            data[place % len(data)] ^= mask
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    read_at_all_doors(path)
+
+
+# -- data sets
+
+
+seldom = st.sampled_from([None] * 7 + [True])
+
+
+@st.composite
+def masks(draw, size):
+    """A mask as a file: mostly of ids of classes, sometimes of others, and of odd modes and forms."""
+    height, width = size
+    ids = draw_random(draw).choice([0, 1, 2, 3, 4, 255], (height, width))
+    if draw(seldom) is None:
+        return encode(Image.fromarray(ids.astype(np.uint8)), "PNG")
+    strange = draw(st.sampled_from([None] * 4 + [5, 254, 255, 256, 65535, -1, 2**31 - 1]))
+    form = draw(st.sampled_from(["PNG"] * 5 + ["TIFF", "TIFF", "JPEG", "BMP", "WEBP"]))
+    mode = draw(st.sampled_from(["L"] * 3 + [None])) or draw(st.sampled_from(MODES[form]))
+    if mode not in MODES[form]:
+        mode = draw(st.sampled_from(MODES[form]))
+    if strange is not None:
+        ids[draw(st.sampled_from([np.s_[:], np.s_[0, 0]]))] = strange
+    picture = in_mode(ids, mode)
+    if mode == "P":
+        picture = Image.fromarray(ids.astype(np.uint8))
+        picture.putpalette(bytes(range(256)) * 3)
+    options = {}
+    if mode == "P" and form == "PNG" and draw(st.booleans()):
+        options["transparency"] = 0
+    if form in ("PNG", "TIFF") and draw(st.integers(0, 5)) == 0:
+        options["exif"] = Image.Exif()
+        options["exif"][ORIENTATION] = draw(st.integers(0, 9))
+    if form == "PNG" and mode in ("L", "P") and draw(st.integers(0, 5)) == 0:
+        options["bits"] = draw(st.sampled_from([1, 2, 4]))
+    if form in ("PNG", "TIFF") and draw(st.integers(0, 7)) == 0:
+        options |= {"save_all": True, "append_images": [picture.copy()]}
+    return encode(picture, form, **options)
+
+
+@st.composite
+def images(draw, size):
+    form = draw(st.sampled_from(["JPEG"] * 4) | file_forms)
+    mode = draw(st.sampled_from(MODES[form])) if draw(seldom) or "RGB" not in MODES[form] else "RGB"
+    values = draw_random(draw).integers(0, 256, size)
+    data = encode(in_mode(values, mode), form)
+    exif, xmp = (draw(blocks) if draw(seldom) else None for blocks in (exif_blocks(), xmp_blocks))
+    return with_metadata(data, form, exif, xmp) if form in ("JPEG", "PNG") else data
+
+
+@settings(max_examples=settings().max_examples // 3)
+@given(st.data())
+@pytest.mark.filterwarnings("ignore")
+def test_inspection_accepts_what_training_accepts(tmp_path_factory, data):
+    """All of a folder: both say yes, or both say no; and so do the rows of a data set that hold the same files."""
+    folder = tmp_path_factory.mktemp("data")
+    reduce_labels = data.draw(st.booleans())
+    (folder / "classes.txt").write_text("wall\nsky\nroad\ntree\nsea")
+    files = {}
+    for split in ("training", "validation"):
+        pairs = files[split] = []
+        for index in range(data.draw(st.integers(1, 2))):
+            height, width = SIDE, 4 if data.draw(seldom) else SIDE + 3
+            size = (width, height) if data.draw(seldom) else (height, width)
+            pairs.append((data.draw(images((height, width))), data.draw(masks(size))))
+            for kind, content in zip(("images", "annotations"), pairs[-1], strict=True):
+                path = folder / kind / split / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    report = inspect_dataset(folder, reduce_labels=reduce_labels, short_side=64, long_side=256, num_workers=0)
+    processor = DenseCLIPImageProcessor(
+        size={"shortest_edge": 64, "longest_edge": 256}, do_reduce_labels=reduce_labels
+    )
+    (folder / "rows").mkdir()
+    for split, pairs in files.items():
+        features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
+        rows = {
+            "image": [{"bytes": image} for image, _ in pairs],
+            "annotation": [{"bytes": mask} for _, mask in pairs],
+        }
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "rows" / f"{split}.parquet")
+    of_rows = {
+        "dataset_name": str(folder / "rows"),
+        "train_split": "train",
+        "class_names_file": folder / "classes.txt",
+    }
+    for source in ({"data_dir": folder}, of_rows):
+        try:
+            loaded = load_data(**source, reduce_labels=reduce_labels, cache_dir=folder / "cache")
+            check_for_training(loaded, processor)
+            training = TrainingTransform(processor, (32, 32), num_labels=5)
+            transforms = ((loaded.train, training), (loaded.validation, EvaluationTransform(processor, num_labels=5)))
+            for rows, transform in transforms:
+                with_transform(rows, transform)[:]
+            is_accepted = True
+        except (OSError, ValueError) as error:
+            is_accepted = False
+            assert not isinstance(error, ChangedRowError), error  # which the check should have found
+            assert report.findings_of("error"), error
+        assert is_accepted == report.accepted, report.findings
+    if report.accepted:
+        draw_samples(report, 4)
+    event(f"{', '.join(report.findings_of('error')) or 'accepted'}")

@@ -15,6 +15,7 @@
 
 import contextlib
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 import training.inspect_dataset
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
@@ -511,6 +513,46 @@ def odd_grey_with_premultiplied_alpha(folder):
         pytest.skip("this release of Pillow knows no such TIFF")
 
 
+def odd_named_pipe(folder):
+    (folder / "annotations/training/a.png").unlink()
+    os.mkfifo(folder / "annotations/training/a.png")
+
+
+def odd_link_to_itself(folder):
+    (folder / "images/training/a.png").unlink()
+    (folder / "images/training/a.png").symlink_to("a.png")
+
+
+def odd_name_of_another_encoding(folder):
+    for kind in ("images", "annotations"):
+        os.rename(folder / kind / "training/a.png", os.fsencode(folder / kind / "training") + b"/stra\xdfe.png")
+
+
+def odd_letter_in_a_class_name(folder):
+    (folder / "classes.txt").write_text("sky\nroad\x1b[2J\ntree\n")
+
+
+def odd_noise_as_mask(folder):
+    size = (300, 300)
+    write_image(folder, "a", size)
+    values = np.random.default_rng(0).permutation(size[0] * size[1]).reshape(size)
+    Image.fromarray(values.astype(np.int32)).save(folder / "annotations/training/a.png", "TIFF")
+
+
+def odd_second_frame(folder):
+    for path in folder.glob("*/training/a.png"):
+        first = Image.open(path)
+        first.load()
+        first.save(path, "PNG", save_all=True, append_images=[Image.new(first.mode, first.size, 200)])
+
+
+def odd_second_page(folder):
+    for path in folder.glob("*/training/a.png"):
+        first = Image.open(path)
+        first.load()
+        first.save(path, "TIFF", save_all=True, append_images=[Image.new(first.mode, (9, 9), 200)])
+
+
 @pytest.mark.parametrize(
     "change, accepted",
     [
@@ -533,6 +575,13 @@ def odd_grey_with_premultiplied_alpha(folder):
         (odd_empty_name, False),
         (odd_same_names, False),
         (odd_grey_with_premultiplied_alpha, True),
+        (odd_named_pipe, False),
+        (odd_link_to_itself, False),
+        (odd_name_of_another_encoding, False),
+        (odd_letter_in_a_class_name, False),
+        (odd_noise_as_mask, False),
+        (odd_second_frame, True),
+        (odd_second_page, True),
     ],
 )
 def test_training_accepts_what_inspection_accepts(folder, tmp_path, change, accepted):
@@ -886,3 +935,39 @@ def test_street_scenes():
         assert report.per_class(validation.masks)[index] == sum((mask == index).any() for mask in masks)
     assert report.unlabelled(validation.pixels) == sum((mask == 255).sum() for mask in masks)
     assert "480 x 360" in format_report(report)
+
+
+def test_names_in_another_encoding_are_reported_and_written(folder):
+    odd_name_of_another_encoding(folder)
+    (folder / os.fsdecode(b"images/training/b.stra\xdfe")).write_text("")
+    code, findings = run(folder)
+    assert code == 1
+    assert findings["file_names"]["found"] == [
+        r"images/training/stra\udcdfe.png",
+        r"annotations/training/stra\udcdfe.png",
+    ]
+    assert findings["files_left_out"]["found"] == [r"images/training: 1 files *.stra\udcdfe"]
+    with pytest.raises(ValueError, match=r"stra\\udcdfe\.png is no text in UTF-8, as data sets store it: rename it"):
+        load_data(data_dir=folder)
+
+
+def test_memory_that_ends_is_the_files_problem(folder, monkeypatch):
+    def fail(self):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    code, findings = run(folder)
+    assert code == 1
+    assert "images/training/a.png: it needs more memory than there is" in findings["unreadable"]["found"][0]
+    for leave_out_unreadable in (False, True):  # another machine may read it
+        with pytest.raises(ValueError, match=r"a\.png needs more memory .*--preprocessing_num_workers"):
+            load_data(data_dir=folder, leave_out_unreadable=leave_out_unreadable)
+
+
+def test_a_mask_of_noise_is_one_finding(folder):
+    """Not one for each of its ids."""
+    odd_noise_as_mask(folder)
+    _, findings = run(folder)
+    assert "wrong_ids" not in findings
+    said = "it holds 90,000 different ids, as many as no list of classes has"
+    assert findings["unreadable"]["found"] == [f"annotations/training/a.png: {said}"]

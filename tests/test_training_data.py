@@ -409,7 +409,7 @@ def test_names_without_their_paths(name, expected):
 
 def test_class_names_that_no_model_takes_are_refused_with_the_data(tmp_path):
     write_pair(tmp_path, "a", as_mask([[0, 1], [1, 255]]))
-    for names, message in (("sky\n_\n", "Class 1 has an empty name"), ("a b\nA_b\n", "both called 'A b'")):
+    for names, message in (("sky\n_\n", "no name on line 2"), ("a b\nA_b\n", "both called 'A b'")):
         (tmp_path / "classes.txt").write_text(names)
         with pytest.raises(ValueError, match=message):
             load_data(data_dir=tmp_path, splits=("training",), cache_dir=tmp_path / "cache")

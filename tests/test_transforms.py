@@ -29,6 +29,7 @@ from tests.tiny import draw_picture
 from training.data import load_data
 from training.transforms import (
     AugmentationEpoch,
+    ChangedRowError,
     EvaluationTransform,
     TrainingTransform,
     collate_for_evaluation,
@@ -38,6 +39,7 @@ from training.transforms import (
     read_image,
     read_labels,
     read_mask,
+    read_pair,
     scaled_size,
     with_transform,
 )
@@ -108,7 +110,7 @@ def test_masks_keep_their_ids(tmp_path):
     for name, mask, expected in (("p", palette_image, ids), ("l", as_mask(ids), ids), ("s", sixteen, ids + 1000)):
         mask.save(tmp_path / f"{name}.png")
         assert read_mask(encoded(tmp_path / f"{name}.png")).tolist() == read_mask(mask).tolist() == expected.tolist()
-    with pytest.raises(ValueError, match=r"the mask has the mode RGB.*one id per pixel"):
+    with pytest.raises(ValueError, match=r"The mask has the mode RGB.*one id per pixel"):
         read_mask(PIL.Image.new("RGB", (2, 2)))
 
 
@@ -520,3 +522,90 @@ def test_every_scale_is_made_from_the_original(rows):
         expected = torch.from_numpy((pixels / np.float32(255) - 0.5) / 0.25).permute(2, 0, 1)
         torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
     assert transformed["index"] == [4] and transformed["labels"][0].shape == (50, 75)
+
+
+# ------------------------------------------------------------------------------------ what changed behind the check
+
+
+def encoded_pair(folder, ids: np.ndarray) -> tuple[dict, dict]:
+    """An image and a mask of these ids, as files."""
+    PIL.Image.fromarray(ids).save(folder / "mask.png")
+    PIL.Image.new("RGB", ids.shape[::-1]).save(folder / "image.png")
+    return tuple({"path": str(folder / f"{kind}.png"), "bytes": None} for kind in ("image", "mask"))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("reduce_labels", [False, True])
+@pytest.mark.parametrize("num_labels", [2, 5, 150, 254, 255, 256, 300])
+def test_only_ids_of_classes_become_labels(tmp_path, dtype, reduce_labels, num_labels):
+    """One by one, all that a mask can store, up to some beyond the classes."""
+    processor = processor_for(do_reduce_labels=reduce_labels)
+    unlabelled = {255, 0} if reduce_labels else {255}
+    highest = num_labels if reduce_labels else num_labels - 1
+    for label in sorted({0, 1, 4, 5, 6, 149, 150, 151, 254, 255, 256, num_labels, num_labels + 1, 65535}):
+        if label > np.iinfo(dtype).max:
+            continue
+        image, mask = encoded_pair(tmp_path, np.array([[1, 255], [label, 1]], dtype))
+        if label in unlabelled or label <= highest:
+            read_pair(image, mask, 7, processor, num_labels)
+        else:
+            message = rf"row 7, .*mask\.png, cannot .* \(it holds the id {label}, which is none of the {num_labels}"
+            with pytest.raises(ChangedRowError, match=message):
+                read_pair(image, mask, 7, processor, num_labels)
+
+
+def test_negative_and_huge_ids_are_named_and_not_counted(tmp_path):
+    for label in (-1, -(2**31), 2**31 - 1):
+        PIL.Image.fromarray(np.array([[1, label]], np.int32)).save(tmp_path / "mask.tif")
+        PIL.Image.new("RGB", (2, 1)).save(tmp_path / "image.png")
+        image, mask = ({"path": str(tmp_path / name), "bytes": None} for name in ("image.png", "mask.tif"))
+        for transform in (TrainingTransform, EvaluationTransform):
+            options = {"crop_size": (1, 1)} if transform is TrainingTransform else {}
+            rows = {"image": [image], "annotation": [mask], "index": [0]}
+            with pytest.raises(ChangedRowError, match=rf"mask\.tif, cannot be read \(it holds the id {label}, which"):
+                transform(processor_for(), **options, num_labels=5)(rows)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda folder: (folder / "mask.png").unlink(),
+            r"The mask of row 0, .*mask\.png, cannot be read \(.*No such file",
+        ),
+        (
+            lambda folder: (folder / "image.png").write_text("x"),
+            r"The image of row 0, .*image\.png, cannot be read \(",
+        ),
+        (
+            lambda folder: PIL.Image.new("RGB", (4, 4)).save(folder / "mask.png"),
+            r"mask\.png, cannot be read \(.*mode RGB",
+        ),
+        (
+            lambda folder: PIL.Image.new("L", (4, 4)).save(folder / "mask.png", "JPEG"),
+            r"mask\.png, cannot .* is a JPEG",
+        ),
+        (
+            lambda folder: PIL.Image.new("L", (4, 4), 77).save(folder / "mask.png"),
+            r"mask\.png, cannot be read \(it holds the id 77",
+        ),
+        (
+            lambda folder: PIL.Image.new("L", (4, 5)).save(folder / "image.png"),
+            r"image\.png, has \(5, 4\) pixels .* \(4, 4\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_worker_meets_is_said_in_one_line(tmp_path, change, words, num_workers):
+    image, mask = encoded_pair(tmp_path, np.ones((4, 4), np.uint8))
+    rows = datasets.Dataset.from_dict({"image": [image["path"]], "annotation": [mask["path"]], "index": [0]})
+    for column in ("image", "annotation"):
+        rows = rows.cast_column(column, datasets.Image())
+    rows = with_transform(rows, TrainingTransform(processor_for(), (4, 4), num_labels=5))
+    loader = DataLoader(rows, num_workers=num_workers)
+    next(iter(loader))
+    change(tmp_path)
+    with pytest.raises(ChangedRowError, match=words) as raised:
+        next(iter(loader))
+    assert "\n" not in str(raised.value) and "Traceback" not in str(raised.value)
+    assert str(raised.value).startswith("The ") and str(raised.value).endswith("by --resume_from_checkpoint last.")

@@ -16,6 +16,8 @@
 import os
 from pathlib import Path
 
+from modeling_denseclip.class_names_denseclip import check_class_name
+
 
 CLASSES_FILE = "classes.txt"
 
@@ -25,7 +27,8 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
     Read a file of class names, or the `classes.txt` of a data set's folder: line n (from 0) names the id n.
 
     Raises:
-        `ValueError`: if the file is missing or no text in UTF-8, a line is empty, or a name occurs twice.
+        `ValueError`: if the file is missing or no text in UTF-8, a line is empty or no name (see
+            [`check_class_name`]), or a name occurs twice.
     """
     path = Path(path)
     path = path / CLASSES_FILE if path.is_dir() else path
@@ -37,9 +40,11 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error}): save it in that encoding.") from error
     class_names = [line.strip() for line in text.rstrip().split("\n")]
+    known = set()
     for line, name in enumerate(class_names):
-        if not name:
+        if not check_class_name(name, f"{path}: the name on line {line + 1}"):
             raise ValueError(f"{path} has no name on line {line + 1}: every id needs one, remove or fill the line.")
-        if name in class_names[:line]:
+        if name in known:
             raise ValueError(f"{path} names '{name}' twice, again on line {line + 1}: names have to differ.")
+        known.add(name)
     return class_names

@@ -278,7 +278,7 @@ def _names_in_features(dataset_name: str, features: datasets.Features) -> list[s
     for column, feature in features.items():
         feature = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
         if isinstance(feature, datasets.ClassLabel):
-            found[column] = feature.names
+            found[column] = [name.strip() for name in feature.names]  # as lines of a file are
     if len(found) != 1:
         raise ValueError(
             f"{dataset_name} does not say what the ids of its masks mean: names of classes come with the columns "

@@ -16,6 +16,7 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import PIL.Image
@@ -36,6 +37,22 @@ def upright_size(picture: PIL.Image.Image) -> tuple[int, int]:
     is_on_its_side = read_orientation(picture) >= 5
     width, height = picture.size
     return (width, height) if is_on_its_side else (height, width)
+
+
+def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> list[int]:
+    """Ids, as a mask stores them, that are neither a class of `num_labels` nor unlabelled; the lowest first."""
+    highest = num_labels if reduce_labels else num_labels - 1
+    return sorted(label for label in ids if not 0 <= label <= highest and label != IGNORE_INDEX)
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file is in UTF-8. Of others Python keeps the bytes, as half characters."""
+    return printable(name) == name
+
+
+def printable(name: str) -> str:
+    """The name of a file, with escapes for what is no text."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def without_path(name: str) -> str:

@@ -88,10 +88,11 @@ def main(words: list[str] | None = None) -> dict:
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
 
     scales = PAPER_SCALES if evaluation_args.multi_scale else (1.0,)
+    transform = EvaluationTransform(image_processor, scales, num_labels=len(data.class_names))
     trainer = DenseCLIPTrainer(
         model=model,
         args=training_args,
-        eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor, scales)),
+        eval_dataset=with_transform(data.validation, transform),
         processing_class=image_processor,
     )
     trainer.evaluate()

@@ -61,7 +61,7 @@ from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.class_names_denseclip import check_class_names, normalize_class_name
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
-from modeling_denseclip.tools.files import IMAGE_FORMATS, read_photograph
+from modeling_denseclip.tools.files import open_image, read_photograph
 from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
 
@@ -69,13 +69,23 @@ from .ade20k import find_ade20k
 from .arguments import DataArguments
 from .class_names import CLASSES_FILE, read_class_names
 from .data import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
-from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_MODES, MASK_SUFFIXES, read_ade20k_classes
-from .segmentation_folder import check_image, find_wrong_ids
-from .transforms import read_mask
+from .dataset_files import (
+    IGNORE_INDEX,
+    IMAGE_SUFFIXES,
+    MASK_MODES,
+    MASK_SUFFIXES,
+    find_wrong_ids,
+    is_text,
+    printable,
+    read_ade20k_classes,
+)
+from .segmentation_folder import check_image
+from .transforms import read_bytes, read_mask
 
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
 UNKNOWN_RANGE_MODES = ("I", "F")
+MAXIMUM_IDS = 2**16  # in a mask: more are measurements or noise, of which each would be an entry of the report
 NUM_SIZES_SHOWN = 5
 NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
 NUM_FILES_PER_ID = 3
@@ -159,6 +169,7 @@ RULES = {
             "Images that are too narrow for the model, in a split that is not cropped (width x height)",
             "Remove them with their masks, or raise --short_side and --long_side, in training too.",
         ),
+        "file_names": ("Names of files that are no text in UTF-8", "Rename them, as data sets store names as text."),
         "image_without_mask": ("Images without a mask", "Add annotations/SPLIT/NAME.png, or remove the image."),
         "mask_without_image": ("Masks without an image", "Add images/SPLIT/NAME.jpg (or .png), or remove the mask."),
         "unreadable": ("Files that cannot be read", "Fetch them again, or remove them with their partners."),
@@ -233,13 +244,13 @@ def inspect_image(path: Path) -> ImageFacts:
     """Read an image as training checks it."""
     facts = ImageFacts()
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         facts.digest = hashlib.blake2b(data, digest_size=16).digest()
-        with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        with contextlib.suppress(OSError), open_image(io.BytesIO(data), "it") as image:
             facts.format, facts.mode, facts.size = image.format, image.mode, image.size
         height, width, facts.orientation = check_image({"path": str(path), "bytes": data}, "it")
         facts.size = (width, height)
-    except (OSError, ValueError) as error:
+    except (MemoryError, OSError, ValueError) as error:
         facts.problem = str(error)
     return facts
 
@@ -248,8 +259,8 @@ def inspect_mask(path: Path) -> MaskFacts:
     """Read a mask as training does, and count the pixels of every id."""
     facts = MaskFacts()
     try:
-        data = path.read_bytes()
-        with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as mask:
+        data = read_bytes(path)
+        with contextlib.suppress(OSError), open_image(io.BytesIO(data), "it") as mask:
             facts.mode, facts.size = mask.mode, mask.size
             # Pillow multiplies grey values of 2 and 4 bits by 85 and 17. Byte 24 of a PNG is its depth.
             if mask.format == "PNG" and mask.mode == "L":
@@ -257,8 +268,10 @@ def inspect_mask(path: Path) -> MaskFacts:
         ids = read_mask({"path": str(path), "bytes": data}, "it")
         facts.size = ids.shape[::-1]
         labels, counts = np.unique(ids, return_counts=True)
+        if len(labels) > MAXIMUM_IDS:
+            raise ValueError(f"it holds {len(labels):,} different ids, as many as no list of classes has")
         facts.pixels = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-    except (OSError, ValueError) as error:
+    except (MemoryError, OSError, ValueError) as error:
         facts.problem = str(error)
     return facts
 
@@ -327,7 +340,7 @@ class DatasetReport:
         self.findings.setdefault(rule, []).append(item)
 
     def name(self, path: Path) -> str:
-        return path.relative_to(self.dataset_dir).as_posix()
+        return printable(path.relative_to(self.dataset_dir).as_posix())
 
     def explain(self, level: str, rule: str) -> tuple[str, str]:
         """The title of a finding, and what to do."""
@@ -574,7 +587,9 @@ def _files_by_stem(report: DatasetReport, folder: Path, suffixes: tuple[str, ...
         stem, suffix = os.path.splitext(path.name)  # as training does; Path.stem differs for "..png"
         if suffix.lower() not in suffixes:
             if not path.name.startswith("."):
-                left_out["folders" if path.is_dir() else f"files *{suffix}"] += 1
+                left_out["folders" if path.is_dir() else f"files *{printable(suffix)}"] += 1
+        elif not is_text(path.name):
+            report.add("file_names", report.name(path))
         elif stem in files:
             report.add("same_name", f"{report.name(files[stem])} and {path.name}")
         else:
@@ -829,7 +844,7 @@ def report_to_json(report: DatasetReport) -> dict:
         }
 
     return {
-        "dataset_dir": str(report.dataset_dir),
+        "dataset_dir": printable(str(report.dataset_dir)),
         "reduce_labels": report.reduce_labels,
         "accepted": report.accepted,
         "splits": {name: of_split(counts) for name, counts in report.splits.items()},

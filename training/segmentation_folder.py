@@ -15,9 +15,10 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,15 @@ from datasets.exceptions import DatasetGenerationError
 
 from modeling_denseclip.tools.files import naming_errors, open_photograph, read_orientation
 
-from .dataset_files import IGNORE_INDEX, IMAGE_SUFFIXES, MASK_SUFFIXES, upright_size
+from .dataset_files import (
+    IGNORE_INDEX,
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    find_wrong_ids,
+    is_text,
+    printable,
+    upright_size,
+)
 from .transforms import EncodedImage, encoded_file, read_mask
 
 
@@ -215,14 +224,10 @@ def check_pair(
     Raises:
         `UnreadableFileError`, `ValueError`: as [`SegmentationFolder`].
     """
-    try:
+    with _explaining(image_name, "Replace it, or remove it and its mask."):
         height, width, _ = check_image(image, image_name)
-    except OSError as error:
-        raise UnreadableFileError(f"{_describe(error, image_name)}. Replace it, or remove it and its mask.") from error
-    try:
+    with _explaining(mask_name, "Replace it, or remove it and its image."):
         ids = read_mask(mask, source=mask_name)
-    except OSError as error:
-        raise UnreadableFileError(f"{_describe(error, mask_name)}. Replace it, or remove it and its image.") from error
     if ids.shape != (height, width):
         raise ValueError(
             f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
@@ -244,9 +249,18 @@ def check_pair(
         )
 
 
-def _describe(error: OSError, name: str) -> str:
-    """Errors of the system, such as of a file that is not there, name a file and no row."""
-    return str(error) if error.filename is None else f"{name} cannot be read: {error}"
+@contextmanager
+def _explaining(name: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:  # which says nothing of the file on another machine, so that it is not left out
+        raise ValueError(
+            f"{error}. Make it smaller, or check fewer at a time (--preprocessing_num_workers)."
+        ) from error
+    except OSError as error:
+        # Errors of the system, such as of a file that is not there, name a file and no row.
+        said = str(error) if error.filename is None else f"{name} cannot be read: {error}"
+        raise UnreadableFileError(f"{said}. {advice}") from error
 
 
 def check_image(image: EncodedImage, source: str) -> tuple[int, int, int]:
@@ -265,12 +279,6 @@ def check_image(image: EncodedImage, source: str) -> tuple[int, int, int]:
         picture.draft("RGB", (1, 1))
         picture.load()
     return height, width, orientation
-
-
-def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> list[int]:
-    """Ids, as a mask stores them, that are neither a class of `num_labels` nor unlabelled; the lowest first."""
-    highest = num_labels if reduce_labels else num_labels - 1
-    return sorted(label for label in ids if not 0 <= label <= highest and label != IGNORE_INDEX)
 
 
 def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> bool:
@@ -304,6 +312,10 @@ def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, os.DirE
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() not in suffixes:
             continue
+        if not is_text(entry.name):
+            raise ValueError(
+                f"The name of {printable(entry.path)} is no text in UTF-8, as data sets store it: rename it."
+            )
         if stem in files:
             raise ValueError(
                 f"{files[stem].path} and {entry.path} share a name: images and masks are paired by it. Rename one."
@@ -322,7 +334,7 @@ def _digest(files: list[os.DirEntry]) -> str:
     for file in files:
         try:
             status = file.stat()
-        except FileNotFoundError:  # a link to nothing, which the check names
+        except OSError:  # a link to nothing or to itself, which the check names
             digest.update(f"{file.path}\0\n".encode())
         else:
             digest.update(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

@@ -183,18 +183,20 @@ def build_trainer(
     training_args: DenseCLIPTrainingArguments,
 ) -> DenseCLIPTrainer:
     """The Trainer of this model on these data, with the published augmentation."""
+    num_labels = len(data.class_names)
     train_transform = TrainingTransform(
         image_processor,
         crop_size=(data_args.crop_size[0], data_args.crop_size[-1]),
         scale_range=tuple(data_args.scale_range),
         max_class_share=data_args.max_class_share,
         seed=training_args.seed,
+        num_labels=num_labels,
     )
     trainer = DenseCLIPTrainer(
         model=model,
         args=training_args,
         train_dataset=with_transform(data.train, train_transform),
-        eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor)),
+        eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor, num_labels=num_labels)),
         processing_class=image_processor,
         callbacks=[AugmentationEpoch(train_transform)],
     )

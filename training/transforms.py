@@ -34,6 +34,7 @@ from modeling_denseclip.multi_scale_denseclip import scaled_size
 from modeling_denseclip.tools.files import (
     decode_photograph,
     naming_errors,
+    open_file,
     open_image,
     open_photograph,
     read_orientation,
@@ -41,7 +42,7 @@ from modeling_denseclip.tools.files import (
     turn_upright,
 )
 
-from .dataset_files import IGNORE_INDEX, MASK_MODES
+from .dataset_files import IGNORE_INDEX, MASK_MODES, find_wrong_ids
 
 
 # Workers are the parallelism: threads of OpenCV's own, one per core in each of them, would only fight for cores.
@@ -73,13 +74,19 @@ def encoded_file(image: EncodedImage) -> str | BytesIO:
     return image["path"] if image["bytes"] is None else BytesIO(image["bytes"])
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """What a file holds; see [`open_file`]."""
+    with open_file(path) as file:
+        return file.read()
+
+
 def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
     """
     Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`decode_photograph`].
     """
     if isinstance(image, PIL.Image.Image):
         return np.asarray(to_rgb(image))
-    encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+    encoded = image["bytes"] if image["bytes"] is not None else read_bytes(image["path"])
     source = f"The image {image['path']}"
     picture = open_photograph(BytesIO(encoded), source)
     if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
@@ -94,7 +101,7 @@ def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
     return np.asarray(decode_photograph(picture, source))
 
 
-def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") -> np.ndarray:
+def read_mask(mask: EncodedImage | PIL.Image.Image, source: str | None = None) -> np.ndarray:
     """
     Read a mask as the ids that it stores: an array of shape `(height, width)`, of type uint8 or, for modes of more
     than 8 bits, int32.
@@ -108,6 +115,8 @@ def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") ->
         ValueError: for an image that holds no ids.
     """
     encoded = not isinstance(mask, PIL.Image.Image)
+    if source is None:
+        source = f"The mask {mask['path']}" if encoded and mask["path"] else "The mask"
     if encoded:
         mask = open_image(encoded_file(mask), source)
     if mask.format in ("JPEG", "MPO"):
@@ -143,12 +152,19 @@ def read_mask(mask: EncodedImage | PIL.Image.Image, source: str = "the mask") ->
     return ids if ids.dtype == np.uint8 else ids.astype(np.int32)
 
 
-def read_labels(mask: EncodedImage | PIL.Image.Image, image_processor: DenseCLIPImageProcessor) -> np.ndarray:
+def read_labels(
+    mask: EncodedImage | PIL.Image.Image, image_processor: DenseCLIPImageProcessor, num_labels: int | None = None
+) -> np.ndarray:
     """
     Read a mask as labels, those that the loss and the metric see: ids as in [`read_mask`], with the zero label
     reduced if the image processor says so. Nothing else in training or evaluation reduces it.
+
+    Raises:
+        OSError, ValueError: as [`read_mask`]; and, of `num_labels` classes, for an id that is none of them.
     """
     ids = read_mask(mask)
+    if num_labels is not None:
+        _check_ids(ids, num_labels, image_processor.do_reduce_labels)
     if not image_processor.do_reduce_labels:
         return ids
     if ids.dtype == np.uint8:
@@ -157,40 +173,66 @@ def read_labels(mask: EncodedImage | PIL.Image.Image, image_processor: DenseCLIP
     return image_processor.reduce_labels(ids).astype(np.int32)
 
 
+class ChangedRowError(OSError, ValueError):
+    """A row that can be used no more, as it could when the data set was checked."""
+
+    def __init__(self, message: str):
+        # What happened in a process that loads images comes as the text of its traceback, whose end is what was said.
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[-1].strip())
+
+
+def _check_ids(ids: np.ndarray, num_labels: int, reduce_labels: bool) -> None:
+    """In a time that is nothing beside that of decoding the mask."""
+    highest = num_labels if reduce_labels else num_labels - 1
+    if ids.dtype == np.uint8:
+        are_right = int((ids + np.uint8(1)).max()) <= highest + 1  # 255 becomes 0
+    else:
+        are_right = (((ids >= 0) & (ids <= highest)) | (ids == IGNORE_INDEX)).all()
+    if not are_right:
+        wrong, *_ = find_wrong_ids(np.unique(ids).tolist(), num_labels, reduce_labels)
+        raise ValueError(f"it holds the id {wrong}, which is none of the {num_labels} classes")
+
+
 def read_pair(
     image: EncodedImage | PIL.Image.Image,
     mask: EncodedImage | PIL.Image.Image,
     index: int,
     image_processor: DenseCLIPImageProcessor,
+    num_labels: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     An image and its labels; see [`read_image`] and [`read_labels`].
 
     Raises:
-        OSError: for a file that is gone or broken, as it was not when the data set was checked; names it.
-        ValueError: for an image and a mask that differ in size by now.
+        ChangedRowError: for a file that is gone or broken; an image and a mask that differ in size; or, of
+            `num_labels` classes, an id that is none of them. Names the file.
+        MemoryError: where memory ends; names it too.
     """
-    with _naming(image, f"The image of row {index}"):
+    image_name, mask_name = _name(image, f"The image of row {index}"), _name(mask, f"The mask of row {index}")
+    with _naming_changes(image_name):
         picture = read_image(image)
-    with _naming(mask, f"The mask of row {index}"):
-        labels = read_labels(mask, image_processor)
+    with _naming_changes(mask_name):
+        labels = read_labels(mask, image_processor, num_labels)
     if picture.shape[:2] != labels.shape:
-        raise ValueError(
-            f"The image of row {index} has {picture.shape[:2]} pixels (height, width) and its mask {labels.shape}."
-            " When the data set was checked they were equal: put back what was changed."
+        raise ChangedRowError(
+            f"{image_name} has {picture.shape[:2]} pixels (height, width) and its mask {labels.shape}. When the data"
+            " set was checked they were equal: put back what was changed, and go on by --resume_from_checkpoint last."
         )
     return picture, labels
 
 
+def _name(file: EncodedImage | PIL.Image.Image, name: str) -> str:
+    return f"{name}, {file['path']}," if isinstance(file, dict) and file["path"] is not None else name
+
+
 @contextmanager
-def _naming(file: EncodedImage | PIL.Image.Image, name: str) -> Iterator[None]:
-    """Let errors name the file, or the row of a data set that has none."""
+def _naming_changes(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, cv2.error) as error:
-        if isinstance(file, dict) and file["path"] is not None:
-            name = f"{name}, {file['path']},"
-        raise OSError(
+    except MemoryError as error:
+        raise MemoryError(f"{name} needs more memory than there is ({error})") from error
+    except (OSError, ValueError, cv2.error) as error:
+        raise ChangedRowError(
             f"{name} cannot be read ({error}). When the data set was checked it could: put it back, and go on by"
             " --resume_from_checkpoint last."
         ) from error
@@ -215,6 +257,7 @@ class TrainingTransform:
         max_class_share (`float`, *optional*, defaults to 0.75): a crop is drawn again (up to 10 times) while one class
             has at least this share of its labelled pixels; at 1 none is.
         seed (`int`, *optional*, defaults to 0): the seed.
+        num_labels (`int`, *optional*): K. Masks that hold other ids are refused, which the loss could not name.
 
     Returns, for a batch of rows, tensors that stack: `pixel_values`, uint8 `(3, crop height, crop width)`; `labels`
     `(crop height, crop width)`, uint8, or int32 if a mask of the batch has more than 8 bits; `sizes`, int64 `(2,)`,
@@ -232,12 +275,14 @@ class TrainingTransform:
         scale_range: tuple[float, float] = (0.5, 2.0),
         max_class_share: float = 0.75,
         seed: int = 0,
+        num_labels: int | None = None,
     ):
         self.image_processor = image_processor
         self.crop_size = crop_size
         self.scale_range = scale_range
         self.max_class_share = max_class_share
         self.seed = seed
+        self.num_labels = num_labels
         # In shared memory, so that workers that outlive an epoch see it change.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -256,7 +301,7 @@ class TrainingTransform:
     ) -> dict[str, torch.Tensor]:
         """Augment one image and its mask."""
         generator = np.random.default_rng((self.seed, int(self.epoch), index))
-        image, labels = read_pair(image, mask, index, self.image_processor)
+        image, labels = read_pair(image, mask, index, self.image_processor, self.num_labels)
         size = scaled_size(self.image_processor.size, generator.uniform(*self.scale_range))
         height, width = self.image_processor.get_resized_size(*labels.shape, size)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -342,6 +387,7 @@ class EvaluationTransform:
         image_processor ([`DenseCLIPImageProcessor`]): prepares the image, says whether the zero label is reduced.
         scales (`Sequence[float]`, *optional*, defaults to `(1.0,)`): multiples of the image processor's size. Each is
             made from the original image.
+        num_labels (`int`, *optional*): as of [`TrainingTransform`].
 
     Returns, for a batch of rows: `pixel_values`, for each image a list of float tensors `(3, height, width)`, one per
     scale; `labels`, int64 tensors `(original height, original width)`; `index`, as in the rows.
@@ -349,13 +395,19 @@ class EvaluationTransform:
     Source: `MultiScaleFlipAug` of mmseg 0.19 with `img_ratios`, for the sizes.
     """
 
-    def __init__(self, image_processor: DenseCLIPImageProcessor, scales: Sequence[float] = (1.0,)):
+    def __init__(
+        self,
+        image_processor: DenseCLIPImageProcessor,
+        scales: Sequence[float] = (1.0,),
+        num_labels: int | None = None,
+    ):
         self.image_processor = image_processor
+        self.num_labels = num_labels
         self.sizes = [scaled_size(image_processor.size, scale) for scale in scales]
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         columns = (rows["image"], rows["annotation"], rows["index"])
-        pairs = [read_pair(*row, self.image_processor) for row in zip(*columns, strict=True)]
+        pairs = [read_pair(*row, self.image_processor, self.num_labels) for row in zip(*columns, strict=True)]
         return {
             "pixel_values": [self.scale(image) for image, _ in pairs],
             "labels": [torch.from_numpy(labels.astype(np.int64)) for _, labels in pairs],

@@ -33,11 +33,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 import torch
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
-from .files import IMAGE_SUFFIXES, decode_photograph, naming_errors, open_photograph
+from .files import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
 from .loading import choose_device, load_model
 from .predict import Predictor, draw_mask
 from .text_scores import describe
@@ -261,24 +260,20 @@ def read_upload(data: bytes) -> PIL.Image.Image:
     too_large = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
     try:
         with open_photograph(io.BytesIO(data), "This picture") as file:
-            with naming_errors("This picture"):
-                width, height = decoded_size(file)
+            width, height = decoded_size(file)
             if width * height > MAXIMUM_PIXELS:
                 raise ValueError(f"This picture has {width} x {height} pixels; {too_large}")
             return decode_photograph(file, "This picture")
     except OSError as error:
         if isinstance(error.__cause__, PIL.Image.DecompressionBombError):
-            raise ValueError(f"This picture is too large; {too_large}") from error
+            reason = str(error.__cause__)
+            if "pixels" in reason:
+                raise ValueError(f"This picture is too large; {too_large}") from error
+            raise ValueError(f"This picture cannot be read: {reason}.") from error
         raise ValueError(
             "This file cannot be read as a picture: it is damaged, or something else by the name of one. Upload a"
             f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
         ) from error
-
-
-def decoded_size(file: PIL.Image.Image) -> tuple[int, int]:
-    """Width and height that are decoded: of a TIFF whole tiles, each of which may be larger than the picture."""
-    tags = file.tag_v2 if file.format == "TIFF" else {}
-    return max(file.width, tags.get(TILEWIDTH, 0)), max(file.height, tags.get(TILELENGTH, 0))
 
 
 def split_texts(words: str) -> list[str]:

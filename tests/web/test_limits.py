@@ -73,10 +73,26 @@ def bomb_in_text() -> bytes:
     return encode(draw_picture(40, 30), pnginfo=text)
 
 
+def jpeg_of_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each takes 30 bytes, and goes over all of it."""
+    data = encode(PIL.Image.new("L", (4000, 4000)), "JPEG", progressive=True)[:-2]
+    last = data[data.rindex(b"\xff\xda") :]
+    return data + last * scans + b"\xff\xd9"
+
+
+def tags_of_the_same_bytes(number: int, size: int) -> bytes:
+    """A TIFF whose tags all name the same bytes, of which each would be a copy."""
+    start = 8 + 2 + 12 * number + 4
+    entries = [struct.pack("<HHII", 40_000 + tag, 7, size, start) for tag in range(number)]
+    return b"II*\0" + struct.pack("<IH", 8, number) + b"".join(entries) + bytes(4) + bytes(size)
+
+
 BOMBS = {
     "PNG of 30,000 x 30,000 pixels": (lambda: png_of_zeros(30_000, 30_000), "too large; 24 megapixels"),
     "PNG of 6,000 x 4,001 pixels": (lambda: png_of_zeros(6000, 4001), "6000 x 4001 pixels; 24 megapixels"),
     "tile of a TIFF": (lambda: tiff_of_a_tile(100, 8192), "8192 x 8192 pixels; 24 megapixels"),
+    "scans of a JPEG": (lambda: jpeg_of_scans(3000), "cannot be read: it is a JPEG of more than 100 scans"),
+    "tags of a TIFF": (lambda: tags_of_the_same_bytes(20_000, 600_000), "cannot be read: its metadata takes"),
     "text in a PNG": (bomb_in_text, "cannot be read as a picture: it is damaged"),
 }
 
