@@ -42,6 +42,8 @@ IGNORE_INDEX = 255
 # Resized logits are made about this many at a time: all of them, for 150 classes and a photograph of 12 megapixels,
 # would take 7 GB. Slabs of this size stay in a CPU's cache, where larger ones are slower.
 MAX_SLAB_ELEMENTS = 2**19
+# What Pillow opens at most, twice its `MAX_IMAGE_PIXELS`. A file may ask for any size.
+MAX_PIXELS = 178_956_970
 # OpenCV keeps bilinear weights as integers of this many bits.
 OPENCV_WEIGHT_BITS = 11
 
@@ -107,6 +109,45 @@ class DenseCLIPImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[DenseCLIPImageProcessorKwargs]):
         _check_types(kwargs)
         super().__init__(**kwargs)
+
+    @classmethod
+    def get_image_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
+        """
+        As [`ImageProcessingMixin.get_image_processor_dict`].
+
+        Raises:
+            `OSError`: for a file that is missing, is no JSON, or holds something else than fields.
+        """
+        try:
+            fields, unused = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+            if isinstance(fields, dict):
+                return fields, unused
+            reason = f"it holds a {type(fields).__name__}"
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # Transformers looks into it before anybody knows what it is
+            reason = f"{type(error).__name__}: {error}"
+        raise OSError(
+            f"The preprocessor_config.json of {pretrained_model_name_or_path} cannot be read ({reason}). It is a"
+            " mapping of fields to values, as `save_pretrained` writes it."
+        )
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs) -> "DenseCLIPImageProcessor":
+        """
+        As [`ImageProcessingMixin.from_dict`].
+
+        Raises:
+            `ValueError`: for fields that no image processor can have.
+        """
+        try:
+            return super().from_dict(image_processor_dict, **kwargs)
+        except (ValueError, ImportError):
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"The fields of the image processor are invalid ({type(error).__name__}: {error})."
+            ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """As [`ImageProcessingMixin.save_pretrained`]; the file names its code for `AutoProcessor` too."""
@@ -345,6 +386,19 @@ class DenseCLIPImageProcessor(PilBackend):
         size = size if size is not None else self.size
         if any(side is not None and side < 0 for side in dict(size).values()):
             raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
+        if any(side is not None and side > MAX_PIXELS for side in dict(size).values()):
+            raise ValueError(f"Received size={dict(size)}. Pictures become at most {MAX_PIXELS} pixels.")
+        new_height, new_width = self._resized_size(height, width, size)
+        if new_height * new_width > MAX_PIXELS:
+            raise ValueError(
+                f"Received size={dict(size)}, which makes {new_height} x {new_width} pixels (height x width) of an"
+                f" image of {height} x {width}. Pictures become at most {MAX_PIXELS} pixels: lower the size, or limit"
+                " it by 'longest_edge'."
+            )
+        return new_height, new_width
+
+    @staticmethod
+    def _resized_size(height: int, width: int, size: dict[str, int] | SizeDict) -> tuple[int, int]:
         if size.get("height") and size.get("width"):
             return size.get("height"), size.get("width")
         shortest_edge, longest_edge = size.get("shortest_edge"), size.get("longest_edge")
