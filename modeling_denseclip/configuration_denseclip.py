@@ -314,8 +314,9 @@ class DenseCLIPConfig(PreTrainedConfig):
         As [`PreTrainedConfig.from_dict`].
 
         Raises:
-            ValueError: for fields that no config can have.
+            ValueError: for fields that no config can have, or that name code of the Hub.
         """
+        refuse_kernels(config_dict)
         with naming_errors("The config"):
             return super().from_dict(config_dict, **kwargs)
 
@@ -537,6 +538,21 @@ def check_numbers(name: str, value: Any):
             values += [(name, inner) for inner in value]
         elif isinstance(value, int) and abs(value) > MAX_NUMBER:
             raise ValueError(f"`{name}` must be at most {MAX_NUMBER}; got {reprlib.repr(value)}.")
+
+
+def refuse_kernels(fields: dict[str, Any]):
+    """
+    Raises:
+        ValueError: for an attention of the Hub, whose code Transformers would fetch and run. Whoever loads a model may
+            ask for one; its config may not.
+    """
+    for section in (fields, fields.get("text_config"), fields.get("vision_config")):
+        for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            if isinstance(section, dict) and "/" in str(section.get(name)):
+                raise ValueError(
+                    f"The config asks for {name} {reprlib.repr(section[name])}, which is code of the Hub. Remove it,"
+                    " and pass `attn_implementation` to `from_pretrained` if you trust that code."
+                )
 
 
 def check_dtype(dtype: Any):

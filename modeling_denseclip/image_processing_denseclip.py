@@ -14,6 +14,7 @@
 """Image processor for DenseCLIP: the test pipeline of https://github.com/raoyongming/DenseCLIP without mmcv."""
 
 import os
+import reprlib
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any
@@ -384,6 +385,8 @@ class DenseCLIPImageProcessor(PilBackend):
         cuts off, so that 768 x 1024 becomes 512 x 682 there and 512 x 683 here.
         """
         size = size if size is not None else self.size
+        if size is None:
+            raise ValueError("Received size=None. Pictures are resized unless `do_resize` is False: set a size.")
         if any(side is not None and side < 0 for side in dict(size).values()):
             raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
         if any(side is not None and side > MAX_PIXELS for side in dict(size).values()):
@@ -640,9 +643,13 @@ def _check_types(fields: dict[str, Any]):
         if name.startswith("do_"):
             expected, is_right = "True or False", isinstance(value, bool)
         elif name in ("size", "pad_size"):
-            expected = "a dictionary of whole numbers, such as {'height': 512, 'width': 512}, or one or two of them"
+            expected = (
+                f"a dictionary of whole numbers up to {MAX_PIXELS}, such as {{'height': 512, 'width': 512}}, or one or"
+                " two of them"
+            )
             sides = list(dict(value).values()) if isinstance(value, dict | SizeDict) else values
-            is_right = all(side is None or isinstance(side, Integral) for side in sides) and len(values) in (1, 2)
+            is_right = all(side is None or isinstance(side, Integral) and side <= MAX_PIXELS for side in sides)
+            is_right = is_right and len(values) in (1, 2)
         elif name in ("image_mean", "image_std"):
             expected, is_right = "one number per channel", all(isinstance(number, Real) for number in values)
         elif name in ("rescale_factor", "resample"):
@@ -650,7 +657,7 @@ def _check_types(fields: dict[str, Any]):
         else:
             continue
         if value is not None and not is_right:
-            raise ValueError(f"Received {name}={value!r}. It must be {expected}.")
+            raise ValueError(f"Received {name}={reprlib.repr(value)}. It must be {expected}.")
 
 
 def _flatten(items: Any) -> list:

@@ -34,8 +34,8 @@ from transformers.utils.hub import cached_file
 from .configuration_denseclip import WEIGHT_DTYPES, shorten
 
 
-# Layers are paid for even where their weights are not: ten times as many as the largest backbone of Transformers has.
-MAX_MODULES = 50_000
+# Layers are paid for even where their weights are not. The largest backbone of Transformers has a fifth of so many.
+MAX_MODULES = 10_000
 # Numbers that a model may have and its weights lack, besides two for each byte of them (of 4 bits quantised).
 MAX_NEW_NUMBERS = 10**8
 # Errors that say what they mean, or of which others take care. Out of memory is no fault of the file.

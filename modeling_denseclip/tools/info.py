@@ -18,13 +18,14 @@ import json
 import math
 import reprlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata
 from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -140,7 +141,10 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
     if size is None:
         size = image_processor.get_resized_size(*SQUARE) if image_processor.do_resize else SQUARE
     weights, card = read_weights(name_or_path, revision), read_card(name_or_path, revision)
-    parts = read_parts(name_or_path, revision, config)
+    try:
+        parts = read_parts(name_or_path, revision, config)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {name_or_path} are broken: {shorten(error)}") from error
     # Every decode head has norms, so where they are to be read they tell.
     head_state = parts["decode head"]["state"]
     is_trained = head_state == "learned" if head_state else False if config.untrained_contexts else None
@@ -195,10 +199,15 @@ def collect_language(config: DenseCLIPConfig) -> dict[str, Any] | None:
 def collect_images(image_processor: DenseCLIPImageProcessor) -> dict[str, Any]:
     return {
         "size": dict(image_processor.size) if image_processor.do_resize else None,
-        "mean": list(image_processor.image_mean),
-        "std": list(image_processor.image_std),
+        "mean": as_list(image_processor.image_mean),
+        "std": as_list(image_processor.image_std),
         "pads": image_processor.do_pad,
     }
+
+
+def as_list(values: float | Sequence[float] | None) -> list[float]:
+    """Of each channel, of all of them alike, or of none."""
+    return [] if values is None else list(values) if isinstance(values, Sequence) else [values]
 
 
 def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
@@ -217,6 +226,14 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
             if Path(name_or_path).is_dir():
                 return None
             metadata = get_safetensors_metadata(name_or_path, revision=revision)
+        tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
+        types = Counter()
+        for tensor in tensors:
+            types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
+        return {
+            "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
+            "numbers": dict(types.most_common()),
+        }
     except NotASafetensorsRepoError:
         return None
     except HfHubHTTPError as error:
@@ -228,14 +245,6 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
         raise ValueError(
             f"The weights of {name_or_path} are broken: {type(error).__name__}: {shorten(error)}"
         ) from error
-    tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
-    types = Counter()
-    for tensor in tensors:
-        types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
-    return {
-        "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
-        "numbers": dict(types.most_common()),
-    }
 
 
 def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dict[str, dict[str, Any]]:
