@@ -110,6 +110,8 @@ class DenseCLIPImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[DenseCLIPImageProcessorKwargs]):
         _check_types(kwargs)
         super().__init__(**kwargs)
+        if self.do_resize and self.size is None:
+            raise ValueError("Received size=None. Pictures are resized unless `do_resize` is False: set a size.")
 
     @classmethod
     def get_image_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
@@ -385,8 +387,6 @@ class DenseCLIPImageProcessor(PilBackend):
         cuts off, so that 768 x 1024 becomes 512 x 682 there and 512 x 683 here.
         """
         size = size if size is not None else self.size
-        if size is None:
-            raise ValueError("Received size=None. Pictures are resized unless `do_resize` is False: set a size.")
         if any(side is not None and side < 0 for side in dict(size).values()):
             raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
         if any(side is not None and side > MAX_PIXELS for side in dict(size).values()):
@@ -652,7 +652,9 @@ def _check_types(fields: dict[str, Any]):
             is_right = is_right and len(values) in (1, 2)
         elif name in ("image_mean", "image_std"):
             expected, is_right = "one number per channel", all(isinstance(number, Real) for number in values)
-        elif name in ("rescale_factor", "resample"):
+        elif name == "rescale_factor":
+            expected, is_right = "a positive number", isinstance(value, Real) and 0 < value < float("inf")
+        elif name == "resample":
             expected, is_right = "a number", isinstance(value, Real)
         else:
             continue

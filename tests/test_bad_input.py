@@ -1077,9 +1077,19 @@ def _(room):
 
 @case("no size of pictures")
 def _(room):
-    processor = DenseCLIPImageProcessor()
-    processor.size = None
-    processor.get_resized_size(HEIGHT, WIDTH)
+    edit_json(room.checkpoint() / "preprocessor_config.json", size=None)
+    load_model("checkpoint")
+
+
+@case("a factor of 0 for all pixels")
+def _(room):
+    DenseCLIPImageProcessor(rescale_factor=0)
+
+
+@case("fewer names than classes in config.json")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", id2label={"0": "wall"}, label2id={"wall": 0})
+    load_model("checkpoint")
 
 
 def save_changed_weights(room: Room, **dtypes: torch.dtype) -> None:
