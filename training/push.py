@@ -88,6 +88,7 @@ def prepare_upload(directory: Path) -> Upload:
             f"{directory} has no {CONFIG}, so nothing was sent. Name a folder that `model.save_pretrained` or the"
             " Trainer wrote."
         )
+    check_is_own(config_path, directory)
     config = read_json(config_path)
     if config.get("model_type") != DenseCLIPConfig.model_type:
         raise ValueError(f"{directory} holds a model of type {config.get('model_type')!r}, not a DenseCLIP.")
@@ -114,12 +115,12 @@ def prepare_upload(directory: Path) -> Upload:
     if missing:
         raise ValueError("\n  ".join([f"{directory} is not complete, so nothing was sent. It lacks", *missing]))
 
-    model, image_processor = load(directory)
     metrics = [directory / name for name in METRICS if (directory / name).is_file()]
+    for path in (directory / PROCESSOR, directory / CARD, *weights, *tokenizer, *metrics):
+        check_is_own(path, directory)
+    model, image_processor = load(directory)
     measured = {path.name: read_metrics(path) for path in metrics}
     files = {path.name: path for path in (config_path, directory / PROCESSOR, *weights, *tokenizer, *code)}
-    for path in (*files.values(), *metrics, directory / CARD):
-        check_is_own(path, directory)
     for name, report in measured.items():
         files[name] = f"{json.dumps(report, indent=2, ensure_ascii=False)}\n".encode()
     return Upload(files=files, config=model.config, image_processor=image_processor, measured=list(measured.values()))
