@@ -236,9 +236,9 @@ def load_model(
     config = read_config(name_or_path, revision)
     if config.class_names is not None and len(config.class_names) != len(config.id2label):
         raise ValueError(
-            f"The weights in {name_or_path} are of {len(config.class_names)} classes (`class_names` in its config), and"
-            f" its `id2label` names {len(config.id2label)}. Undo the edit; other classes come by `set_class_names`, and"
-            " have to be trained."
+            f"The weights in {name_or_path} are of {len(config.class_names)} classes (`class_names` in its config),"
+            f" and its `id2label` names {len(config.id2label)}. Undo the edit; other classes come by"
+            " `set_class_names`, and have to be trained."
         )
     with naming_model(name_or_path, revision, "model.safetensors"):
         model, loaded = DenseCLIPForSemanticSegmentation.from_pretrained(
