@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from .loading_denseclip import HubError, ask_hub, check_weight_files, naming_checkpoint
 from .modeling_denseclip_heads import initialize_conv
 
 
@@ -87,8 +87,13 @@ def check_class_name(class_name: str, called: str) -> str:
 
 
 def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> str | None:
-    """Path of a file of a directory or Hub repository, or `None` where that has no such file or cannot be reached."""
-    return cached_file(
+    """
+    Path of a file of a directory or Hub repository, or `None` where that has no such file or cannot be reached.
+
+    Raises:
+        OSError: for what is neither, and where the Hub answers with another error than that there is no such file.
+    """
+    path = cached_file(
         name_or_path,
         filename,
         _raise_exceptions_for_gated_repo=False,
@@ -96,6 +101,9 @@ def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> s
         _raise_exceptions_for_connection_errors=False,
         **hub_kwargs,
     )
+    if path is None and isinstance(error := ask_hub(name_or_path, filename, **hub_kwargs), HubError):
+        raise error
+    return path
 
 
 def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
@@ -105,11 +113,14 @@ def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTra
     Raises:
         ValueError: where there is none (Transformers would make an empty one, which reads every word alike), or it
             cannot be read.
+        OSError: where the Hub answers with an error.
     """
     try:
         found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
             name_or_path, "vocab.json", **hub_kwargs
         )
+    except HubError:
+        raise
     except OSError:  # neither a directory nor the id of a repository
         found = None
     if found is None:
@@ -549,12 +560,12 @@ class DenseCLIPClassNamesMixin:
             else:
                 kwargs.update(own_labels)
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        except SafetensorError as error:
-            raise ValueError(
-                f"The weights in {pretrained_model_name_or_path} cannot be read ({error}): the file is cut off, or no"
-                " safetensors. Save or download it again."
-            ) from error
+            with naming_checkpoint(pretrained_model_name_or_path):
+                loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        except OSError as error:
+            if pretrained_model_name_or_path is None:
+                raise
+            raise ask_hub(pretrained_model_name_or_path, "model.safetensors", **hub_kwargs) or error from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             model._tokenizer_source = (str(pretrained_model_name_or_path), hub_kwargs)
@@ -563,6 +574,14 @@ class DenseCLIPClassNamesMixin:
         if names != weight_names:
             model.set_class_names(names)
         return loaded
+
+    @classmethod
+    def _load_pretrained_model(cls, model, state_dict, checkpoint_files, load_config, *args, **kwargs):
+        """A step of `from_pretrained`: the model is there, without numbers, and files are named."""
+        if state_dict is None and checkpoint_files:
+            folder, is_quantized = load_config.pretrained_model_name_or_path, load_config.hf_quantizer is not None
+            check_weight_files(model, checkpoint_files, folder, is_quantized)
+        return super()._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
 
     @classmethod
     def _config_beside(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedConfig | None:

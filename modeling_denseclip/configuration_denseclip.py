@@ -16,10 +16,15 @@
 import dataclasses
 import difflib
 import operator
-from collections.abc import Iterable
+import os
+import reprlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, CLIPTextConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.utils import auto_docstring
@@ -27,6 +32,12 @@ from transformers.utils import auto_docstring
 
 # Every image encoder ends in four feature maps at strides 4, 8, 16 and 32.
 NUM_FEATURE_LEVELS = 4
+# What Transformers makes lists, names of stages and labels of must not be any number; no tower has a larger one.
+MAX_NUMBER = 10**6
+# The start token, one of a name, and the end token.
+MIN_NAME_TOKENS = 3
+MAX_POOL_SCALE = 100
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @auto_docstring(checkpoint="openai/clip-vit-base-patch16")
@@ -275,10 +286,49 @@ class DenseCLIPConfig(PreTrainedConfig):
     palette: list | tuple | None = None
     initializer_range: float = 0.02
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
+        """
+        As [`PreTrainedConfig.get_config_dict`].
+
+        Raises:
+            OSError: for a file that is missing, is no JSON, or holds something else than a config.
+        """
+        try:
+            fields, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+            if isinstance(fields, dict):
+                return fields, unused
+            reason = f"it holds a {type(fields).__name__}"
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # Transformers looks into it before anybody knows what it is
+            reason = f"{type(error).__name__}: {shorten(error)}"
+        raise OSError(
+            f"The config of {pretrained_model_name_or_path} cannot be read ({reason}). A config.json is a mapping of"
+            " fields to values, as `save_pretrained` writes it."
+        )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> "DenseCLIPConfig":
+        """
+        As [`PreTrainedConfig.from_dict`].
+
+        Raises:
+            ValueError: for fields that no config can have, or that name code of the Hub.
+        """
+        refuse_kernels(config_dict)
+        with naming_errors("The config"):
+            return super().from_dict(config_dict, **kwargs)
+
     def __post_init__(self, **kwargs):
         refuse_misspelt(kwargs, type(self))
         if not isinstance(self.id2label, dict | None):
-            raise ValueError(f"`id2label` must be a dictionary from ids to names; got {self.id2label!r}.")
+            raise ValueError(f"`id2label` must be a dictionary from ids to names; got {reprlib.repr(self.id2label)}.")
+        check_dtype(kwargs.get("torch_dtype", self.dtype))
+        check_numbers("num_labels", kwargs.get("num_labels"))
+        for name in ("text_config", "vision_config"):
+            if isinstance(getattr(self, name), dict):
+                check_numbers(name, getattr(self, name))
         if self.vision_config is None:
             self.vision_config = DenseCLIPResNetConfig()
         elif isinstance(self.vision_config, dict):
@@ -286,7 +336,8 @@ class DenseCLIPConfig(PreTrainedConfig):
             model_type = vision_config.pop("model_type", DenseCLIPResNetConfig.model_type)
             # Ours is not looked up in AutoConfig: remote code is not registered there.
             if model_type == DenseCLIPResNetConfig.model_type:
-                self.vision_config = DenseCLIPResNetConfig(**vision_config)
+                with naming_errors("`vision_config`"):
+                    self.vision_config = DenseCLIPResNetConfig(**vision_config)
             elif not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
                 raise ValueError(
                     f"`vision_config` has the model_type {model_type!r}, which this release of Transformers does not"
@@ -294,13 +345,15 @@ class DenseCLIPConfig(PreTrainedConfig):
                     " Transformers such as 'resnet', 'swin' or 'dinov2'."
                 )
             else:
-                self.vision_config = AutoConfig.for_model(model_type, **vision_config)
+                with naming_errors("`vision_config`"):
+                    self.vision_config = AutoConfig.for_model(model_type, **vision_config)
         if not self.use_language:
             self.text_config = None
             self.class_token_ids = None
             self.prompt_names = None
         elif isinstance(self.text_config, dict | None):
-            self.text_config = CLIPTextConfig(**(self.text_config or {}))
+            with naming_errors("`text_config`"):
+                self.text_config = CLIPTextConfig(**(self.text_config or {}))
 
         if self.context_decoder_intermediate_size is None:
             self.context_decoder_intermediate_size = 4 * self.context_decoder_hidden_size
@@ -381,6 +434,17 @@ class DenseCLIPConfig(PreTrainedConfig):
             raise ValueError(f"`auxiliary_loss_weight` must be 0 or more; got {self.auxiliary_loss_weight}.")
         if self.num_context_tokens < 1 and self.use_language:
             raise ValueError(f"`num_context_tokens` must be at least 1; got {self.num_context_tokens}.")
+        if self.use_language:
+            check_tower("text_config", self.text_config, "vocab_size", "max_position_embeddings")
+            room = self.text_config.max_position_embeddings - MIN_NAME_TOKENS
+            if self.num_context_tokens > room:
+                raise ValueError(
+                    f"`num_context_tokens` is {self.num_context_tokens}, and the text tower has"
+                    f" {room + MIN_NAME_TOKENS} positions, of which a name takes {MIN_NAME_TOKENS} or more: at most"
+                    f" {room} contexts are left."
+                )
+        if self.is_clip_vit:
+            check_tower("vision_config", self.vision_config, "image_size", "patch_size", "num_channels")
         for name in ("drop_path_rate", "context_decoder_dropout", "decode_head_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
@@ -394,8 +458,11 @@ class DenseCLIPConfig(PreTrainedConfig):
                 )
         if self.is_clip_vit:
             check_feature_layers(self.feature_layers, self.vision_config.num_hidden_layers)
-        if not self.pool_scales or min(self.pool_scales) < 1:
-            raise ValueError(f"`pool_scales` must be one or more positive numbers of cells; got {self.pool_scales}.")
+        if not self.pool_scales or min(self.pool_scales) < 1 or max(self.pool_scales) > MAX_POOL_SCALE:
+            raise ValueError(
+                f"`pool_scales` must be one or more numbers of cells from 1 to {MAX_POOL_SCALE}; got"
+                f" {reprlib.repr(self.pool_scales)}."
+            )
         if self.class_token_ids is not None and len(self.class_token_ids) != len(self.class_names):
             raise ValueError(
                 f"`class_token_ids` has {len(self.class_token_ids)} entries for {len(self.class_names)} class names."
@@ -409,7 +476,8 @@ class DenseCLIPConfig(PreTrainedConfig):
         for ids in self.class_token_ids or ():
             if len(ids) < 3 or not all(isinstance(i, int) and 0 <= i < self.text_config.vocab_size for i in ids):
                 raise ValueError(
-                    f"`class_token_ids` holds {ids}. Each entry is the start token, those of a name and the end token,"
+                    f"`class_token_ids` holds {reprlib.repr(ids)}. Each entry is the start token, those of a name and"
+                    " the end token,"
                     f" integers from 0 to {self.text_config.vocab_size - 1}. Use `class_token_ids="
                     "tokenize_class_names(names, tokenizer)`."
                 )
@@ -418,7 +486,7 @@ class DenseCLIPConfig(PreTrainedConfig):
             if len(self.palette) != num_colors or not all(is_color(color) for color in self.palette):
                 raise ValueError(
                     f"`palette` must be one colour for each of the {num_colors} classes, red, green and blue from 0 to"
-                    f" 255; got {self.palette}."
+                    f" 255; got {reprlib.repr(self.palette)}."
                 )
 
 
@@ -434,14 +502,91 @@ def refuse_misspelt(names: Iterable[str], config_class: type[PreTrainedConfig]):
             raise ValueError(f"{config_class.__name__} has no field {name!r}; did you mean {near[0]!r}?")
 
 
-def check_positive(config: PreTrainedConfig, *names: str):
+def check_positive(config: PreTrainedConfig, *names: str, of: str = ""):
     """
     Raises:
-        ValueError: for a field that is not at least 1.
+        ValueError: for a field that is not at least 1; `of` is how the error calls its tower.
     """
     for name in names:
         if getattr(config, name) < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {getattr(config, name)}.")
+            field = f"{of}.{name}" if of else name
+            raise ValueError(f"`{field}` must be at least 1; got {getattr(config, name)}.")
+
+
+def check_tower(name: str, config: PreTrainedConfig, *names: str):
+    """
+    Raises:
+        ValueError: for a tower of CLIP without layers, heads or width, of which its own class says nothing.
+    """
+    with naming_errors(f"`{name}`"):
+        check_positive(
+            config, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *names, of=name
+        )
+
+
+def check_numbers(name: str, value: Any):
+    """
+    Raises:
+        ValueError: for a number, in this value or anywhere in its lists and dictionaries, that no tower has.
+    """
+    values = [(name, value)]
+    while values:
+        name, value = values.pop()
+        if isinstance(value, dict):
+            values += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            values += [(name, inner) for inner in value]
+        elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise ValueError(f"`{name}` must be at most {MAX_NUMBER}; got {reprlib.repr(value)}.")
+
+
+def refuse_kernels(fields: dict[str, Any]):
+    """
+    Raises:
+        ValueError: for an attention of the Hub, whose code Transformers would fetch and run. Whoever loads a model may
+            ask for one; its config may not.
+    """
+    for section in (fields, fields.get("text_config"), fields.get("vision_config")):
+        for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            if isinstance(section, dict) and "/" in str(section.get(name)):
+                raise ValueError(
+                    f"The config asks for {name} {reprlib.repr(section[name])}, which is code of the Hub. Remove it,"
+                    " and pass `attn_implementation` to `from_pretrained` if you trust that code."
+                )
+
+
+def check_dtype(dtype: Any):
+    """
+    Raises:
+        ValueError: for what is no type that weights have.
+    """
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype.removeprefix("torch."), dtype)
+    if dtype is not None and dtype not in WEIGHT_DTYPES:
+        names = ", ".join(str(known).removeprefix("torch.") for known in WEIGHT_DTYPES)
+        raise ValueError(f"`dtype` must be one of {names}; got {reprlib.repr(dtype)}.")
+
+
+def shorten(error: Exception | str) -> str:
+    """What an error says, on one line that can be read: some repeat all that they were given."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 300 else f"{words[:300]}..."
+
+
+@contextmanager
+def naming_errors(name: str) -> Iterator[None]:
+    """
+    Make what Transformers raises of fields of any type and value an error that names where they stand.
+
+    Raises:
+        ValueError: for anything but the errors that name a field already.
+    """
+    try:
+        yield
+    except (ValueError, ImportError, StrictDataclassError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} is invalid ({type(error).__name__}: {shorten(error)}).") from error
 
 
 def as_rows(rows: list | tuple | None, name: str) -> tuple[tuple, ...] | None:
@@ -450,7 +595,7 @@ def as_rows(rows: list | tuple | None, name: str) -> tuple[tuple, ...] | None:
         return rows
     for row in rows:
         if not isinstance(row, list | tuple):
-            raise ValueError(f"`{name}` must be a list of lists; got {row!r} in it.")
+            raise ValueError(f"`{name}` must be a list of lists; got {reprlib.repr(row)} in it.")
     return tuple(tuple(row) for row in rows)
 
 

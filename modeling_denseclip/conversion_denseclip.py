@@ -40,6 +40,7 @@ from .class_names_denseclip import (
     tokenize_class_names,
 )
 from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig, is_color
+from .loading_denseclip import check_number_types, naming_checkpoint, read_heads
 from .modeling_denseclip_attention import CLIP_HEAD_DIM, resize_grid
 from .modeling_denseclip_backbone import load_backbone, measure_layout
 
@@ -308,6 +309,11 @@ def load_exactly(
         for name in own.keys() & state_dict.keys()
         if own[name].is_floating_point() and not state_dict[name].is_floating_point()
     ]
+    diverged = [
+        describe(name)
+        for name in own.keys() & state_dict.keys()
+        if state_dict[name].is_floating_point() and not state_dict[name].isfinite().all()
+    ]
     problems = [
         f"{len(names)} {what}: {_listed(sorted(names))}"
         for what, names in (
@@ -315,6 +321,7 @@ def load_exactly(
             ("unexpected", unexpected),
             ("of another shape", misshapen),
             ("that are no floating-point numbers", mistyped),
+            ("with NaN or infinity in them", diverged),
         )
         if names
     ]
@@ -477,14 +484,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        refuse_compressed(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                # Of an archive torch compresses code and nothing else; a few bytes could become any number.
-                if any(
-                    member.compress_type != zipfile.ZIP_STORED and re.search(r"/data/|\.pkl$", member.filename)
-                    for member in archive.infolist()
-                ):
-                    raise ValueError("its tensors are compressed, which those of torch are not")
                 if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                     return read_torchscript(path)
         # What the program around us allows all its files is not allowed this one.
@@ -514,6 +516,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         allowed = {*allowed, *torch.serialization.get_safe_globals()} - {*PLAIN_DATA}
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(allowed)
+
+
+def refuse_compressed(path: str | os.PathLike):
+    """
+    Raises:
+        ValueError: for an archive of tensors that are compressed. Torch compresses code and nothing else; a few bytes
+            could become any number.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(
+                member.compress_type != zipfile.ZIP_STORED and re.search(r"/data/|\.pkl$", member.filename)
+                for member in archive.infolist()
+            ):
+                raise ValueError("its tensors are compressed, which those of torch are not")
 
 
 def find_weights(checkpoint, path: Path) -> tuple[dict[str, torch.Tensor], dict, tuple[str, ...]]:
@@ -906,13 +923,15 @@ def reading_dtype(dtype: torch.dtype | str | dict | None) -> torch.dtype | str:
 
 
 def _read_clip_model(source: str | os.PathLike, dtype: torch.dtype | str, **hub_kwargs) -> SourceWeights:
-    model_type = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
+    model_type = DenseCLIPConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
     if model_type != CLIPModel.config_class.model_type:
         raise ValueError(f"{source} holds a model of type {model_type!r}; the weights must be CLIP's ('clip').")
     # A tensor that is missing or of another shape would be made up with no more than a warning.
-    clip, loading = CLIPModel.from_pretrained(
-        source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub_kwargs
-    )
+    with naming_checkpoint(source):
+        clip, loading = CLIPModel.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub_kwargs
+        )
+        check_number_types(clip.state_dict(), read_heads(source, **hub_kwargs))
     misshapen = [
         f"{name} ({tuple(found)}, the config says {tuple(expected)})"
         for name, found, expected in loading["mismatched_keys"]
@@ -973,6 +992,8 @@ def merge_fields(shown: dict, asked: dict) -> dict:
     for tower in {"text_config", "vision_config"} & shown.keys() & asked.keys():
         own, other = shown[tower], asked[tower]
         other = other.to_dict() if isinstance(other, PreTrainedConfig) else other
+        if not isinstance(other, dict):
+            raise ValueError(f"`{tower}` must be a mapping of fields to values; got {other!r}.")
         if tower == "vision_config" and other.get("model_type", own["model_type"]) != own["model_type"]:
             raise ValueError(
                 f"The weights have an image encoder of type {own['model_type']!r}, the config asks for"
@@ -1001,7 +1022,7 @@ def with_image_backbone(
     Raises:
         ValueError: for a model that is no backbone, or whose weights do not fit; names tensors.
     """
-    own = PreTrainedConfig.get_config_dict(image, **hub_kwargs)[0]
+    own = DenseCLIPConfig.get_config_dict(image, **hub_kwargs)[0]
     if own.get("model_type") in ("clip", "clip_vision_model"):
         raise ValueError(
             f"`image` names a CLIP ({str(image)!r}), whose image encoder belongs to its own text tower. Pass it as the"

@@ -14,6 +14,7 @@
 """Image processor for DenseCLIP: the test pipeline of https://github.com/raoyongming/DenseCLIP without mmcv."""
 
 import os
+import reprlib
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any
@@ -42,6 +43,8 @@ IGNORE_INDEX = 255
 # Resized logits are made about this many at a time: all of them, for 150 classes and a photograph of 12 megapixels,
 # would take 7 GB. Slabs of this size stay in a CPU's cache, where larger ones are slower.
 MAX_SLAB_ELEMENTS = 2**19
+# What Pillow opens at most, twice its `MAX_IMAGE_PIXELS`. A file may ask for any size.
+MAX_PIXELS = 178_956_970
 # OpenCV keeps bilinear weights as integers of this many bits.
 OPENCV_WEIGHT_BITS = 11
 
@@ -107,6 +110,47 @@ class DenseCLIPImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[DenseCLIPImageProcessorKwargs]):
         _check_types(kwargs)
         super().__init__(**kwargs)
+        if self.do_resize and self.size is None:
+            raise ValueError("Received size=None. Pictures are resized unless `do_resize` is False: set a size.")
+
+    @classmethod
+    def get_image_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
+        """
+        As [`ImageProcessingMixin.get_image_processor_dict`].
+
+        Raises:
+            `OSError`: for a file that is missing, is no JSON, or holds something else than fields.
+        """
+        try:
+            fields, unused = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+            if isinstance(fields, dict):
+                return fields, unused
+            reason = f"it holds a {type(fields).__name__}"
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # Transformers looks into it before anybody knows what it is
+            reason = f"{type(error).__name__}: {error}"
+        raise OSError(
+            f"The preprocessor_config.json of {pretrained_model_name_or_path} cannot be read ({reason}). It is a"
+            " mapping of fields to values, as `save_pretrained` writes it."
+        )
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs) -> "DenseCLIPImageProcessor":
+        """
+        As [`ImageProcessingMixin.from_dict`].
+
+        Raises:
+            `ValueError`: for fields that no image processor can have.
+        """
+        try:
+            return super().from_dict(image_processor_dict, **kwargs)
+        except (ValueError, ImportError):
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"The fields of the image processor are invalid ({type(error).__name__}: {error})."
+            ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """As [`ImageProcessingMixin.save_pretrained`]; the file names its code for `AutoProcessor` too."""
@@ -345,6 +389,19 @@ class DenseCLIPImageProcessor(PilBackend):
         size = size if size is not None else self.size
         if any(side is not None and side < 0 for side in dict(size).values()):
             raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
+        if any(side is not None and side > MAX_PIXELS for side in dict(size).values()):
+            raise ValueError(f"Received size={dict(size)}. Pictures become at most {MAX_PIXELS} pixels.")
+        new_height, new_width = self._resized_size(height, width, size)
+        if new_height * new_width > MAX_PIXELS:
+            raise ValueError(
+                f"Received size={dict(size)}, which makes {new_height} x {new_width} pixels (height x width) of an"
+                f" image of {height} x {width}. Pictures become at most {MAX_PIXELS} pixels: lower the size, or limit"
+                " it by 'longest_edge'."
+            )
+        return new_height, new_width
+
+    @staticmethod
+    def _resized_size(height: int, width: int, size: dict[str, int] | SizeDict) -> tuple[int, int]:
         if size.get("height") and size.get("width"):
             return size.get("height"), size.get("width")
         shortest_edge, longest_edge = size.get("shortest_edge"), size.get("longest_edge")
@@ -586,17 +643,23 @@ def _check_types(fields: dict[str, Any]):
         if name.startswith("do_"):
             expected, is_right = "True or False", isinstance(value, bool)
         elif name in ("size", "pad_size"):
-            expected = "a dictionary of whole numbers, such as {'height': 512, 'width': 512}, or one or two of them"
+            expected = (
+                f"a dictionary of whole numbers up to {MAX_PIXELS}, such as {{'height': 512, 'width': 512}}, or one or"
+                " two of them"
+            )
             sides = list(dict(value).values()) if isinstance(value, dict | SizeDict) else values
-            is_right = all(side is None or isinstance(side, Integral) for side in sides) and len(values) in (1, 2)
+            is_right = all(side is None or isinstance(side, Integral) and side <= MAX_PIXELS for side in sides)
+            is_right = is_right and len(values) in (1, 2)
         elif name in ("image_mean", "image_std"):
             expected, is_right = "one number per channel", all(isinstance(number, Real) for number in values)
-        elif name in ("rescale_factor", "resample"):
+        elif name == "rescale_factor":
+            expected, is_right = "a positive number", isinstance(value, Real) and 0 < value < float("inf")
+        elif name == "resample":
             expected, is_right = "a number", isinstance(value, Real)
         else:
             continue
         if value is not None and not is_right:
-            raise ValueError(f"Received {name}={value!r}. It must be {expected}.")
+            raise ValueError(f"Received {name}={reprlib.repr(value)}. It must be {expected}.")
 
 
 def _flatten(items: Any) -> list:

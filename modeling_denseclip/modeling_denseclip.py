@@ -35,6 +35,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .class_names_denseclip import DenseCLIPClassNamesMixin, check_weights_are_loaded, class_names_of
 from .configuration_denseclip import NUM_FEATURE_LEVELS, DenseCLIPConfig, as_pair
 from .fusion_denseclip import fold_batch_norms
+from .loading_denseclip import refuse_unbuildable
 from .modeling_denseclip_attention import DenseCLIPAttentionPool, at_least_float32, resize_grid
 from .modeling_denseclip_backbone import build_backbone, resize_to_multiple
 from .modeling_denseclip_heads import (
@@ -430,6 +431,7 @@ class DenseCLIPForSemanticSegmentation(DenseCLIPClassNamesMixin, DenseCLIPPreTra
     _untrained_contexts: torch.Tensor | None = None
     is_fused = False
 
+    @refuse_unbuildable
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
         self.num_labels = config.num_labels

@@ -34,6 +34,7 @@ from .configuration_denseclip import (
     check_feature_layers,
     spread_feature_layers,
 )
+from .loading_denseclip import check_number_types, naming_checkpoint, read_heads
 from .modeling_denseclip_attention import at_least_float32
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
 
@@ -206,17 +207,19 @@ def load_backbone(
             missing, and norms that the backbone adds to its maps. It logs them.
     """
     arguments = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **hub_kwargs}
-    if vision_config.model_type in PLAIN_VITS:
-        model, loading = AutoModel.from_pretrained(
-            name_or_path, config=vision_config, add_pooling_layer=False, **arguments
-        )
-        prefix, left_out = "model.", ("layernorm.",)
-    else:
-        # Not `AutoBackbone.from_pretrained`, which asks the Hub even for a directory.
-        model, loading = MODEL_FOR_BACKBONE_MAPPING[type(vision_config)].from_pretrained(
-            name_or_path, config=with_stages(vision_config, layout.stages), **arguments
-        )
-        prefix, left_out = "", ()
+    with naming_checkpoint(name_or_path):
+        if vision_config.model_type in PLAIN_VITS:
+            model, loading = AutoModel.from_pretrained(
+                name_or_path, config=vision_config, add_pooling_layer=False, **arguments
+            )
+            prefix, left_out = "model.", ("layernorm.",)
+        else:
+            # Not `AutoBackbone.from_pretrained`, which asks the Hub even for a directory.
+            model, loading = MODEL_FOR_BACKBONE_MAPPING[type(vision_config)].from_pretrained(
+                name_or_path, config=with_stages(vision_config, layout.stages), **arguments
+            )
+            prefix, left_out = "", ()
+        check_number_types(model.state_dict(), read_heads(name_or_path, **hub_kwargs))
     missing = sorted(loading["missing_keys"])
     may_be_missing = (*NEW_IN_BACKBONES, *left_out, *layout.unused_parameters)
     problems = [

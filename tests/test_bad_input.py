@@ -44,6 +44,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
 from modeling_denseclip import (
     DenseCLIPConfig,
@@ -72,7 +73,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
-from training import convert, train
+from training import convert, score_text, train
 from training.checkpoints import checkpoint_to_resume
 from training.data import load_data
 from training.demo_tokenizer import build_tokenizer
@@ -1016,6 +1017,239 @@ def _(room):
     return room.denseclip("predict", save(PICTURE, room.path / "a.png"), "--model", "checkpoint", "--out", "out")
 
 
+def edit_section(path: Path, section: str, **fields) -> None:
+    content = json.loads(path.read_text())
+    edit_json(path, **{section: {**content[section], **fields}})
+
+
+@case("heads of less than 0 in a tower of CLIP")
+def _(room):
+    DenseCLIPConfig(text_config={"num_attention_heads": -4})
+
+
+@case("fewer than no layers in a tower of CLIP")
+def _(room):
+    DenseCLIPConfig(
+        vision_config={"model_type": "clip_vision_model", "num_hidden_layers": -4}, feature_layers=(0, 1, 2, 3)
+    )
+
+
+@case("an activation that is none")
+def _(room):
+    edit_section(room.checkpoint() / "config.json", "text_config", hidden_act="evil")
+    load_model("checkpoint")
+
+
+@case("a type that weights do not have")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", dtype="int32")
+    load_model("checkpoint")
+
+
+@case("contexts for which the text tower has no room")
+def _(room):
+    tiny_config("resnet", num_context_tokens=10**9)
+
+
+@case("a thousand million layers")
+def _(room):
+    edit_section(room.checkpoint() / "config.json", "text_config", num_hidden_layers=10**9)
+    load_model("checkpoint")
+
+
+@case("a million layers")
+def _(room):
+    edit_section(room.checkpoint() / "config.json", "text_config", num_hidden_layers=10**6)
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint")
+
+
+@case("layers that a backbone has a million of")
+def _(room):
+    fields = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1, 1, 1, 10**6]}
+    tiny_model("resnet", vision_config=fields)
+
+
+@case("a thousand million labels")
+def _(room):
+    DenseCLIPConfig(num_labels=10**9)
+
+
+@case("a pyramid of a million cells")
+def _(room):
+    DenseCLIPConfig(pool_scales=[10**6])
+
+
+@case("a width that weights do not have")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", neck_hidden_size=10**6)
+    nothing_is_read(room)
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint", ignore_mismatched_sizes=True)
+
+
+def nothing_is_read(room: Room) -> None:
+    """What would make all tensors of a model ends a test."""
+    room.monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *_: pytest.fail("weights were made"))
+
+
+@case("a width that no number of bytes holds")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", decode_head_hidden_size=2**62)
+    load_model("checkpoint")
+
+
+@case("an attention that is code of the Hub")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", attn_implementation="someone/kernels")
+    load_model("checkpoint")
+
+
+@case("a config.json that is a number")
+def _(room):
+    write(room.checkpoint() / "config.json", b"5")
+    load_model("checkpoint")
+
+
+@case("a config.json of brackets alone")
+def _(room):
+    write(room.checkpoint() / "config.json", b"[" * 100_000)
+    DenseCLIPConfig.from_pretrained("checkpoint")
+
+
+@case("a tower that is a number")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", text_config=5)
+    load_model("checkpoint")
+
+
+@case("a preprocessor_config.json that is a list")
+def _(room):
+    write(room.checkpoint() / "preprocessor_config.json", b"[]")
+    DenseCLIPImageProcessor.from_pretrained("checkpoint")
+
+
+@case("pictures of a thousand million pixels a side")
+def _(room):
+    edit_json(room.checkpoint() / "preprocessor_config.json", size={"shortest_edge": 10**9})
+    load_model("checkpoint")
+
+
+@case("pictures of more pixels than are read")
+def _(room):
+    DenseCLIPImageProcessor(size={"shortest_edge": 100_000})(PICTURE)
+
+
+@case("no size of pictures")
+def _(room):
+    edit_json(room.checkpoint() / "preprocessor_config.json", size=None)
+    load_model("checkpoint")
+
+
+@case("a factor of 0 for all pixels")
+def _(room):
+    DenseCLIPImageProcessor(rescale_factor=0)
+
+
+@case("fewer names than classes in config.json")
+def _(room):
+    edit_json(room.checkpoint() / "config.json", id2label={"0": "wall"}, label2id={"wall": 0})
+    load_model("checkpoint")
+
+
+def save_changed_weights(room: Room, **dtypes: torch.dtype) -> None:
+    weights = room.checkpoint() / "model.safetensors"
+    tensors = load_file(weights)
+    for name, dtype in dtypes.items():
+        tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@case("weights of integers in a checkpoint")
+def _(room):
+    save_changed_weights(room, **{"decode_head.classifier.weight": torch.int32})
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint")
+
+
+@case("weights of 8 bits in a checkpoint")
+def _(room):
+    save_changed_weights(room, **{"decode_head.classifier.weight": torch.float8_e4m3fn})
+    load_model("checkpoint")
+
+
+@case("weights that overlap in their file")
+def _(room):
+    weights = room.checkpoint() / "model.safetensors"
+    content = weights.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + length])
+    first, second = [entry for name, entry in entries.items() if name != "__metadata__"][:2]
+    first["data_offsets"] = second["data_offsets"]
+    head = json.dumps(entries).encode()
+    write(weights, struct.pack("<Q", len(head)) + head + content[8 + length :])
+    return room.denseclip("info", "checkpoint")
+
+
+@case("a head of safetensors that is too long")
+def _(room):
+    weights = room.checkpoint() / "model.safetensors"
+    write(weights, struct.pack("<Q", 2**62) + weights.read_bytes()[8:])
+    return room.denseclip("info", "checkpoint")
+
+
+def index_shards(room: Room, weight_map: object) -> None:
+    folder = room.checkpoint()
+    (folder / "model.safetensors").rename(room.path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": weight_map}
+    write(folder / "model.safetensors.index.json", json.dumps(index).encode())
+
+
+@case("a shard in another folder")
+def _(room):
+    index_shards(room, dict.fromkeys(room.model.state_dict(), "../elsewhere.safetensors"))
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint")
+
+
+@case("an index of shards that is a list")
+def _(room):
+    index_shards(room, [])
+    load_model("checkpoint")
+
+
+@case("pickled weights that hold more than tensors")
+def _(room):
+    folder = room.checkpoint()
+    (folder / "model.safetensors").unlink()
+    torch.save({"prompts.contexts": Path("a")}, folder / "pytorch_model.bin")
+    DenseCLIPForSemanticSegmentation.from_pretrained(folder.name)
+
+
+@case("pickled weights that are compressed")
+def _(room):
+    folder = room.checkpoint()
+    torch.save(load_file(folder / "model.safetensors"), room.path / "plain.bin")
+    (folder / "model.safetensors").unlink()
+    deflate(room.path / "plain.bin", folder / "pytorch_model.bin")
+    DenseCLIPForSemanticSegmentation.from_pretrained("checkpoint")
+
+
+@case("a licence that is no text")
+def _(room):
+    write(room.checkpoint() / "README.md", b"---\nlicense: {mit: 1}\n---\n")
+    return room.denseclip("info", "checkpoint")
+
+
+def repeat_without_end(last: str) -> str:
+    """Ten times what stands before it, eight times: a thousand million words, and a recipe or the head of a card."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9)]
+    return "\n".join([*lines, f"{last}: *a8", ""])
+
+
+@case("a card whose head names itself again and again")
+def _(room):
+    write(room.checkpoint() / "README.md", f"---\n{repeat_without_end('license')}---\n".encode())
+    return room.denseclip("info", "checkpoint")
+
+
 @case("a folder that is not there")
 def _(room):
     return room.denseclip("info", room.path / "nothing")
@@ -1149,15 +1383,39 @@ def _(room):
     start_from(room, clip_weights())
 
 
+def deflate(source: Path, target: Path) -> None:
+    with zipfile.ZipFile(source) as plain, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as small:
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+
+
+@case("weights with NaN")
+def _(room):
+    weights = clip_weights()
+    weights["visual.proj"][0, 0] = torch.nan
+    start_from(room, weights)
+
+
+@case("weights of integers in a CLIP of Transformers")
+def _(room):
+    clip = tiny_clip()
+    clip.save_pretrained(room.path / "clip")
+    tensors = load_file(room.path / "clip" / "model.safetensors")
+    tensors["text_projection.weight"] = tensors["text_projection.weight"].to(torch.int32)
+    save_file(tensors, room.path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    DenseCLIPForSemanticSegmentation.from_clip_pretrained("clip", ["a", "b"], make_tiny_tokenizer())
+
+
+def tiny_clip() -> CLIPModel:
+    config = tiny_config("vit")
+    towers = {"text_config": config.text_config.to_dict(), "vision_config": config.vision_config.to_dict()}
+    return CLIPModel(CLIPConfig(**towers, projection_dim=32))
+
+
 @case("a compressed file of tensors")
 def _(room):
     torch.save(clip_weights(), room.path / "plain.pth")
-    with (
-        zipfile.ZipFile(room.path / "plain.pth") as plain,
-        zipfile.ZipFile(room.path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
-    ):
-        for name in plain.namelist():
-            small.writestr(name, plain.read(name))
+    deflate(room.path / "plain.pth", room.path / "small.pth")
     DenseCLIPForSemanticSegmentation.from_clip_pretrained(room.path / "small.pth", ["a", "b"])
 
 
@@ -1237,6 +1495,28 @@ def _(room):
         recipe(room, f"training: !!python/object/apply:os.mkdir ['{room.path}/made']\n")
     finally:
         assert not (room.path / "made").exists()
+
+
+@case("a recipe whose values name others without end")
+def _(room):
+    recipe(room, f"training:\n  {repeat_without_end('max_steps')}".replace("\na", "\n  a").replace("\nm", "\n  m"))
+
+
+@case("a recipe with a month 13")
+def _(room):
+    recipe(room, "training:\n  run_name: 2001-13-01\n")
+
+
+@case("a --config that is brackets alone")
+def _(room):
+    words = room.words(room.data_set())
+    write(room.path / "model.json", b"[" * 100_000)
+    train.main(words)
+
+
+@case("a photograph to score that is not there")
+def _(room):
+    score_text.main([str(room.saved.folder), "nothing.jpg", "--texts", "sky", "--output", "out"])
 
 
 @case("a machine of a recipe without arguments")

@@ -50,6 +50,8 @@ from modeling_denseclip import (
 )
 from modeling_denseclip.class_names_denseclip import pack_prompts
 from modeling_denseclip.tools.files import read_photograph
+from modeling_denseclip.tools.info import collect
+from modeling_denseclip.tools.loading import load_model, read_card_head
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.data import check_for_training, load_data
 from training.inspect_dataset import draw_samples, inspect_dataset, inspect_image
@@ -435,8 +437,6 @@ def checkpoint(tmp_path_factory):
     return save_checkpoint(tiny_model("resnet"), image_processor, tmp_path_factory.mktemp("checkpoint"))
 
 
-# What Transformers reads by itself, before any code of ours, and fails on in its own ways.
-NOT_OURS = ("auto_map", "dtype", "out_features", "out_indices")
 new_keys = st.text(string.ascii_lowercase + " é", max_size=10)
 
 
@@ -447,7 +447,7 @@ def write_changed(source, data, nested=()):
         name = data.draw(st.sampled_from(["", *nested]))
         section = content[name] if name else content
         assume(isinstance(section, dict))
-        key = data.draw(st.sampled_from(sorted(set(section) - set(NOT_OURS))) | new_keys)
+        key = data.draw(st.sampled_from(sorted(section)) | new_keys)
         assume(not (name and key in ("id2label", "label2id")))
         section[key] = data.draw(json_values)
     return json.dumps(content)
@@ -823,3 +823,118 @@ def test_inspection_accepts_what_training_accepts(tmp_path_factory, data):
     if report.accepted:
         draw_samples(report, 4)
     event(f"{', '.join(report.findings_of('error')) or 'accepted'}")
+
+
+# -- checkpoints from elsewhere
+
+
+# As `json_values`, with numbers of which one would fill any memory. Nothing of their size may be made.
+hostile_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.sampled_from([0, -1, 10**6, 10**9, 2**31, 2**62, 10**400])
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["float16", "int8", "nn", "../x", "/etc/passwd", "model.safetensors", "\x1b[2J", "\0"]),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+
+
+def put(value, data):
+    """A JSON value with one of its parts, at any depth, replaced or added."""
+    if isinstance(value, dict) and value and data.draw(st.integers(0, 9)):
+        key = data.draw(st.sampled_from(sorted(value)) | new_keys)
+        return {**value, key: put(value.get(key), data)}
+    if isinstance(value, list) and value and data.draw(st.booleans()):
+        index = data.draw(st.integers(0, len(value) - 1))
+        return [*value[:index], put(value[index], data), *value[index + 1 :]]
+    return data.draw(hostile_values)
+
+
+@pytest.fixture
+def elsewhere(checkpoint, tmp_path):
+    """A folder to damage: the files of a checkpoint, which may be replaced but not be written to."""
+    folder = tmp_path / "elsewhere"
+
+    def restore():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for path in checkpoint.iterdir():
+            (folder / path.name).symlink_to(path)
+        return folder
+
+    return restore
+
+
+def replace(path, content):
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def load_or_refuse(folder):
+    """Both commands that read a checkpoint give a result, or one line that says what is wrong."""
+    for read in (load_model, collect):
+        try:
+            read(str(folder))
+        except (ValueError, OSError, ImportError) as error:
+            assert str(error) and (isinstance(error, ImportError) or "\n" not in str(error))
+            assert len(str(error)) < 1000
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.sampled_from(["config.json", "preprocessor_config.json"]), st.data())
+def test_any_json_in_a_checkpoint_is_read_or_refused_in_a_line(checkpoint, elsewhere, name, data):
+    folder = elsewhere()
+    content = put(json.loads((checkpoint / name).read_text()), data)
+    replace(folder / name, json.dumps(content).encode())
+    load_or_refuse(folder)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.data())
+def test_any_index_of_shards_is_read_or_refused_in_a_line(checkpoint, elsewhere, data):
+    folder = elsewhere()
+    (folder / "model.safetensors").rename(folder / "shard.safetensors")
+    names = [name for name, _ in safetensors_head(checkpoint) if name != "__metadata__"]
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, "shard.safetensors")}
+    replace(folder / "model.safetensors.index.json", json.dumps(put(index, data)).encode())
+    load_or_refuse(folder)
+
+
+def safetensors_head(checkpoint):
+    content = (checkpoint / "model.safetensors").read_bytes()
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).items()
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.data())
+def test_any_head_of_safetensors_is_read_or_refused_in_a_line(checkpoint, elsewhere, data):
+    folder = elsewhere()
+    content = (checkpoint / "model.safetensors").read_bytes()
+    values = content[8 + int.from_bytes(content[:8], "little") :]
+    head = json.dumps(put(dict(safetensors_head(checkpoint)), data)).encode()
+    length = data.draw(st.just(len(head)) | st.integers(0, 2**64 - 1))
+    replace(folder / "model.safetensors", length.to_bytes(8, "little") + head + values)
+    load_or_refuse(folder)
+
+
+yaml_words = st.text("{}[]:-&*!|>'\"%@<` \n\tab1.~", max_size=40)
+
+
+@given(
+    st.binary(max_size=60) | yaml_words.map(str.encode) | hostile_values.map(lambda value: json.dumps(value).encode())
+)
+@example(b"license: &a [*a]")
+@example(b"<<: [&a {b: 1}, *a]")
+@example(b"license: 2001-13-01")
+def test_any_head_of_a_card_is_read_or_refused_in_a_line(tmp_path, content):
+    path = tmp_path / "README.md"
+    path.write_bytes(b"---\n" + content + b"\n---\nA model.\n")
+    try:
+        head = read_card_head(path, "README.md")
+    except ValueError as error:
+        assert str(error).startswith("README.md is no valid YAML: ") and "\n" not in str(error)
+        return
+    assert isinstance(head, dict)

@@ -38,7 +38,7 @@ from tests.tiny import (
     tiny_model,
 )
 from training.demo_tokenizer import build_tokenizer
-from training.push import push_directory
+from training.push import prepare_upload, push_directory
 
 
 # Runs modules as `python -m` does, one after another, without importing torch for each.
@@ -572,6 +572,35 @@ def test_a_hub_that_does_not_answer_in_time_is_asked_again(hub, saved, tmp_path)
     assert (tmp_path / "out" / "picture-mask.png").is_file()
 
 
+@pytest.mark.parametrize("status", [403, 500])
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_what_the_hub_answers_for_a_file_is_said(hub, predict, run, saved, name, status):
+    """Transformers says that there is no such file."""
+    repo_id = fetched_anew(hub, saved, f"refused-{name}-{status}")
+    hub.refuse(f"/resolve/.*/{name}$", status=status, message="Not for you")
+    results = [predict(repo_id), run("modeling_denseclip.tools.command", "info", repo_id)]
+    for code, output in results:
+        assert code == 2 and "Traceback" not in output
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert f"status {status} (Not for you) for " in line and repo_id in line, line
+    hub.refuse(None)
+    assert predict(repo_id)[0] == 0
+
+
+def test_a_card_and_a_tokenizer_that_the_hub_refuses_are_not_taken_for_missing(hub, run, tmp_path):
+    repo_id = fetched_anew(hub, save(tiny_model("resnet"), tmp_path / "language"), "refused-others")
+    hub.refuse("/resolve/.*/README.md$", status=500, message="Out of order")
+    code, output = run("modeling_denseclip.tools.command", "info", repo_id)
+    assert code == 2 and f"status 500 (Out of order) for README.md of {repo_id}" in output
+    hub.refuse("/resolve/.*/(tokenizer|vocab).json$", status=403, message="Not for you")
+    draw_picture(96, 64).save(tmp_path / "picture.png")
+    words = ["predict", tmp_path / "picture.png", "--model", repo_id, "--out", tmp_path / "out", "--text", "sky"]
+    code, output = run("modeling_denseclip.tools.command", *words)
+    assert code == 2 and f"status 403 (Not for you) for tokenizer.json of {repo_id}" in output
+    hub.refuse(None)
+    assert run("modeling_denseclip.tools.command", "info", repo_id)[0] == 0
+
+
 @pytest.mark.parametrize("path", ["/preupload/", "/lfs/objects/batch", "^/lfs/"])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_upload_to_a_hub_that_fails_for_a_moment_is_tried_again(hub, push, saved, moment, path):
@@ -637,6 +666,57 @@ def test_a_directory_that_does_not_load_is_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ValueError, match="does not load"):
         push_directory(directory, f"{USER}/tiny")
+
+
+@pytest.mark.parametrize("name", ["AutoConfig", "AutoImageProcessor"])
+@pytest.mark.parametrize(
+    "code", ["{elsewhere}/secrets.Class", "../elsewhere/secrets.Class", "a--secrets.Class", ["x"], 5]
+)
+def test_code_elsewhere_is_not_sent(code, name, tmp_path):
+    directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secrets.py").write_text("PASSWORD = 'x'")
+    code = code.format(elsewhere=tmp_path / "elsewhere") if isinstance(code, str) else code
+    for path in (directory / "config.json", directory / "preprocessor_config.json"):
+        fields = json.loads(path.read_text())
+        path.write_text(json.dumps(fields | {"auto_map": fields["auto_map"] | {name: code}}))
+    with pytest.raises(ValueError, match=f"says that {name} is .* so nothing was sent"):
+        push_directory(directory, f"{USER}/tiny", token=WRITE_TOKEN)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "README.md", "metrics.json", "configuration_denseclip.py"]
+)
+def test_what_a_link_leads_to_is_not_sent(name, tmp_path):
+    directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
+    path, secret = directory / name, tmp_path / "secret"
+    if path.exists():
+        path.rename(secret)
+    secret.touch()
+    path.symlink_to(secret)
+    with pytest.raises(ValueError, match=f"{name} is .*secret, which is not in .*, so nothing was sent"):
+        push_directory(directory, f"{USER}/tiny", token=WRITE_TOKEN)
+
+
+def test_code_that_imports_from_elsewhere_is_not_sent(tmp_path):
+    directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
+    (tmp_path / "secrets.py").write_text("PASSWORD = 'x'")
+    path = directory / "configuration_denseclip.py"
+    path.write_text(path.read_text() + "\nfrom ./secrets import PASSWORD\nfrom ../secrets import PASSWORD\n")
+    with pytest.raises(ValueError, match="nothing was sent"):
+        push_directory(directory, f"{USER}/tiny", token=WRITE_TOKEN)
+
+
+def test_a_snapshot_in_the_cache_of_the_hub_can_be_sent(tmp_path):
+    """Its files are links to those beside it."""
+    snapshot = save(tiny_model("vit", use_language=False), tmp_path / "models--a--b" / "snapshots" / ("0" * 40))
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    for index, path in enumerate(sorted(snapshot.iterdir())):
+        path.rename(blobs / str(index))
+        path.symlink_to(Path("..", "..", "blobs", str(index)))
+    upload = prepare_upload(snapshot)
+    assert {"config.json", "model.safetensors", "configuration_denseclip.py"} <= upload.files.keys()
 
 
 def test_a_malformed_name_and_offline_mode_are_errors(tmp_path):

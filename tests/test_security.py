@@ -30,17 +30,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSemanticSegmentation, ResNetConfig
+from safetensors.torch import load_file
+from transformers import AutoModelForSemanticSegmentation, PreTrainedModel, ResNetConfig
 
-from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
 from modeling_denseclip.tools.command import main as denseclip
+from modeling_denseclip.tools.loading import load_model, read_card_head
 from tests import audit, licences
 from tests.test_conversion import Payload, write_malicious
 from tests.test_remote_code import ROOT, run_elsewhere
 from tests.tiny import draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.arguments import DenseCLIPTrainingArguments
 from training.averaging import AVERAGED_WEIGHTS_NAME
+from training.recipes import load_recipe
 from training.trainer import DenseCLIPTrainer
 
 
@@ -221,7 +224,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("shards", [False, True])
-def test_checkpoint_of_pickles_is_not_executed(shards, checkpoint, payload, tmp_path):
+def test_checkpoint_of_pickles_is_not_executed(shards, checkpoint, payload, tmp_path, capsys):
     folder = shutil.copytree(checkpoint, tmp_path / "pickled")
     (folder / "model.safetensors").unlink()
     name = "pytorch_model-00001-of-00001.bin" if shards else "pytorch_model.bin"
@@ -232,9 +235,84 @@ def test_checkpoint_of_pickles_is_not_executed(shards, checkpoint, payload, tmp_
     for model_class in (DenseCLIPForSemanticSegmentation, AutoModelForSemanticSegmentation):
         with pytest.raises(REFUSALS):
             model_class.from_pretrained(folder)
-    with pytest.raises(REFUSALS):
-        denseclip(["predict", str(save_photo(tmp_path)), "--model", str(folder), "--out", str(tmp_path / "out")])
+    words = ["predict", str(save_photo(tmp_path)), "--model", str(folder), "--out", str(tmp_path / "out")]
+    assert denseclip(words) == 2
+    # Torch's own words advise to load the pickle by `weights_only=False`.
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "Nothing that it asks for was executed" in line and "weights_only" not in line
     assert not payload.marker.exists()
+
+
+# --------------------------------------------------------------------------------------- configs, indexes, heads
+
+
+@pytest.mark.parametrize("section", ["", "text_config", "vision_config"])
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_a_config_cannot_ask_for_a_kernel_of_the_hub(section, name, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    fields = json.loads((folder / "config.json").read_text())
+    (fields[section] if section else fields)[name] = "someone/kernels"
+    (folder / "config.json").write_text(json.dumps(fields))
+    for read in (
+        lambda: DenseCLIPForSemanticSegmentation.from_pretrained(folder),
+        lambda: DenseCLIPConfig.from_pretrained(folder),
+        lambda: load_model(str(folder)),
+    ):
+        with pytest.raises(ValueError, match=f"asks for {name} 'someone/kernels', which is code of the Hub"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "shard", ["../outside.safetensors", "{folder}/outside.safetensors", "x/../../outside.safetensors"]
+)
+def test_an_index_cannot_name_a_file_outside(shard, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    (folder / "x").mkdir()
+    (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    names = load_file(tmp_path / "outside.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard.format(folder=tmp_path))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="The index of the weights names .*outside.safetensors, which is not in"):
+        DenseCLIPForSemanticSegmentation.from_pretrained(folder)
+
+
+def test_a_model_cannot_be_larger_than_its_weights(checkpoint, tmp_path, monkeypatch):
+    """A width of 10,000 in the neck is 4 x 9 x 10,000^2 numbers, 14 GB; the file has 2 MB."""
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "neck_hidden_size": 10_000}))
+    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *_: pytest.fail("it was about to be made"))
+    for ignored in (False, True):
+        with pytest.raises(ValueError, match=r"asks for 3\d{9} numbers that the weights do not hold"):
+            DenseCLIPForSemanticSegmentation.from_pretrained(folder, ignore_mismatched_sizes=ignored)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}]" for i in range(1, 20))]),
+        "\n".join(
+            [
+                "a0: &a0 {a: 1, b: 2}",
+                *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 12)}]}}" for i in range(1, 12)),
+            ]
+        ),
+        "a: &a [*a]",
+        "a: &a {b: *a}",
+        "a: [" + "b, " * 10**5 + "]",
+        "a: " + "[" * 10**4,
+    ],
+    ids=["aliases", "merges", "list in itself", "mapping in itself", "long", "deep"],
+)
+def test_a_card_and_a_recipe_are_bounded(head, tmp_path):
+    (tmp_path / "README.md").write_text(f"---\n{head}\n---\n")
+    (tmp_path / "recipe.yaml").write_text(head)
+    for read in (
+        lambda: read_card_head(tmp_path / "README.md", "README.md"),
+        lambda: load_recipe(tmp_path / "recipe.yaml"),
+    ):
+        with pytest.raises(ValueError, match="is no valid YAML: "):
+            read()
 
 
 # -------------------------------------------------------------------------------------------- going on with a training

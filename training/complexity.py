@@ -24,7 +24,6 @@ attention always count, where fvcore leaves out those of fused attention. benchm
 """
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
@@ -36,6 +35,7 @@ from huggingface_hub.errors import StrictDataclassError
 from modeling_denseclip import DenseCLIPConfig
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.complexity import KINDS, Complexity, measure
+from modeling_denseclip.tools.loading import read_json
 
 from .convert import read_config_fields
 from .recipes import REPOSITORY, load_recipe
@@ -64,11 +64,7 @@ def read_config(source: str | os.PathLike, num_labels: int | None = None) -> Den
     path = Path(source) / "config.json" if Path(source).is_dir() else Path(source)
     if not path.is_file():
         raise ValueError(f"{path} does not exist. Name a JSON file as in configuration/models, or a checkpoint.")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("model_type", DenseCLIPConfig.model_type) != "denseclip":
+    if read_json(path).get("model_type", DenseCLIPConfig.model_type) != "denseclip":
         raise ValueError(f"{path} is not the config of a DenseCLIP: its model_type must be 'denseclip'.")
     fields = read_config_fields(path)
     if num_labels is not None or "id2label" not in fields:

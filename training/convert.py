@@ -23,7 +23,6 @@ No pickle is executed, every tensor is accounted for, and nothing is written bef
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -41,6 +40,7 @@ from modeling_denseclip.conversion_denseclip import (
     read_source,
 )
 from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.loading import read_json
 from modeling_denseclip.tools.saving import clear_leftovers, replace_folder
 
 from .class_names import read_class_names
@@ -60,13 +60,7 @@ def read_config_fields(path: str | os.PathLike) -> dict:
     Raises:
         ValueError: for a field that the config does not have, or a value that it does not take.
     """
-    path = Path(path)
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} holds a {type(fields).__name__}; a config is a mapping of fields to values.")
+    fields = read_json(path)
     known = {field.name for field in dataclasses.fields(DenseCLIPConfig)} | set(CHECKPOINT_FIELDS)
     unknown = sorted(fields.keys() - known)
     if unknown:

@@ -39,6 +39,7 @@ from transformers.image_utils import (
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.loading import read_json
 
 from .dataset_files import last_part, read_ade20k_classes, without_path
 from .recipes import REPOSITORY, Recipe, load_recipe
@@ -100,13 +101,10 @@ def read_metrics(path: Path) -> dict:
     Raises:
         ValueError: for a file that is no JSON, or lacks what a card has to say of each figure.
     """
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    metrics = read_json(path)
     lacking = [name for name in FIGURES if not isinstance(metrics.get(name), float | int)]
     for section, entries in METRICS_ENTRIES.items():
-        lacking += [f"{section}.{entry}" for entry in entries if entry not in metrics.get(section, {})]
+        lacking += [f"{section}.{entry}" for entry in entries if entry not in section_of(metrics, section)]
     if lacking:
         raise ValueError(
             f"{path} lacks {', '.join(lacking)}: a card gives each figure with its protocol and data set. Write the"
@@ -117,6 +115,10 @@ def read_metrics(path: Path) -> dict:
     if "left_out" in dataset:
         dataset["left_out"] = [FOLDERS_OF_A_PATH.sub("", str(fault)) for fault in dataset["left_out"]]
     return metrics
+
+
+def section_of(metrics: dict, name: str) -> dict:
+    return metrics[name] if isinstance(metrics.get(name), dict) else {}
 
 
 def build_model_card(

@@ -31,12 +31,12 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.loading import read_json
 
 from .model_card import build_model_card, is_generated, read_metrics
 from .recipes import Recipe, load_recipe
@@ -88,7 +88,8 @@ def prepare_upload(directory: Path) -> Upload:
             f"{directory} has no {CONFIG}, so nothing was sent. Name a folder that `model.save_pretrained` or the"
             " Trainer wrote."
         )
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    check_is_own(config_path, directory)
+    config = read_json(config_path)
     if config.get("model_type") != DenseCLIPConfig.model_type:
         raise ValueError(f"{directory} holds a model of type {config.get('model_type')!r}, not a DenseCLIP.")
     # A saved config may leave out what has its default value.
@@ -114,8 +115,10 @@ def prepare_upload(directory: Path) -> Upload:
     if missing:
         raise ValueError("\n  ".join([f"{directory} is not complete, so nothing was sent. It lacks", *missing]))
 
-    model, image_processor = load(directory)
     metrics = [directory / name for name in METRICS if (directory / name).is_file()]
+    for path in (directory / PROCESSOR, directory / CARD, *weights, *tokenizer, *metrics):
+        check_is_own(path, directory)
+    model, image_processor = load(directory)
     measured = {path.name: read_metrics(path) for path in metrics}
     files = {path.name: path for path in (config_path, directory / PROCESSOR, *weights, *tokenizer, *code)}
     for name, report in measured.items():
@@ -123,22 +126,55 @@ def prepare_upload(directory: Path) -> Upload:
     return Upload(files=files, config=model.config, image_processor=image_processor, measured=list(measured.values()))
 
 
+def check_is_own(path: Path, directory: Path) -> None:
+    """
+    Raises:
+        ValueError: for a file that lies elsewhere, by its name or as what a link leads to. The cache of the Hub keeps
+            the files of a repository beside its snapshots, and may link to them.
+    """
+    own = [directory.resolve()]
+    if own[0].parent.name == "snapshots":
+        own.append(own[0].parents[1] / "blobs")
+    if path.exists() and path.resolve().parent not in own:
+        raise ValueError(
+            f"{path} is {path.resolve()}, which is not in {directory}, so nothing was sent. Copy into that folder what"
+            " belongs to the model."
+        )
+
+
 def find_code(directory: Path) -> tuple[list[Path], list[str]]:
-    """The modules that the Auto classes import, with all that those import; and what of it is missing."""
+    """
+    The modules that the Auto classes import, with all that those import; and what of it is missing.
+
+    Raises:
+        ValueError: for an `auto_map`, or an import, that names code elsewhere.
+    """
     auto_map = {}
     for path in (directory / CONFIG, directory / PROCESSOR):
         if path.is_file():
-            auto_map |= json.loads(path.read_text(encoding="utf-8")).get("auto_map", {})
+            entries = read_json(path).get("auto_map") or {}
+            if not isinstance(entries, dict):
+                raise ValueError(f"`auto_map` in {path} is a {type(entries).__name__}, so nothing was sent.")
+            auto_map |= entries
     found, missing = set(), []
     for name in AUTO_CLASSES:
         if name not in auto_map:
             missing.append(f"an entry {name} in `auto_map`")
             continue
-        entry = directory / (auto_map[name].split(".")[0] + ".py")
+        module = str(auto_map[name]).partition(".")[0]
+        if not module.isidentifier():
+            raise ValueError(
+                f"`auto_map` in {directory} says that {name} is {auto_map[name]!r}, so nothing was sent: that is no"
+                " module beside the weights. `save_pretrained` of this package's classes writes the right ones."
+            )
+        entry = directory / f"{module}.py"
+        check_is_own(entry, directory)  # before it is read for what it imports
         try:
             found |= {entry, *map(Path, get_relative_import_files(entry))}
         except FileNotFoundError as error:
             missing.append(Path(error.filename).name)
+    for path in found:
+        check_is_own(path, directory)
     return sorted(found), sorted(set(missing))
 
 
@@ -149,7 +185,7 @@ def load(directory: Path) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPIm
         image_processor = DenseCLIPImageProcessor.from_pretrained(directory)
         if model.config.use_language:
             AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever its readers raise
         raise ValueError(f"{directory} does not load, so nothing was sent: {error}") from error
     wrong = sorted({*loading["missing_keys"], *loading["unexpected_keys"]})
     if wrong:
@@ -235,7 +271,10 @@ def push_directory(
 def _read_own_card(directory: Path) -> str | None:
     """The directory's card, if somebody wrote or edited it."""
     path = directory / CARD
-    card = path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        card = path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8, so nothing was sent: {error}") from error
     return None if card is None or is_generated(card) else card
 
 

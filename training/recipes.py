@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from modeling_denseclip.tools.loading import parse_yaml
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 
@@ -93,9 +93,10 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
     if not path.is_file():
         raise ValueError(f"There is no recipe {path}; it is a YAML file, such as those in configuration/recipes/.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no valid YAML: {error}") from error
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a recipe is a mapping of sections.")
     training_keys = _field_names(DenseCLIPTrainingArguments)

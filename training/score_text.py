@@ -112,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         raise ValueError(f"--temperature must be positive; got {args.temperature}.")
     targets = choose_targets([Path(image) for image in args.images], Path(args.output))
     for image in targets:
+        if not image.exists():
+            raise FileNotFoundError(f"There is no photograph {image}.")
         read_photograph(image)  # all of them are looked at before the first is scored
     device = choose_device(args.device)
 

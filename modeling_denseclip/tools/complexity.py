@@ -155,7 +155,7 @@ def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Co
     """
     with torch.device("meta"):
         model = DenseCLIPForSemanticSegmentation(config).eval().requires_grad_(False)
-        pixel_values = torch.empty(1, 3, *size)
+        pixel_values = torch.empty(1, config.num_channels, *size)
     if min(size) < model.min_image_size:
         raise ValueError(
             f"An image of {size[0]} x {size[1]} is too small: both sides must be {model.min_image_size} or more."

@@ -16,15 +16,16 @@ r"""`denseclip info`: what a checkpoint is, without its weights being read or do
 import argparse
 import json
 import math
+import reprlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata, metadata_load
-from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
-from safetensors import safe_open
+from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata
+from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+from safetensors import SafetensorError, safe_open
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -33,10 +34,10 @@ from transformers.image_utils import (
 )
 
 from ..class_names_denseclip import find_file
-from ..configuration_denseclip import DenseCLIPConfig
+from ..configuration_denseclip import DenseCLIPConfig, shorten
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from .complexity import measure
-from .loading import read_config
+from .loading import load_image_processor, read_card_head, read_config
 
 
 SHOWN_CLASSES = 10
@@ -136,11 +137,14 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
     has_processor = find_file(name_or_path, "preprocessor_config.json", revision=revision) is not None
     image_processor = DenseCLIPImageProcessor()
     if has_processor:
-        image_processor = DenseCLIPImageProcessor.from_pretrained(name_or_path, revision=revision)
+        image_processor = load_image_processor(name_or_path, revision)
     if size is None:
         size = image_processor.get_resized_size(*SQUARE) if image_processor.do_resize else SQUARE
     weights, card = read_weights(name_or_path, revision), read_card(name_or_path, revision)
-    parts = read_parts(name_or_path, revision, config)
+    try:
+        parts = read_parts(name_or_path, revision, config)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {name_or_path} are broken: {shorten(error)}") from error
     # Every decode head has norms, so where they are to be read they tell.
     head_state = parts["decode head"]["state"]
     is_trained = head_state == "learned" if head_state else False if config.untrained_contexts else None
@@ -195,10 +199,15 @@ def collect_language(config: DenseCLIPConfig) -> dict[str, Any] | None:
 def collect_images(image_processor: DenseCLIPImageProcessor) -> dict[str, Any]:
     return {
         "size": dict(image_processor.size) if image_processor.do_resize else None,
-        "mean": list(image_processor.image_mean),
-        "std": list(image_processor.image_std),
+        "mean": as_list(image_processor.image_mean),
+        "std": as_list(image_processor.image_std),
         "pads": image_processor.do_pad,
     }
+
+
+def as_list(values: float | Sequence[float] | None) -> list[float]:
+    """Of each channel, of all of them alike, or of none."""
+    return [] if values is None else list(values) if isinstance(values, Sequence) else [values]
 
 
 def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
@@ -217,18 +226,25 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
             if Path(name_or_path).is_dir():
                 return None
             metadata = get_safetensors_metadata(name_or_path, revision=revision)
+        tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
+        types = Counter()
+        for tensor in tensors:
+            types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
+        return {
+            "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
+            "numbers": dict(types.most_common()),
+        }
     except NotASafetensorsRepoError:
         return None
-    except SafetensorsParsingError as error:
-        raise ValueError(f"The weights of {name_or_path} are broken: {error}") from error
-    tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
-    types = Counter()
-    for tensor in tensors:
-        types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
-    return {
-        "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
-        "numbers": dict(types.most_common()),
-    }
+    except HfHubHTTPError as error:
+        status, said = error.response.status_code, error.server_message or error.response.reason_phrase
+        raise OSError(f"The Hub answered with status {status} ({said}) for the weights of {name_or_path}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # the reader takes heads and index for what they should be
+        raise ValueError(
+            f"The weights of {name_or_path} are broken: {type(error).__name__}: {shorten(error)}"
+        ) from error
 
 
 def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dict[str, dict[str, Any]]:
@@ -248,7 +264,7 @@ def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dic
     folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
     try:
         files = get_local_safetensors_metadata(folder).files_metadata
-    except (NotASafetensorsRepoError, SafetensorsParsingError):
+    except Exception:
         files = {}  # what is wrong with them `read_weights` has said
     shapes = {key: tensor.shape for file in files.values() for key, tensor in file.tensors.items()}
     for file, metadata in files.items():
@@ -293,15 +309,14 @@ def read_card(name_or_path: str, revision: str) -> dict[str, Any]:
         ValueError: for a head that is not valid YAML.
     """
     path = find_file(name_or_path, "README.md", revision=revision)
-    try:
-        head = (path and metadata_load(path)) or {}
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"The head of the card, README.md of {name_or_path}, is no valid YAML: {error}") from error
-    return {
-        "license": head.get("license"),
-        "license_name": head.get("license_name"),
-        "base_model": head.get("base_model"),
-    }
+    source = f"The head of the card, README.md of {name_or_path},"
+    head = {} if path is None else read_card_head(path, source)
+    fields = {field: head.get(field) for field in ("license", "license_name", "base_model")}
+    for field, value in fields.items():
+        words = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{source} has a {field} that is no text: {shorten(reprlib.repr(value))}.")
+    return fields
 
 
 def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
@@ -318,7 +333,7 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
     encoder, head = facts["image_encoder"], facts["decode_head"]
     sizes = [f"{words} {format_list(encoder[field])}" for field, words in ENCODER_FIELDS.items() if field in encoder]
     if facts["license_name"]:
-        card_license = f"{card_license}: {facts['license_name']}"
+        card_license = f"{format_list(card_license)}: {format_list(facts['license_name'])}"
     lines = [
         ("Model", facts["model"] + (", not trained on masks yet" if facts["is_trained"] is False else "")),
         ("Image encoder", ", ".join([encoder["name"], *sizes])),
@@ -343,7 +358,7 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
         ("Images", format_images(facts["images"])),
         ("Seen", format_window(facts["window"])),
         ("Weights", format_weights(facts["weights"])),
-        ("Licence", card_license or "none is stated"),
+        ("Licence", format_list(card_license or "none is stated")),
         ("Base model", format_list(facts["base_model"] or "none is stated")),
     ]
     return "\n".join(f"{name:<15}{line}" for name, line in lines)
