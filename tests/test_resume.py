@@ -211,12 +211,14 @@ def test_checkpoint_without_a_part_of_its_state_is_refused(runs, tmp_path, lost)
 
 
 @pytest.mark.parametrize("num_processes, found", [(1, ["_0", "_1"]), (2, [""]), (2, ["_0"]), (3, ["_0", "_1"])])
-def test_random_numbers_of_other_processes_are_warned_of(tmp_path, caplog, num_processes, found):
-    for name in ("optimizer.pt", "scheduler.pt", *(f"rng_state{suffix}.pth" for suffix in found)):
-        (tmp_path / name).touch()
+def test_random_numbers_of_other_processes_are_warned_of(runs, tmp_path, caplog, num_processes, found):
+    checkpoint = Path(shutil.copytree(runs[0] / "straight" / "checkpoint-6", tmp_path / "checkpoint-6"))
+    numbers = (checkpoint / "rng_state.pth").rename(checkpoint / "numbers")
+    for suffix in found:
+        shutil.copy(numbers, checkpoint / f"rng_state{suffix}.pth")
     logging.getLogger("training.checkpoints").addHandler(caplog.handler)
     try:
-        check_resumable(tmp_path, num_processes)
+        check_resumable(checkpoint, num_processes)
     finally:
         logging.getLogger("training.checkpoints").removeHandler(caplog.handler)
     assert f"where a run of {num_processes} process" in caplog.text and "other random numbers" in caplog.text
