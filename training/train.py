@@ -44,7 +44,7 @@ from .command_line import parse_train_arguments
 from .convert import read_config_fields
 from .data import SegmentationData, check_for_training, load_data
 from .evaluation import describe_protocol, report_evaluation
-from .interrupts import saying_how_to_go_on
+from .interrupts import how_to_go_on, quiet_interrupts
 from .metrics.report import format_scores
 from .optimization import format_parameter_table
 from .panels import SamplePanels
@@ -59,7 +59,7 @@ logger = logging.get_logger(__name__)
 def main(words: list[str] | None = None) -> DenseCLIPTrainer:
     arguments = parse_train_arguments(sys.argv[1:] if words is None else words)
     training_args = arguments[2]
-    with saying_how_to_go_on(training_args.output_dir, training_args.process_index == 0):
+    with quiet_interrupts(lambda: how_to_go_on(training_args.output_dir), training_args.process_index == 0):
         return train(*arguments)
 
 

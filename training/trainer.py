@@ -241,13 +241,17 @@ class DenseCLIPTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
-            self.optimizer = optimizer_class(self.parameter_groups(model), **optimizer_kwargs)
+            groups = self.parameter_groups(model)
+            with _naming_arguments("--optim", self.args.optim, "--optim_args", self.args.optim_args):
+                optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+                self.optimizer = optimizer_class(groups, **optimizer_kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         if self.args.lr_schedule != "published_poly":
-            return super().create_scheduler(num_training_steps, optimizer)
+            names = ("--lr_scheduler_type", self.args.lr_scheduler_type)
+            with _naming_arguments(*names, "--lr_scheduler_kwargs", self.args.lr_scheduler_kwargs):
+                return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
             self.lr_scheduler = published_poly(
                 self.optimizer if optimizer is None else optimizer,
@@ -719,6 +723,18 @@ def _named_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[
     for label, name in id2label.items():
         named.update({f"{score}/{name}": float(getattr(scores, score)[label]) for score in CLASS_SCORES})
     return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+@contextmanager
+def _naming_arguments(name: str, choice: str, options_name: str, options: object) -> Iterator[None]:
+    """Whatever Transformers and torch raise inside is an error of these arguments."""
+    try:
+        yield
+    except Exception as error:
+        given = f" with {options_name} {options}" if options else ""
+        raise ValueError(
+            f"{name} {getattr(choice, 'value', choice)}{given} cannot be used: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _message_of_worker(error: Exception) -> str | None:
