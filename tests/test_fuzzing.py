@@ -552,12 +552,12 @@ WEIGHT_FILES = ("model.safetensors", "averaged_weights.safetensors")
 def stopped(tmp_path_factory):
     """A checkpoint of two steps, and the weights of the run that goes on from it to the third."""
     folder = tmp_path_factory.mktemp("stopped")
-    build_trainer(folder, max_steps=2).train()
+    build_trainer(folder, max_steps=2, logging_steps=1).train()
     return folder / "checkpoint-2", go_on(folder / "checkpoint-2")
 
 
 def go_on(checkpoint) -> dict[str, torch.Tensor]:
-    trainer = build_trainer(checkpoint.parent / "out", max_steps=3, save_strategy="no")
+    trainer = build_trainer(checkpoint.parent / "out", max_steps=3, logging_steps=1)
     trainer.train(resume_from_checkpoint=str(checkpoint))
     assert trainer.state.global_step == 3
     return trainer.model.state_dict()

@@ -269,18 +269,24 @@ def read_trainer_state(checkpoint: Path, output_dir: str | Path | None = None) -
     known = {field.name for field in dataclasses.fields(TrainerState)}
     if unknown := sorted(state.keys() - known):
         raise unusable(path, f"it has a field {unknown[0]!r}, which this release of Transformers does not know")
+    if "global_step" not in state:
+        raise unusable(path, "it does not say after which step (global_step) it was written")
     for name, lowest in STATE_INTEGERS.items():
         value = state.get(name, lowest)
         if value is None and name in STATE_OPTIONAL:
             continue
         if type(value) is not int or not lowest <= value < 2**53:
             raise unusable(path, f"{name} is {_short(value)}, where a whole number from {lowest} on is due")
-    for name in ("epoch", "total_flos", "best_metric", "logging_steps", "eval_steps", "save_steps"):
+    for name in ("epoch", "total_flos", "logging_steps", "eval_steps", "save_steps", "best_metric"):
         value = state.get(name, 0)
-        if name == "best_metric" and (value is None or _is_number(value)):
-            continue  # which may be negative
-        if not _is_number(value) or not 0 <= value < math.inf:
-            raise unusable(path, f"{name} is {_short(value)}, where a number from 0 on is due")
+        if value is None and name == "best_metric":
+            continue
+        lowest = 0 if name in ("epoch", "total_flos") else -math.inf
+        if not _is_number(value) or not lowest <= value <= math.inf or (math.isinf(value) and name != "best_metric"):
+            raise unusable(path, f"{name} is {_short(value)}, where a number is due")
+    # An epoch has a step at least. Crops are drawn by its number.
+    if state.get("epoch", 0) > max(state["global_step"], 1):
+        raise unusable(path, f"epoch is {_short(state['epoch'])} after {state['global_step']} steps")
     history = state.get("log_history", [])
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise unusable(path, f"log_history is {_short(history)}, where a list of logs is due")
@@ -425,7 +431,10 @@ def _check_group(path: Path, saved: dict, group: dict, first: int) -> None:
         elif name == "initial_lr":
             same = _is_number(old) and math.isclose(old, new, rel_tol=1e-9)
         else:
-            same = type(old) in (type(new), int, float, list, tuple) and (old == new or list(old) == list(new))
+            same = old is None or isinstance(old, bool | int | float | str | list | tuple)
+            same = same and (tuple(old) if isinstance(old, list) else old) == (
+                tuple(new) if isinstance(new, list) else new
+            )
         if not same:
             option = "learning rate" if name == "initial_lr" else name
             raise unusable(

@@ -32,6 +32,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import (
     PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
@@ -56,6 +57,7 @@ from .checkpoints import (
     checkpoint_to_resume,
     is_json,
     naming_file,
+    unusable,
 )
 from .interrupts import initialize_worker
 from .losses import SegmentationLoss, read_class_weights
@@ -530,7 +532,10 @@ class DenseCLIPTrainer(Trainer):
         averaged one where weights are averaged; checkpoints hold the weights that training goes on from. Nothing is
         pushed: [`push_to_hub`] does that, when there are figures for the card.
         """
-        with self.evaluated_weights() if output_dir is None else nullcontext():
+        if output_dir is not None:
+            super().save_model(output_dir, _internal_call=True)
+            return
+        with self.evaluated_weights(), self._explain_full_disk("The model, trained to its end,"):
             super().save_model(output_dir, _internal_call=True)
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
@@ -538,17 +543,24 @@ class DenseCLIPTrainer(Trainer):
         if self.args.should_save:
             checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
-        try:
+        with self._explain_full_disk(f"The checkpoint of step {self.state.global_step}"):
             super()._save_checkpoint(model, trial)
+
+    @contextmanager
+    def _explain_full_disk(self, what: str) -> Iterator[None]:
+        """Say what could not be written where, and how to go on, whichever library was writing."""
+        try:
+            yield
         except (OSError, RuntimeError, SafetensorError) as error:
-            if isinstance(error.__context__, KeyboardInterrupt):
+            if isinstance(error.__context__, KeyboardInterrupt | SystemExit):
                 raise error.__context__ from None  # by which the writer was left in the middle of its file
             if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
                 raise
-            raise OSError(
-                f"The checkpoint of step {self.state.global_step} could not be written to {self.args.output_dir}"
-                f" ({error}). Those before are whole: make room, and go on by --resume_from_checkpoint {LAST}."
-            ) from error
+            advice = "There is none before: make room, and start anew."
+            if checkpoint_to_resume(self.args.output_dir, LAST):
+                advice = f"Those before are whole: make room, and go on by --resume_from_checkpoint {LAST}."
+            reason = " ".join(str(error).split())
+            raise OSError(f"{what} could not be written to {self.args.output_dir} ({reason}). {advice}") from error
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -601,20 +613,28 @@ class DenseCLIPTrainer(Trainer):
         # It restores callbacks from what the file says of them.
         path = None if resume_from_checkpoint is None else Path(resume_from_checkpoint) / TRAINER_STATE_NAME
         with nullcontext() if path is None else naming_file(path):
-            return super()._init_training_state(
+            done = super()._init_training_state(
                 max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
             )
+        for name in ("logging_steps", "eval_steps"):  # which steps are divided by, and come from the file
+            if getattr(self.state, name) == 0 and getattr(self.args, name) != 0:
+                raise unusable(path, f"{name} is 0")
+        # Those that the file does not know are not looked for before the next checkpoint is written.
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+        return done
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # Accelerate has put its own around it
+            check_optimizer(checkpoint, optimizer, self.lr_scheduler)
         if self.averaged_weights is not None:
             self.averaged_weights.load(checkpoint)
         elif (Path(checkpoint) / AVERAGED_WEIGHTS_NAME).is_file():
             raise ValueError(f"{checkpoint} comes from a run with --ema_decay. Go on from it with the same.")
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # Accelerate has put its own around it
-            check_optimizer(checkpoint, optimizer, self.lr_scheduler)
         with naming_file(Path(checkpoint)):
             super()._load_optimizer_and_scheduler(checkpoint)
 
