@@ -274,7 +274,7 @@ def test_norms_of_an_adapted_resnet_keep_their_statistics(tmp_path):
 def test_arguments_that_contradict_each_other_are_refused(folder, tmp_path, monkeypatch):
     for words, message in (
         (("--freeze_image_encoder", "true"), "Give one of the two"),
-        (("--lora_rank", "0"), "positive number"),
+        (("--lora_rank", "0"), "a number from 1 on"),
         (("--clip", "none"), "without --clip or --image they are random"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -23,6 +23,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import string
 import struct
 import tempfile
@@ -1534,6 +1535,27 @@ def _(room):
     room.train(room.data_set(), "--metric_for_best_model miou")
 
 
+@case("--report_to of what is not installed")
+def _(room):
+    room.monkeypatch.setattr("training.arguments.get_available_reporting_integrations", lambda: ["tensorboard"])
+    room.train(room.path, "--report_to wandb")
+
+
+@case("a number for training that is none")
+def _(room):
+    room.train(room.path, "--lr_schedule published_poly --lr_power nan")
+
+
+@case("options that a schedule does not know")
+def _(room):
+    room.train(room.data_set(), '--lr_scheduler_type cosine --lr_scheduler_kwargs {"nonsense":1}')
+
+
+@case("a scale that fills the memory")
+def _(room):
+    room.train(room.path, "--scale_range 1 1000")
+
+
 @case("two GPUs for one process")
 def _(room):
     room.monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -1834,3 +1856,70 @@ def _(room):
 def _(room):
     (room.path / "run" / "checkpoint-10").mkdir(parents=True)
     room.train(room.path)
+
+
+def train_two_steps(room) -> Path:
+    """The data set of a training, after two steps of it."""
+    folder = room.data_set()
+    room.train(folder, "--max_steps 2")
+    return folder
+
+
+@case("an optimizer.pt of other shapes")
+def _(room):
+    folder = train_two_steps(room)
+    path = room.path / "run/checkpoint-2/optimizer.pt"
+    saved = torch.load(path, weights_only=True)
+    for state in saved["state"].values():
+        state.update(exp_avg=torch.zeros(3), exp_avg_sq=torch.zeros(3))
+    torch.save(saved, path)
+    room.train(folder, "--resume_from_checkpoint last")
+
+
+@case("an optimizer.pt that was cut off")
+def _(room):
+    folder = train_two_steps(room)
+    cut(room.path / "run/checkpoint-2/optimizer.pt")
+    room.train(folder, "--resume_from_checkpoint last")
+
+
+@case("a checkpoint of another learning rate")
+def _(room):
+    room.train(train_two_steps(room), "--resume_from_checkpoint last --learning_rate 1e-3")
+
+
+@case("a checkpoint whose best one is elsewhere")
+def _(room):
+    folder = train_two_steps(room)
+    edit_json(room.path / "run/checkpoint-2/trainer_state.json", best_model_checkpoint="/")
+    room.train(folder, "--resume_from_checkpoint last")
+
+
+def interrupt(room, number: int, step: int) -> tuple[int, str]:
+    """Send a training a signal in a step: its exit status, and what it says."""
+    training_step = DenseCLIPTrainer.training_step
+
+    def send(self, *args, **kwargs):
+        if self.state.global_step == step:
+            os.kill(os.getpid(), number)
+        return training_step(self, *args, **kwargs)
+
+    room.monkeypatch.setattr(DenseCLIPTrainer, "training_step", send)
+    folder = room.data_set()
+    try:
+        status = command.run_command(lambda: room.train(folder, "--dataloader_num_workers 1"))
+    except SystemExit as end:
+        status = end.code
+    said = room.capsys.readouterr().err
+    assert "Traceback" not in said
+    return status, said
+
+
+@case("Ctrl-C")
+def _(room):
+    return interrupt(room, signal.SIGINT, 2)
+
+
+@case("SIGTERM before the first checkpoint")
+def _(room):
+    return interrupt(room, signal.SIGTERM, 0)

@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,8 @@ from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
 from training import checkpoints, evaluate, inspect_dataset, segmentation_folder, train
 from training.checkpoints import alone_in, checkpoint_to_resume
-from training.segmentation_folder import SegmentationFolder
+from training.interrupts import quiet_interrupts
+from training.segmentation_folder import SegmentationFolder, UnreadableFileError
 from training.transforms import EvaluationTransform, TrainingTransform
 
 
@@ -277,3 +279,95 @@ def test_an_inspection_whose_worker_died_says_so(words, folder, tmp_path, monkey
     with pytest.raises(ChildProcessError, match="reads images and masks died.*--num_workers"):
         inspect_dataset.main([f"{folder}/data", "--num_workers", "2", "--output_dir", f"{tmp_path}/report"])
     assert not (tmp_path / "report").exists()
+
+
+# --- Errors and signals that reach several processes -----------------------------------------------------------------
+
+
+def meet_in_worker(monkeypatch, error: Exception):
+    augment = TrainingTransform.augment
+
+    def meet(self, *args):
+        if get_worker_info() is not None:
+            raise error
+        return augment(self, *args)
+
+    monkeypatch.setattr(TrainingTransform, "augment", meet)
+
+
+def test_what_a_worker_met_is_said_without_its_traceback(words, folder, monkeypatch):
+    meet_in_worker(monkeypatch, UnreadableFileError("The image a.png is strange.\nValueError: replace it."))
+    with pytest.raises(UnreadableFileError) as raised:
+        train.main([*words, "--output_dir", f"{folder}/met", "--dataloader_num_workers", "1"])
+    assert str(raised.value) == "The image a.png is strange.\nValueError: replace it."
+
+
+def test_a_fault_of_our_own_in_a_worker_keeps_its_traceback(words, folder, monkeypatch):
+    meet_in_worker(monkeypatch, TypeError("not ours to explain"))
+    with pytest.raises(TypeError, match="Traceback"):
+        train.main([*words, "--output_dir", f"{folder}/own", "--dataloader_num_workers", "1"])
+
+
+# The whole group of processes gets the signal, as from a terminal or from SLURM: when the check has begun, when a
+# checkpoint is written, or when all are at work.
+MOMENTS = {
+    "check": lambda run, log: "Generating" in log.read_text(),
+    "saving": lambda run, log: any(run.glob("checkpoint-*/model.safetensors")),
+    "training": lambda run, log: any(run.glob("checkpoint-*/trainer_state.json")),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_all_processes_with_a_word(words, tmp_path, moment, number):
+    run, log = tmp_path / "run", tmp_path / "log"
+    helpers = ["--dataloader_num_workers", "2", "--preprocessing_num_workers", "2", "--max_steps", "3000"]
+    command = [sys.executable, "-m", "training.train", *words, *helpers, "--output_dir", str(run)]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            # pytest itself may have been started with Ctrl-C switched off, which is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+    while process.poll() is None and not MOMENTS[moment](run, log):
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    status, said = process.wait(), log.read_text()
+    assert status == 128 + number, said
+    assert "Traceback" not in said and "Exception ignored" not in said, said
+    (line,) = [line for line in said.splitlines() if line.startswith(("Interrupted. ", "Terminated. "))]
+    last = checkpoint_to_resume(run, "last")
+    assert line.endswith(f"The last checkpoint is {last}: go on from it with --resume_from_checkpoint last.") or (
+        last is None and line.endswith("so nothing was saved to go on from.")
+    )
+    with pytest.raises(ProcessLookupError):  # nobody is left of the group
+        os.killpg(process.pid, 0)
+
+
+def test_an_interrupt_that_python_loses_comes_again():
+    """Where an object ends, nothing can be raised: Python prints what was, and goes on."""
+    said = []
+
+    class Ending:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+            sum(range(1000))
+
+    with pytest.raises(KeyboardInterrupt), quiet_interrupts(lambda: said.append("asked") or "word"):
+        ending = Ending()
+        del ending
+        while True:
+            time.sleep(0.01)
+    assert said == ["asked"]
+
+
+def test_ctrl_c_while_all_is_imported_has_no_traceback():
+    code = "import sys; sys.argv = ['-m']; import training; raise KeyboardInterrupt"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "")

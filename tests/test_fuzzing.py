@@ -52,6 +52,7 @@ from modeling_denseclip.class_names_denseclip import pack_prompts
 from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.info import collect
 from modeling_denseclip.tools.loading import load_model, read_card_head
+from tests.test_security import build_trainer
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.data import check_for_training, load_data
 from training.inspect_dataset import draw_samples, inspect_dataset, inspect_image
@@ -938,3 +939,132 @@ def test_any_head_of_a_card_is_read_or_refused_in_a_line(tmp_path, content):
         assert str(error).startswith("README.md is no valid YAML: ") and "\n" not in str(error)
         return
     assert isinstance(head, dict)
+
+
+# -- checkpoints that a training goes on from
+
+
+STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+WEIGHT_FILES = ("model.safetensors", "averaged_weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A checkpoint of two steps, and the weights of the run that goes on from it to the third."""
+    folder = tmp_path_factory.mktemp("stopped")
+    build_trainer(folder, max_steps=2, logging_steps=1).train()
+    return folder / "checkpoint-2", go_on(folder / "checkpoint-2")
+
+
+def go_on(checkpoint) -> dict[str, torch.Tensor]:
+    trainer = build_trainer(checkpoint.parent / "out", max_steps=3, logging_steps=1)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert trainer.state.global_step == 3
+    return trainer.model.state_dict()
+
+
+def is_refused(checkpoint) -> dict[str, torch.Tensor] | None:
+    """What becomes of a training that goes on; `None` if it is refused in a line that names the checkpoint."""
+    try:
+        return go_on(checkpoint)
+    except (ValueError, OSError) as error:
+        assert str(checkpoint) in str(error) and "\n" not in str(error), error
+        return None
+
+
+def places_in(value, path=()):
+    """The paths to all that a nested value holds."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        yield from places_in(inner, (*path, key))
+
+
+def replace(value, path, change):
+    """A nested value in which `change` was made at one place. A key of a mapping that becomes `Ellipsis` is lost."""
+    if not path:
+        return change(value)
+    key, *rest = path
+    if isinstance(value, dict):
+        changed = {**value, key: replace(value[key], rest, change)}
+        return {name: inner for name, inner in changed.items() if inner is not ...}
+    changed = [replace(inner, rest, change) if index == key else inner for index, inner in enumerate(value)]
+    return type(value)(inner for inner in changed if inner is not ...)
+
+
+strange_values = st.one_of(
+    st.sampled_from([..., None, True, "", "step", [], {}, (), -1, 0, 3, 10**18, float("nan"), float("inf"), -1e-3]),
+    st.text(max_size=5),
+    st.integers(),
+    st.floats(),
+)
+strange_tensors = st.sampled_from(
+    [
+        lambda tensor: torch.zeros(3),
+        lambda tensor: torch.zeros_like(tensor)[..., None],
+        lambda tensor: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor.float(),
+        lambda tensor: torch.zeros_like(tensor, dtype=torch.int32),
+        lambda tensor: torch.zeros_like(tensor, dtype=torch.complex64),
+        lambda tensor: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape),
+        lambda tensor: torch.zeros_like(tensor).to_sparse(),
+        lambda tensor: torch.zeros_like(tensor, device="meta"),
+        lambda tensor: -1 - tensor.abs() if tensor.is_floating_point() else tensor + 300,
+        lambda tensor: tensor.flatten()[:-1],
+        lambda tensor: tensor.tolist(),
+    ]
+)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.data())
+def test_a_checkpoint_that_was_tampered_with_is_refused_or_trains(stopped, tmp_path_factory, data):
+    """No field of it, whatever it holds, ends a training by a traceback, a signal, or weights that are no numbers."""
+    folder = shutil.copytree(stopped[0], tmp_path_factory.mktemp("tampered") / "checkpoint-2")
+    name = data.draw(st.sampled_from([*STATE_FILES, "trainer_state.json"]))
+    if name.endswith(".json"):
+        value = json.loads((folder / name).read_text())
+    else:
+        value = torch.load(folder / name, weights_only=False)
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(list(places_in(value))))
+
+        def change(found):
+            if isinstance(found, torch.Tensor) and data.draw(st.booleans()):
+                return data.draw(strange_tensors)(found)
+            return data.draw(strange_values)
+
+        value = replace(value, path, change)
+    if name.endswith(".json"):
+        (folder / name).write_text(json.dumps(value))
+    else:
+        torch.save(value, folder / name)
+    weights = is_refused(folder)
+    event("refused" if weights is None else f"trains with another {name}")
+    assert weights is None or all(tensor.isfinite().all() for tensor in weights.values())
+    shutil.rmtree(folder.parent)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(st.data())
+def test_a_checkpoint_that_was_damaged_is_refused_or_trains_alike(stopped, tmp_path_factory, data):
+    """Bytes that are others, that are lost or too many. Safetensors have no checksum: there, numbers may differ."""
+    folder = shutil.copytree(stopped[0], tmp_path_factory.mktemp("damaged") / "checkpoint-2")
+    name = data.draw(st.sampled_from([*STATE_FILES, *WEIGHT_FILES, "trainer_state.json", "config.json"]))
+    content = bytearray((folder / name).read_bytes())
+    kind = data.draw(st.sampled_from(["flip", "flip", "cut", "append", "empty", "other"]))
+    if kind == "flip":
+        for _ in range(data.draw(st.integers(1, 3))):
+            content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    elif kind == "cut":
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    elif kind == "append":
+        content += data.draw(st.binary(min_size=1))
+    else:
+        content = b"" if kind == "empty" else (folder / data.draw(st.sampled_from(STATE_FILES))).read_bytes()
+    (folder / name).write_bytes(content)
+    weights = is_refused(folder)
+    event(f"{kind}: {'refused' if weights is None else f'trains with another {name}'}")
+    if weights is not None and name in STATE_FILES:
+        assert all(torch.equal(tensor, stopped[1][key]) for key, tensor in weights.items())
+    shutil.rmtree(folder.parent)

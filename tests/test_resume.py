@@ -2,18 +2,23 @@
 
 import json
 import logging
+import math
 import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tests.test_security import build_trainer
 from tests.tiny import save_tiny_architecture, save_tiny_dataset
 from training import train
+from training.averaging import AVERAGED_WEIGHTS_NAME
 from training.checkpoints import check_resumable, checkpoint_to_resume
 
 
@@ -211,12 +216,14 @@ def test_checkpoint_without_a_part_of_its_state_is_refused(runs, tmp_path, lost)
 
 
 @pytest.mark.parametrize("num_processes, found", [(1, ["_0", "_1"]), (2, [""]), (2, ["_0"]), (3, ["_0", "_1"])])
-def test_random_numbers_of_other_processes_are_warned_of(tmp_path, caplog, num_processes, found):
-    for name in ("optimizer.pt", "scheduler.pt", *(f"rng_state{suffix}.pth" for suffix in found)):
-        (tmp_path / name).touch()
+def test_random_numbers_of_other_processes_are_warned_of(runs, tmp_path, caplog, num_processes, found):
+    checkpoint = Path(shutil.copytree(runs[0] / "straight" / "checkpoint-6", tmp_path / "checkpoint-6"))
+    numbers = (checkpoint / "rng_state.pth").rename(checkpoint / "numbers")
+    for suffix in found:
+        shutil.copy(numbers, checkpoint / f"rng_state{suffix}.pth")
     logging.getLogger("training.checkpoints").addHandler(caplog.handler)
     try:
-        check_resumable(tmp_path, num_processes)
+        check_resumable(checkpoint, num_processes)
     finally:
         logging.getLogger("training.checkpoints").removeHandler(caplog.handler)
     assert f"where a run of {num_processes} process" in caplog.text and "other random numbers" in caplog.text
@@ -237,3 +244,184 @@ def test_trainer_refuses_such_checkpoints_before_it_trains(runs, tmp_path):
     with pytest.raises(ValueError, match=r"that of the learning rate schedule \(scheduler.pt\)\. "):
         train.main([*words, "--resume_from_checkpoint", str(checkpoint)])
     assert not list((tmp_path / "new").glob("checkpoint-*"))
+
+
+# --- Files that were tampered with, or come from elsewhere -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """The checkpoint of two steps of a small model."""
+    folder = tmp_path_factory.mktemp("stopped")
+    build_trainer(folder, max_steps=2).train()
+    return folder / "checkpoint-2"
+
+
+def edit_tensors(change):
+    """What lets `change` lay hands on what `optimizer.pt`, or another file of torch, holds."""
+
+    def edit(path: Path) -> None:
+        saved = torch.load(path, weights_only=False)
+        change(saved)
+        torch.save(saved, path)
+
+    return edit
+
+
+def edit_moments(**moments):
+    return edit_tensors(lambda saved: saved["state"][5].update(moments))
+
+
+def edit_options(**options):
+    return edit_tensors(lambda saved: saved["param_groups"][1].update(options))
+
+
+def edit_fields(**fields):
+    return edit_tensors(lambda saved: saved.update(fields))
+
+
+def edit_state(**fields):
+    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def deflate(path: Path) -> None:
+    """Write a zip archive again, compressed, as a small file of many zeros would be."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edit_weights(change):
+    def edit(path: Path) -> None:
+        weights = load_file(path)
+        save_file(change(weights), path)
+
+    return edit
+
+
+TAMPERED = [
+    ("optimizer.pt", lambda path: path.write_bytes(b""), "no whole file of torch"),
+    ("optimizer.pt", lambda path: path.write_bytes(path.read_bytes()[:-100]), "no whole file of torch"),
+    ("optimizer.pt", flip, "checksum"),
+    ("optimizer.pt", deflate, "compressed"),
+    ("optimizer.pt", lambda path: torch.save({"state": {}}, path), "no state of an optimizer"),
+    ("optimizer.pt", edit_tensors(lambda saved: saved["state"].clear()), "the state of no parameter, after 2 steps"),
+    ("optimizer.pt", edit_tensors(lambda saved: saved["state"].update({999: saved["state"][0]})), "other parameters"),
+    ("optimizer.pt", edit_tensors(lambda saved: saved["state"][5].pop("exp_avg")), "has step, exp_avg_sq, where"),
+    ("optimizer.pt", edit_tensors(lambda saved: saved["param_groups"].pop()), "groups of parameters are"),
+    ("optimizer.pt", edit_tensors(lambda saved: saved["param_groups"][0]["params"].reverse()), "in another order"),
+    ("optimizer.pt", edit_moments(exp_avg=torch.zeros(3)), "exp_avg .* float32 of shape \\(3,\\), where"),
+    ("optimizer.pt", edit_moments(exp_avg_sq=torch.zeros(1)), "exp_avg_sq .* where this run has"),
+    ("optimizer.pt", edit_moments(exp_avg=torch.zeros(4, dtype=torch.int64)), "is int64 of shape"),
+    ("optimizer.pt", edit_moments(exp_avg=torch.zeros(1).expand(4)), "no tensor of plain values"),
+    ("optimizer.pt", edit_moments(exp_avg=torch.full((4,), math.nan)), "no finite number"),
+    ("optimizer.pt", edit_moments(exp_avg_sq=torch.full((4,), -1.0)), "holds a negative number"),
+    ("optimizer.pt", edit_moments(step=torch.tensor(-1.0)), "after -1.0 steps, where the run was after 2"),
+    ("optimizer.pt", edit_moments(step="2"), "step in .* is '2'"),
+    ("optimizer.pt", edit_options(lr=-1.0), "the learning rate of the group 'decay' is -1.0"),
+    ("optimizer.pt", edit_options(betas=(0.9, 2.0)), "betas of the group 'decay' is \\(0.9, 2.0\\), that of this run"),
+    ("optimizer.pt", edit_options(maximize=True), "maximize of the group 'decay' is True"),
+    ("optimizer.pt", edit_options(initial_lr=1.0), "the learning rate .* is 1.0, that of this run 5e-05"),
+    ("scheduler.pt", lambda path: torch.save([1], path), "no state of a learning rate schedule"),
+    ("scheduler.pt", edit_fields(last_epoch=7), "after 7 steps, and trainer_state.json after 2"),
+    ("scheduler.pt", edit_fields(last_epoch=-1), "after -1 steps"),
+    ("scheduler.pt", edit_fields(step=3), "step is 3, where the schedule of this run has"),
+    ("scheduler.pt", edit_fields(base_lrs=[1.0]), "base_lrs is"),
+    ("scheduler.pt", edit_fields(base_lrs=[1.0, 1.0, 1.0]), "learning rates are .*, those of this run"),
+    ("rng_state.pth", edit_tensors(lambda saved: saved.pop("numpy")), "lacks the random numbers"),
+    ("rng_state.pth", edit_fields(python=(3, (1, 2), None)), "cannot be gone on from"),
+    ("rng_state.pth", edit_fields(cpu=torch.zeros(3, dtype=torch.uint8)), "cannot be gone on from"),
+    ("rng_state.pth", edit_fields(numpy=("MT19937", np.zeros(624, np.uint32), 700, 0, 0.0)), "are at 700 of 624"),
+    ("trainer_state.json", lambda path: path.write_text("[]"), "not the fields of a run"),
+    ("trainer_state.json", edit_state(global_step=-2), "global_step is -2"),
+    ("trainer_state.json", edit_state(global_step=2.5), "global_step is 2.5"),
+    ("trainer_state.json", edit_state(global_step=10**9), "after 2 steps, and trainer_state.json after 1000000000"),
+    ("trainer_state.json", edit_state(epoch=1e300), "epoch is 1e\\+300 after 2 steps"),
+    ("trainer_state.json", edit_state(log_history={"loss": 1}), "log_history is"),
+    ("trainer_state.json", edit_state(logging_steps=0), "logging_steps is 0"),
+    ("trainer_state.json", edit_state(train_batch_size="all"), "train_batch_size is 'all'"),
+    ("trainer_state.json", edit_state(best_model_checkpoint="/"), "no checkpoint of this run"),
+    ("trainer_state.json", edit_state(colour="red"), "a field 'colour'"),
+    ("model.safetensors", edit_weights(lambda weights: {"x": torch.zeros(1)}), "a tensor 'x', of which this run"),
+    ("model.safetensors", edit_weights(lambda weights: dict(list(weights.items())[1:])), "it lacks"),
+    (
+        "model.safetensors",
+        edit_weights(lambda weights: {n: t[None] for n, t in weights.items()}),
+        "of shape \\(1, .*where this run has",
+    ),
+    ("model.safetensors", edit_weights(lambda weights: {n: t.long() for n, t in weights.items()}), "is int64"),
+    ("model.safetensors", edit_weights(lambda weights: {n: t * math.nan for n, t in weights.items()}), "finite"),
+    (
+        AVERAGED_WEIGHTS_NAME,  # `copy_` would spread a single number over all
+        edit_weights(lambda weights: {n: t.flatten()[:1] if t.ndim else t for n, t in weights.items()}),
+        "where this run has",
+    ),
+    (AVERAGED_WEIGHTS_NAME, edit_weights(lambda weights: dict(list(weights.items())[1:])), "it lacks"),
+    ("scaler.pt", lambda path: torch.save({"scale": -1.0}, path), "a scale of float16 has the numbers scale"),
+]
+
+
+@pytest.mark.parametrize("name, tamper, said", TAMPERED, ids=[f"{name} {said[:20]}" for name, _, said in TAMPERED])
+def test_what_was_tampered_with_is_refused_by_name(stopped, tmp_path, name, tamper, said):
+    checkpoint = Path(shutil.copytree(stopped, tmp_path / "checkpoint-2"))
+    tamper(checkpoint / name)
+    trainer = build_trainer(tmp_path / "run", max_steps=3)
+    before = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
+    with pytest.raises(ValueError, match=said) as error:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    message = str(error.value)
+    assert f"{checkpoint}/{name}" in message or name == "trainer_state.json" and str(checkpoint) in message
+    assert "\n" not in message and "Name another checkpoint" in message
+    if name == "model.safetensors":
+        assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.model.state_dict().items())
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"optim": "adafactor"}, "eps of the group"),
+        ({"optim": "sgd"}, "Go on with the same --optim"),
+        ({"learning_rate": 1e-3}, "the learning rate .* 5e-05, that of this run 0.001"),
+        ({"image_encoder_lr_multiplier": 0.1}, "the learning rate of the group 'image_encoder'"),
+        ({"weight_decay": 0.1}, "weight_decay of the group"),
+        ({"freeze_text_encoder": True}, "groups of parameters are"),
+    ],
+)
+def test_a_run_with_other_arguments_is_refused(stopped, tmp_path, arguments, said):
+    """torch would take those of the checkpoint, and Transformers not say that those of the run have no effect."""
+    with pytest.raises(ValueError, match=said):
+        build_trainer(tmp_path, max_steps=3, **arguments).train(resume_from_checkpoint=str(stopped))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"optim": "sgd", "optim_args": "momentum=0.9"},
+        *({"optim": optim} for optim in ("adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad")),
+        *({"lr_scheduler_type": name} for name in ("constant", "cosine", "inverse_sqrt")),
+        {"lr_schedule": "published_poly", "warmup_steps": 1},
+        {"channels_last": True},
+        {"bf16": True},
+    ],
+    ids=str,
+)
+def test_what_each_optimizer_and_schedule_saves_is_taken(tmp_path, arguments):
+    build_trainer(tmp_path, max_steps=2, **arguments).train()
+    trainer = build_trainer(tmp_path, max_steps=3, **arguments)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert trainer.state.global_step == 3
+
+
+def test_how_fast_a_step_is_computed_may_change(stopped, tmp_path):
+    trainer = build_trainer(tmp_path, max_steps=3, optim="adamw_torch")
+    trainer.train(resume_from_checkpoint=str(stopped))
+    assert trainer.state.global_step == 3

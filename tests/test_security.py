@@ -354,7 +354,7 @@ def test_training_does_not_go_on_from_a_pickle(name, run_folder, payload, tmp_pa
     else:
         assert (folder / name).is_file()
     torch.save({"state": payload}, folder / name)
-    with pytest.raises((ValueError, SafetensorError), match="holds more than tensors|[Hh]eader"):
+    with pytest.raises((ValueError, SafetensorError), match="holds more than tensors|[Hh]eader|of no other"):
         build_trainer(tmp_path, max_steps=2).train(resume_from_checkpoint=str(folder))
     assert not payload.marker.exists()
 

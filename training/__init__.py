@@ -12,3 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Training, evaluation and demonstration of DenseCLIP, run from a checkout: `python -m training.<verb>`."""
+
+import os
+import sys
+
+
+def _end_quietly(error_type, error, traceback, otherwise=sys.excepthook):
+    if not issubclass(error_type, KeyboardInterrupt):
+        return otherwise(error_type, error, traceback)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
+
+
+# Python is about to run a verb. Until it has imported PyTorch and the rest, nobody else sees Ctrl-C.
+if sys.argv[:1] == ["-m"]:
+    sys.excepthook = _end_quietly

@@ -24,6 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 
+from .checkpoints import check_tensors, naming_file
 from .optimization import LORA, freeze_image_encoder, pretrained_image_modules
 
 
@@ -99,12 +100,16 @@ def adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
 def save_adapter(model: nn.Module, folder: Path) -> None:
     """Write the matrices of LoRA alone, so that `peft.PeftModel.from_pretrained` reads them."""
     model.peft_config[ADAPTER_NAME].save_pretrained(folder)
-    state = {
+    save_file(adapter_state_dict(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def adapter_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The matrices of LoRA alone, as peft names them in a file."""
+    return {
         PREFIX + name.replace(f".{ADAPTER_NAME}.", "."): tensor.contiguous()
         for name, tensor in model.state_dict().items()
         if LORA in name
     }
-    save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 @torch.no_grad()
@@ -114,17 +119,22 @@ def load_with_adapter(model: nn.Module, checkpoint: Path) -> None:
     in a checkpoint, as it does not change: `model` has it, started from the same weights as the run was.
 
     Raises:
-        ValueError: for a checkpoint without LoRA or with another one, or a model that was started from other weights.
+        ValueError: for a checkpoint without LoRA, with another one or with damaged files, or a model that was started
+            from other weights.
     """
     folder = checkpoint / ADAPTER_DIR
     if not folder.is_dir():
         raise ValueError(f"{checkpoint} comes from a run without --lora_rank, so it cannot be gone on from with it.")
-    saved, own = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")), model.peft_config[ADAPTER_NAME]
-    if (saved["r"], saved["lora_alpha"]) != (own.r, own.lora_alpha):
+    own = model.peft_config[ADAPTER_NAME]
+    with naming_file(folder / ADAPTER_CONFIG):
+        fields = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        rank, alpha = fields["r"], fields["lora_alpha"]
+    if (rank, alpha) != (own.r, own.lora_alpha):
         raise ValueError(
-            f"{checkpoint} comes from a run with --lora_rank {saved['r']} --lora_alpha {saved['lora_alpha']}, so it"
-            f" cannot be gone on from with --lora_rank {own.r} --lora_alpha {own.lora_alpha}."
+            f"{checkpoint} comes from a run with --lora_rank {rank} --lora_alpha {alpha}, so it cannot be gone on from"
+            f" with --lora_rank {own.r} --lora_alpha {own.lora_alpha}."
         )
+    check_tensors([folder / ADAPTER_WEIGHTS], adapter_state_dict(model))
     merged = load_file(checkpoint / SAFE_WEIGHTS_NAME)
     adapted = {f"{name}.weight": f"{name}{BASE_LAYER}weight" for name in adapted_layers(model)}
     named_as_merged = {name.replace(BASE_LAYER, "."): name for name in model.state_dict()}

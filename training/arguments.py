@@ -13,11 +13,27 @@
 # limitations under the License.
 """The arguments of training and evaluation."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from transformers import TrainingArguments
-from transformers.integrations import is_tensorboard_available
+from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+
+# Sides in pixels and factors beyond which a picture as a training makes it would fill the memory.
+MAX_SIDE, MAX_SCALE = 2**14, 16.0
+# The least of numbers that Transformers takes as they are; what is no number, or infinite, is refused too.
+LEAST = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), 1),
+    **dict.fromkeys(("dataloader_prefetch_factor", "lora_rank", "lora_alpha"), 1),
+    **dict.fromkeys(("learning_rate", "image_encoder_lr_multiplier", "min_learning_rate", "weight_decay"), 0),
+    **dict.fromkeys(("lr_power", "warmup_start_ratio", "max_grad_norm", "dice_weight", "num_train_epochs"), 0),
+    **dict.fromkeys(("num_sample_images", "ohem_min_kept", "dataloader_num_workers"), 0),
+}
+# Those of which Transformers does not say by one word whether they are installed.
+UNKNOWN_REPORTERS = ("azure_ml", "flyte")
 
 
 @dataclass
@@ -70,6 +86,16 @@ class DataArguments:
             raise ValueError(f"--crop_size takes one side or height and width, got {self.crop_size}.")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
             raise ValueError(f"--scale_range takes two positive numbers, low and high, got {self.scale_range}.")
+        if self.scale_range[0] * self.short_side < 1 or self.scale_range[1] > MAX_SCALE:
+            raise ValueError(
+                f"--scale_range leaves a short side of at least one pixel, and is at most {MAX_SCALE:g}; got"
+                f" {self.scale_range}."
+            )
+        if not 0 < self.max_class_share <= 1:
+            raise ValueError(f"--max_class_share is a share of a crop, in (0, 1]; got {self.max_class_share}.")
+        for name, sides in (("crop_size", self.crop_size), ("short_side", [self.short_side])):
+            if max(sides) > MAX_SIDE:
+                raise ValueError(f"--{name} is at most {MAX_SIDE} pixels; got {sides}.")
         if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
             raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
 
@@ -243,14 +269,22 @@ class DenseCLIPTrainingArguments(TrainingArguments):
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
         if self.greater_is_better is None and "/" in (self.metric_for_best_model or ""):
             self.greater_is_better = True  # also of a class whose name ends in "loss", such as "forest loss"
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise ValueError(f"--{name} is a number from {least} on; got {value}.")
         super().__post_init__()
         self.check_launcher()
+        missing = set(self.report_to) & set(INTEGRATION_TO_CALLBACK) - {*get_available_reporting_integrations()}
+        if missing := missing.difference(UNKNOWN_REPORTERS):
+            raise ValueError(
+                f"--report_to {', '.join(sorted(missing))} is not installed here. Install it, or leave --report_to"
+                " out."
+            )
         if self.ohem_threshold is not None and not 0 < self.ohem_threshold <= 1:
             raise ValueError(f"--ohem_threshold is a probability in (0, 1]; got {self.ohem_threshold}.")
         if self.label_smoothing_factor != 0:
             raise ValueError("--label_smoothing_factor is not part of any loss here; leave it at 0.")
-        if self.lora_rank is not None and self.lora_rank < 1:
-            raise ValueError(f"--lora_rank is a positive number, such as 8; got {self.lora_rank}.")
         if self.lora_rank is not None and self.freeze_image_encoder:
             raise ValueError(
                 "--lora_rank freezes the pretrained image encoder and trains adapters in it, --freeze_image_encoder"

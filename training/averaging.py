@@ -16,11 +16,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .checkpoints import check_tensors
 
 
 AVERAGED_WEIGHTS_NAME = "averaged_weights.safetensors"
@@ -70,14 +73,16 @@ class AveragedWeights:
     def load(self, folder: str) -> None:
         """
         Raises:
-            ValueError: for a checkpoint of a run without averaging.
+            ValueError: for a checkpoint of a run without averaging, or whose average is of other weights.
         """
         path = os.path.join(folder, AVERAGED_WEIGHTS_NAME)
         if not os.path.isfile(path):
             raise ValueError(f"{folder} comes from a run without --ema_decay, so it cannot be gone on from with it.")
+        own = self._state()
+        check_tensors([Path(path)], own)
         state = load_file(path)
         with torch.no_grad():
-            for name, tensor in self._state().items():
+            for name, tensor in own.items():
                 tensor.copy_(state[name])
 
     def _state(self) -> dict[str, torch.Tensor]:

@@ -39,6 +39,7 @@ from .arguments import DataArguments, DenseCLIPTrainingArguments
 from .command_line import names_of_arguments, parse_words
 from .data import SegmentationData, load_data
 from .evaluation import report_evaluation
+from .interrupts import quiet_interrupts
 from .metrics.report import format_scores
 from .trainer import DenseCLIPTrainer
 from .transforms import EvaluationTransform, with_transform
@@ -68,7 +69,13 @@ class EvaluationArguments:
 
 def main(words: list[str] | None = None) -> dict:
     """Evaluate, print and write; returns the report, as `metrics.json` holds it."""
-    evaluation_args, data_args, sizes_given = parse_arguments(sys.argv[1:] if words is None else words)
+    arguments = parse_arguments(sys.argv[1:] if words is None else words)
+    with quiet_interrupts(lambda: "An evaluation begins anew."):
+        return run_evaluation(*arguments)
+
+
+def run_evaluation(evaluation_args: EvaluationArguments, data_args: DataArguments, sizes_given: bool) -> dict:
+    """As [`main`], of arguments that were read."""
     output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
     if not evaluation_args.output_dir and not Path(output_dir).is_dir():
         output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here

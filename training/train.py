@@ -44,10 +44,11 @@ from .command_line import parse_train_arguments
 from .convert import read_config_fields
 from .data import SegmentationData, check_for_training, load_data
 from .evaluation import describe_protocol, report_evaluation
+from .interrupts import how_to_go_on, quiet_interrupts
 from .metrics.report import format_scores
 from .optimization import format_parameter_table
 from .panels import SamplePanels
-from .recipes import REPOSITORY
+from .recipes import REPOSITORY, Recipe
 from .trainer import DenseCLIPTrainer
 from .transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
 
@@ -56,7 +57,19 @@ logger = logging.get_logger(__name__)
 
 
 def main(words: list[str] | None = None) -> DenseCLIPTrainer:
-    data_args, model_args, training_args, recipe = parse_train_arguments(sys.argv[1:] if words is None else words)
+    arguments = parse_train_arguments(sys.argv[1:] if words is None else words)
+    training_args = arguments[2]
+    with quiet_interrupts(lambda: how_to_go_on(training_args.output_dir), training_args.process_index == 0):
+        return train(*arguments)
+
+
+def train(
+    data_args: DataArguments,
+    model_args: ModelArguments,
+    training_args: DenseCLIPTrainingArguments,
+    recipe: Recipe | None = None,
+) -> DenseCLIPTrainer:
+    """Train, evaluate, write, and push if that is asked for."""
     checkpoint = checkpoint_to_resume(training_args.output_dir, training_args.resume_from_checkpoint)
     check_pretrained(model_args, training_args)
     set_seed(training_args.seed)

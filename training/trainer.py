@@ -17,10 +17,11 @@ import copy
 import difflib
 import heapq
 import math
-import pickle
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import (
     PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
@@ -46,7 +48,18 @@ from modeling_denseclip import average_probabilities
 from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
 from .averaging import AVERAGED_WEIGHTS_NAME, AveragedWeights
 from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
-from .checkpoints import LAST, alone_in, check_resumable, checkpoint_to_resume, is_json
+from .checkpoints import (
+    LAST,
+    alone_in,
+    check_optimizer,
+    check_resumable,
+    check_weights,
+    checkpoint_to_resume,
+    is_json,
+    naming_file,
+    unusable,
+)
+from .interrupts import initialize_worker
 from .losses import SegmentationLoss, read_class_weights
 from .metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
 from .optimization import (
@@ -166,20 +179,13 @@ class DenseCLIPTrainer(Trainer):
         As [`Trainer.train`].
 
         Raises:
-            ValueError: if another training writes into the output directory, or for a checkpoint whose files hold more
-                than tensors and numbers.
+            ValueError: if another training writes into the output directory, or for a checkpoint that cannot be gone
+                on from; it names the file.
             ChildProcessError: if a process that loads images died.
         """
         alone = alone_in(self.args.output_dir) if self.is_world_process_zero() else nullcontext()
         with alone, self._explain_deaths():
-            try:
-                return super().train(*args, **kwargs)
-            except pickle.UnpicklingError as error:
-                # torch's own message advises how to have the code run.
-                raise ValueError(
-                    "A file of the checkpoint holds more than tensors and numbers, such as code that would be run, and"
-                    " was not read. Go on only from checkpoints that a training here wrote."
-                ) from error
+            return super().train(*args, **kwargs)
 
     def _run_epoch(self, *args, **kwargs) -> None:
         # A run that was stopped behind its last step has none left when it goes on, for which the Trainer, in the
@@ -191,9 +197,16 @@ class DenseCLIPTrainer(Trainer):
 
     @contextmanager
     def _explain_deaths(self) -> Iterator[None]:
-        """Say what it means that a process that loads images died, for which torch has a `RuntimeError`."""
+        """
+        Say what it means that a process that loads images died, for which torch has a `RuntimeError`, and in one line
+        what one met, for which torch puts the whole traceback into the message.
+        """
         try:
             yield
+        except (OSError, ValueError) as error:
+            if (message := _message_of_worker(error)) is None:
+                raise
+            raise type(error)(message) from error
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
@@ -230,13 +243,17 @@ class DenseCLIPTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
-            self.optimizer = optimizer_class(self.parameter_groups(model), **optimizer_kwargs)
+            groups = self.parameter_groups(model)
+            with _naming_arguments("--optim", self.args.optim, "--optim_args", self.args.optim_args):
+                optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+                self.optimizer = optimizer_class(groups, **optimizer_kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         if self.args.lr_schedule != "published_poly":
-            return super().create_scheduler(num_training_steps, optimizer)
+            names = ("--lr_scheduler_type", self.args.lr_scheduler_type)
+            with _naming_arguments(*names, "--lr_scheduler_kwargs", self.args.lr_scheduler_kwargs):
+                return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
             self.lr_scheduler = published_poly(
                 self.optimizer if optimizer is None else optimizer,
@@ -260,7 +277,7 @@ class DenseCLIPTrainer(Trainer):
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = self._must_drop_last() or drop_last
         try:
-            dataloader = super().get_train_dataloader()
+            dataloader = leave_signals_to_us(super().get_train_dataloader())
         finally:
             self.args.dataloader_drop_last = drop_last
         if has_length(dataloader) and len(dataloader) == 0:
@@ -354,11 +371,11 @@ class DenseCLIPTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         with self._loading_for_evaluation():
-            return super().get_eval_dataloader(eval_dataset)
+            return leave_signals_to_us(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset) -> DataLoader:
         with self._loading_for_evaluation():
-            return super().get_test_dataloader(test_dataset)
+            return leave_signals_to_us(super().get_test_dataloader(test_dataset))
 
     @contextmanager
     def _loading_for_evaluation(self) -> Iterator[None]:
@@ -515,7 +532,10 @@ class DenseCLIPTrainer(Trainer):
         averaged one where weights are averaged; checkpoints hold the weights that training goes on from. Nothing is
         pushed: [`push_to_hub`] does that, when there are figures for the card.
         """
-        with self.evaluated_weights() if output_dir is None else nullcontext():
+        if output_dir is not None:
+            super().save_model(output_dir, _internal_call=True)
+            return
+        with self.evaluated_weights(), self._explain_full_disk("The model, trained to its end,"):
             super().save_model(output_dir, _internal_call=True)
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
@@ -523,15 +543,24 @@ class DenseCLIPTrainer(Trainer):
         if self.args.should_save:
             checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
-        try:
+        with self._explain_full_disk(f"The checkpoint of step {self.state.global_step}"):
             super()._save_checkpoint(model, trial)
+
+    @contextmanager
+    def _explain_full_disk(self, what: str) -> Iterator[None]:
+        """Say what could not be written where, and how to go on, whichever library was writing."""
+        try:
+            yield
         except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error.__context__, KeyboardInterrupt | SystemExit):
+                raise error.__context__ from None  # by which the writer was left in the middle of its file
             if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
                 raise
-            raise OSError(
-                f"The checkpoint of step {self.state.global_step} could not be written to {self.args.output_dir}"
-                f" ({error}). Those before are whole: make room, and go on by --resume_from_checkpoint {LAST}."
-            ) from error
+            advice = "There is none before: make room, and start anew."
+            if checkpoint_to_resume(self.args.output_dir, LAST):
+                advice = f"Those before are whole: make room, and go on by --resume_from_checkpoint {LAST}."
+            reason = " ".join(str(error).split())
+            raise OSError(f"{what} could not be written to {self.args.output_dir} ({reason}). {advice}") from error
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -553,16 +582,19 @@ class DenseCLIPTrainer(Trainer):
         super().save_metrics(split, metrics, combined)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            check_resumable(resume_from_checkpoint, self.args.world_size)
+        checkpoint, is_sharded = Path(resume_from_checkpoint), self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if not is_sharded:
+            check_resumable(checkpoint, self.args.world_size, self.args.output_dir)
         if self.args.lora_rank is not None:
-            load_with_adapter(self.model, Path(resume_from_checkpoint))
-        elif (Path(resume_from_checkpoint) / ADAPTER_DIR).is_dir():
-            raise ValueError(
-                f"{resume_from_checkpoint} comes from a run with --lora_rank. Go on from it with the same."
-            )
+            check_weights(checkpoint, merged_state_dict(self.model))
+            load_with_adapter(self.model, checkpoint)
+        elif (checkpoint / ADAPTER_DIR).is_dir():
+            raise ValueError(f"{checkpoint} comes from a run with --lora_rank. Go on from it with the same.")
         else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if not is_sharded:
+                check_weights(checkpoint, self.model.state_dict())
+            with naming_file(checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
         if self.args.lora_rank is not None:
@@ -575,14 +607,47 @@ class DenseCLIPTrainer(Trainer):
         if self.averaged_weights is not None and self.args.should_save:
             self.averaged_weights.save(output_dir)
 
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        # It restores callbacks from what the file says of them.
+        path = None if resume_from_checkpoint is None else Path(resume_from_checkpoint) / TRAINER_STATE_NAME
+        with nullcontext() if path is None else naming_file(path):
+            done = super()._init_training_state(
+                max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+            )
+        for name in ("logging_steps", "eval_steps"):  # which steps are divided by, and come from the file
+            if getattr(self.state, name) == 0 and getattr(self.args, name) != 0:
+                raise unusable(path, f"{name} is 0")
+        # Those that the file does not know are not looked for before the next checkpoint is written.
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+        return done
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # Accelerate has put its own around it
+            check_optimizer(checkpoint, optimizer, self.lr_scheduler)
         if self.averaged_weights is not None:
             self.averaged_weights.load(checkpoint)
         elif (Path(checkpoint) / AVERAGED_WEIGHTS_NAME).is_file():
             raise ValueError(f"{checkpoint} comes from a run with --ema_decay. Go on from it with the same.")
+        with naming_file(Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        has_scaler = getattr(self.accelerator, "scaler", None) is not None
+        if checkpoint is not None and (Path(checkpoint) / SCALER_NAME).is_file() and not has_scaler:
+            raise ValueError(f"{checkpoint} comes from a run with --fp16. Go on from it with the same.")
+        with nullcontext() if checkpoint is None else naming_file(Path(checkpoint)):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with nullcontext() if checkpoint is None else naming_file(Path(checkpoint)):
+            super()._load_rng_state(checkpoint)
 
     def init_hf_repo(self, token: str | None = None, **kwargs) -> None:
         """
@@ -664,9 +729,37 @@ class _UpdateAverage(TrainerCallback):
         self.averaged_weights.update()
 
 
+def leave_signals_to_us(dataloader: DataLoader) -> DataLoader:
+    """Have the processes that load images ignore Ctrl-C, which a terminal sends to them too."""
+    initialize = partial(initialize_worker, dataloader.worker_init_fn)
+    for loader in (dataloader, getattr(dataloader, "base_dataloader", dataloader)):  # Accelerate's wraps one
+        loader.worker_init_fn = initialize
+    return dataloader
+
+
 def _named_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[str, float]:
     """The scores that are defined: the Trainer writes them as JSON, which has no NaN."""
     named = {score: getattr(scores, score) for score in SCORES}
     for label, name in id2label.items():
         named.update({f"{score}/{name}": float(getattr(scores, score)[label]) for score in CLASS_SCORES})
     return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+@contextmanager
+def _naming_arguments(name: str, choice: str, options_name: str, options: object) -> Iterator[None]:
+    """Whatever Transformers and torch raise inside is an error of these arguments."""
+    try:
+        yield
+    except Exception as error:
+        given = f" with {options_name} {options}" if options else ""
+        raise ValueError(
+            f"{name} {getattr(choice, 'value', choice)}{given} cannot be used: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _message_of_worker(error: Exception) -> str | None:
+    """What an error in a process that loads images said there, without the traceback that torch put before it."""
+    if not re.match(r"Caught \w+ in DataLoader worker process", str(error)):
+        return None
+    *_, last = re.split(rf"^(?:[\w.]+\.)?{type(error).__name__}: ", str(error), flags=re.MULTILINE)
+    return last.strip()
