@@ -97,8 +97,8 @@ def test_the_status_is_passed_on(monkeypatch, status):
         (ImportError("pip install it"), 2, "error: pip install it\n"),
         (MemoryError(), 2, "error: there is too little memory\n"),
         (MemoryError("Unable to allocate 1 TiB"), 2, "error: there is too little memory: Unable to allocate 1 TiB\n"),
-        (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
-        (KeyboardInterrupt("go on so"), 130, "stopped by Ctrl-C: go on so\n"),
+        (KeyboardInterrupt(), 130, "\nInterrupted.\n"),
+        (KeyboardInterrupt("Go on so."), 130, "\nInterrupted. Go on so.\n"),
     ],
 )
 def test_expected_errors_end_without_a_traceback(monkeypatch, capsys, error, status, printed):

@@ -869,7 +869,7 @@ def elsewhere(checkpoint, tmp_path):
     return restore
 
 
-def replace(path, content):
+def put_file(path, content):
     path.unlink(missing_ok=True)
     path.write_bytes(content)
 
@@ -889,7 +889,7 @@ def load_or_refuse(folder):
 def test_any_json_in_a_checkpoint_is_read_or_refused_in_a_line(checkpoint, elsewhere, name, data):
     folder = elsewhere()
     content = put(json.loads((checkpoint / name).read_text()), data)
-    replace(folder / name, json.dumps(content).encode())
+    put_file(folder / name, json.dumps(content).encode())
     load_or_refuse(folder)
 
 
@@ -900,7 +900,7 @@ def test_any_index_of_shards_is_read_or_refused_in_a_line(checkpoint, elsewhere,
     (folder / "model.safetensors").rename(folder / "shard.safetensors")
     names = [name for name, _ in safetensors_head(checkpoint) if name != "__metadata__"]
     index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, "shard.safetensors")}
-    replace(folder / "model.safetensors.index.json", json.dumps(put(index, data)).encode())
+    put_file(folder / "model.safetensors.index.json", json.dumps(put(index, data)).encode())
     load_or_refuse(folder)
 
 
@@ -917,7 +917,7 @@ def test_any_head_of_safetensors_is_read_or_refused_in_a_line(checkpoint, elsewh
     values = content[8 + int.from_bytes(content[:8], "little") :]
     head = json.dumps(put(dict(safetensors_head(checkpoint)), data)).encode()
     length = data.draw(st.just(len(head)) | st.integers(0, 2**64 - 1))
-    replace(folder / "model.safetensors", length.to_bytes(8, "little") + head + values)
+    put_file(folder / "model.safetensors", length.to_bytes(8, "little") + head + values)
     load_or_refuse(folder)
 
 

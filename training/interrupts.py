@@ -95,9 +95,10 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
         if received:
             for number in former:  # a second one is as good as the first
                 signal.signal(number, signal.SIG_IGN)
-            if is_main_process:
-                word = "Interrupted" if isinstance(end, KeyboardInterrupt) else "Terminated"
-                print(f"\n{word}. {say()}", file=sys.stderr, flush=True)
+            if is_main_process and isinstance(end, KeyboardInterrupt):
+                end.args = (say(),)  # which `run_command` prints
+            elif is_main_process:
+                print(f"\nTerminated. {say()}", file=sys.stderr, flush=True)
             # What loads images is ended here and not later, where nobody keeps it quiet.
             traceback.clear_frames(end.__traceback__)
             gc.collect()

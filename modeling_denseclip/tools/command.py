@@ -128,7 +128,7 @@ def run_command(work: Callable[[], object], error_status: int = 2) -> int:
             print(f"error: there is too little memory{f': {error}' if str(error) else ''}", file=sys.stderr)
             return error_status
         except KeyboardInterrupt as stop:
-            print(f"stopped by Ctrl-C{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+            print(f"\nInterrupted. {stop}".rstrip(" "), file=sys.stderr)  # below a progress bar
             return 130
     return status if isinstance(status, int) else 0
 
