@@ -324,6 +324,8 @@ class DenseCLIPConfig(PreTrainedConfig):
         refuse_misspelt(kwargs, type(self))
         if not isinstance(self.id2label, dict | None):
             raise ValueError(f"`id2label` must be a dictionary from ids to names; got {reprlib.repr(self.id2label)}.")
+        if not isinstance(kwargs.get("auto_map"), dict | None):
+            raise ValueError(f"`auto_map` must be a dictionary of classes; got {reprlib.repr(kwargs['auto_map'])}.")
         check_dtype(kwargs.get("torch_dtype", self.dtype))
         check_numbers("num_labels", kwargs.get("num_labels"))
         for name in ("text_config", "vision_config"):

@@ -24,6 +24,7 @@ attention always count, where fvcore leaves out those of fused attention. benchm
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -35,7 +36,6 @@ from huggingface_hub.errors import StrictDataclassError
 from modeling_denseclip import DenseCLIPConfig
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.complexity import KINDS, Complexity, measure
-from modeling_denseclip.tools.loading import read_json
 
 from .convert import read_config_fields
 from .recipes import REPOSITORY, load_recipe
@@ -64,7 +64,11 @@ def read_config(source: str | os.PathLike, num_labels: int | None = None) -> Den
     path = Path(source) / "config.json" if Path(source).is_dir() else Path(source)
     if not path.is_file():
         raise ValueError(f"{path} does not exist. Name a JSON file as in configuration/models, or a checkpoint.")
-    if read_json(path).get("model_type", DenseCLIPConfig.model_type) != "denseclip":
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("model_type", DenseCLIPConfig.model_type) != "denseclip":
         raise ValueError(f"{path} is not the config of a DenseCLIP: its model_type must be 'denseclip'.")
     fields = read_config_fields(path)
     if num_labels is not None or "id2label" not in fields:
