@@ -474,18 +474,11 @@ def _check_values(path: Path, what: str, values: dict, expected: dict | None, gl
             if own is not None and not isinstance(own, torch.Tensor) and (value.ndim or not _is_number(own)):
                 raise unusable(path, f"{name} in {what} is {_describe(value)}, where this run has {_short(own)}")
             if isinstance(own, torch.Tensor):
-                same_kind = (value.is_floating_point(), value.is_complex()) == (
-                    own.is_floating_point(),
-                    own.is_complex(),
-                )
-                if (
-                    value.shape != own.shape
-                    or not same_kind
-                    or (value.ndim and own.dtype == torch.uint8 != value.dtype)
-                ):
-                    raise unusable(
-                        path, f"{name} in {what} is {_describe(value)}, where this run has {_describe(own)}"
-                    )
+                # torch brings real numbers to the type of the parameter, and leaves others as they are.
+                is_of_type = value.is_floating_point() if own.is_floating_point() else value.dtype == own.dtype
+                if value.shape != own.shape or not is_of_type:
+                    other = f"{_describe(value)}, where this run has {_describe(own)}"
+                    raise unusable(path, f"{name} in {what} is {other}")
             if value.layout != torch.strided or value.device.type != "cpu" or not _is_dense(value):
                 raise unusable(path, f"{name} in {what} is no tensor of plain values")
             if not _is_finite(value):
