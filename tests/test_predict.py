@@ -732,6 +732,21 @@ def test_broken_frames_are_counted_and_the_others_taken(saved, work, capsys, fra
     assert (said in capsys.readouterr().err) == (lost > 0)
 
 
+def test_broken_frames_are_counted_where_no_header_counts_them(saved, work):
+    """Matroska says how long a video is, and no number of frames."""
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter("drive.mkv", cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (128, 96))
+    for seed in range(6):
+        writer.write(np.asarray(draw_picture(128, 96, seed)))
+    writer.release()
+    head, *frames = Path("drive.mkv").read_bytes().split(b"\xff\xd8\xff")
+    assert len(frames) == 6
+    frames[2] = frames[2][:-40].translate(bytes(256)) + frames[2][-40:]  # what follows it is of the container
+    Path("drive.mkv").write_bytes(b"\xff\xd8\xff".join([head, *frames]))
+    (entry,) = run(saved, "drive.mkv", status=1)["videos"]
+    assert (entry["frames"], entry["frames_lost"]) == (5, 1)
+
+
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
 def test_a_video_that_is_cut_off_is_said_to_be(saved, work, suffix):
     cv2 = pytest.importorskip("cv2")

@@ -22,6 +22,7 @@ import argparse
 import asyncio
 import atexit
 import base64
+import contextlib
 import copy
 import io
 import os
@@ -67,7 +68,7 @@ MAXIMUM_BYTES = 20 * 2**20  # of an upload
 MAXIMUM_PIXELS = 24_000_000  # of a photograph, as its header says before it is decoded
 MAXIMUM_TEXTS = 20
 MAXIMUM_LETTERS = 2000  # of all words together
-MAXIMUM_QUESTION = 2**20  # bytes of a request that is no upload
+MAXIMUM_QUESTION = 2**18  # bytes of a request that is no upload
 MAXIMUM_WAITING = 32  # photographs in the queue, and uploads at a time; the model takes one photograph after the other
 MAXIMUM_KEPT = 200  # uploads that lie on the disk
 UPLOAD_SECONDS = 600  # that a request may take to arrive
@@ -84,6 +85,7 @@ ROUTES = {
     ),
 }
 FORM_BYTES = 2**16  # around the file in an upload
+DRAINED_BYTES = 2**26  # of a request that is too large, so that its sender gets to read the answer
 UPLOADS = "denseclip-web-"  # what folders for uploads are called
 
 CLASS_HINT = "Upload a photograph to see which of its classes the model finds in it, and where."
@@ -258,6 +260,14 @@ def tidy(folder: Path) -> None:
                 path.parent.rmdir()
 
 
+def forget_unread(sessions: Mapping[str, asyncio.Queue]) -> None:
+    """Drop answers that nobody fetches, the oldest first, if there are many. Gradio would keep all of them."""
+    unread = [messages for messages in sessions.values() if not messages.empty()]
+    for messages in unread[:-MAXIMUM_WAITING]:
+        while not messages.empty():
+            messages.get_nowait()
+
+
 class Gate:
     """
     What requests reach Gradio, as a middleware: those that its own page makes, of limited size and time.
@@ -309,15 +319,21 @@ class Gate:
         try:
             if is_upload:
                 tidy(self.uploads)
+            else:
+                forget_unread(scope["app"].get_blocks()._queue.pending_messages_per_session)
             if int(stated) > limit:
                 raise _TooLargeError
             await self.app(scope, receive_some, send_noted)
-        except (_TooLargeError, asyncio.TimeoutError) as error:
+        except _TooLargeError:
             if not has_begun:
-                words, status = ("This request is too large.", 413)
-                if not isinstance(error, _TooLargeError):
-                    words, status = ("This request takes too long to arrive.", 408)
-                await PlainTextResponse(words, status)(scope, receive, send)
+                limit, more = DRAINED_BYTES, True
+                with contextlib.suppress(_TooLargeError, asyncio.TimeoutError):
+                    while more:
+                        more = (await receive_some()).get("more_body", False)
+                await PlainTextResponse("This request is too large.", 413)(scope, receive, send)
+        except asyncio.TimeoutError:
+            if not has_begun:
+                await PlainTextResponse("This request takes too long to arrive.", 408)(scope, receive, send)
         finally:
             self.running -= is_upload
 
