@@ -58,13 +58,14 @@ from modeling_denseclip import (
 from modeling_denseclip.tools import command
 from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.loading import load_model
-from modeling_denseclip.tools.predict import ClassPredictor
+from modeling_denseclip.tools.predict import ClassPredictor, find_inputs
 from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.visualization import generate_palette
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture
 from tests.tiny import (
     TINY_CLASS_NAMES,
+    draw_jpeg,
     draw_picture,
     make_tiny_tokenizer,
     save_checkpoint,
@@ -73,6 +74,7 @@ from tests.tiny import (
     spread_classes,
     tiny_config,
     tiny_model,
+    write_avi,
 )
 from training import convert, score_text, train
 from training.checkpoints import checkpoint_to_resume
@@ -470,6 +472,63 @@ def _(room):
 
 
 # ------------------------------------------------------------------------------- arrays for the image processor
+
+
+@case("a list of other files called .mp4")
+def _(room):
+    return room.predict(write(room.path / "a.mp4", b"ffconcat version 1.0\nfile b.mp4\n"))
+
+
+@case("a video with a broken frame")
+def _(room):
+    write_avi(room.path / "a.avi", [draw_jpeg(0), b"no frame", draw_jpeg(2), draw_jpeg(3), draw_jpeg(4)])
+    return room.predict(room.path / "a.avi")
+
+
+@case("a pipe in place of a photograph")
+def _(room):
+    (room.path / "photos").mkdir()
+    os.mkfifo(room.path / "photos" / "a.png")
+    save(PICTURE, room.path / "photos" / "b.png")
+    return room.predict(room.path / "photos")
+
+
+@case("a link that leads back")
+def _(room):
+    (room.path / "photos").mkdir()
+    save(PICTURE, room.path / "photos" / "a.png")
+    for name in ("x", "y"):  # of these links there are 2^40 paths
+        (room.path / "photos" / name).symlink_to(".")
+    assert [*find_inputs([f"{room.path}/photos/**/*.png"], room.path / "out")] == [room.path / "photos" / "a.png"]
+
+
+@case("a photograph that is too large for the memory")
+def _(room):
+    def run_out(self, photographs):
+        if photographs[0].width == WIDTH:
+            return segment(self, photographs)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 34359738368 bytes.")
+
+    segment = ClassPredictor.__call__
+    room.monkeypatch.setattr(ClassPredictor, "__call__", run_out)
+    (room.path / "photos").mkdir()
+    save(PICTURE, room.path / "photos" / "a.png")
+    save(PICTURE.resize((2 * WIDTH, HEIGHT)), room.path / "photos" / "b.png")
+    return room.predict(room.path / "photos")
+
+
+@case("a name that is not UTF-8")
+def _(room):
+    name = os.fsencode(room.path / "caf") + b"\xe9.png"
+    os.rename(save(PICTURE, room.path / "a.png"), name)
+    assert room.predict(Path(os.fsdecode(name)))[0] == 0
+    (entry,) = json.loads((room.path / "out" / "predictions.json").read_bytes().decode("utf-8"))["images"]
+    assert os.fsencode(entry["file"]) == name
+
+
+@case("a name that is too long for its results")
+def _(room):
+    return room.predict(save(PICTURE, room.path / f"{'a' * 250}.png"))
 
 
 @case("NaN in an array")
@@ -1596,6 +1655,18 @@ def _(room):
 def _(room):
     file = save(PICTURE, room.path / "a.png")
     return room.denseclip("predict", file, "--model", room.saved.folder, "--out", file)
+
+
+@case("an empty word, as of a variable that is not set")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    return room.denseclip("predict", file, "--model", room.saved.folder, "--out", "")
+
+
+@case("a ~ that no shell has replaced")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    return room.denseclip("predict", file, "--model", room.saved.folder, "--out=~/results")
 
 
 @case("a pixel outside of the photograph")

@@ -180,3 +180,35 @@ def test_unknown_classes_get_the_nearest_names():
     assert find_class("SIDE_walk", ["road", "side walk"]) == 1
     with pytest.raises(ValueError, match="Did you mean 'side walk'"):
         find_class("sidewalk", ["road", "side walk"])
+
+
+def test_odd_names_of_photographs_and_classes(explain, photo, model_folder, tmp_path):
+    """A name that is not UTF-8, a class of 300 letters, one with a line end, and a name that leaves no room."""
+    odd = tmp_path / "caf\udce9\n.png"
+    odd.write_bytes(photo.read_bytes())
+    names = ["a" * 300, "two\nlines", "$x_$", "b", "c"]
+    config = json.loads((model_folder / "config.json").read_text())
+    assert len(config["id2label"]) == len(names)
+    config["id2label"] = dict(enumerate(names))
+    config.pop("label2id", None)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in model_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "config.json").write_text(json.dumps(config))
+    files, numbers = explain(odd, "--class", "a" * 300, "two\nlines", model=folder)
+    assert numbers["photo"] == odd.name
+    assert files == [f"caf\udce9\n-class-0-{'a' * 40}.png", "caf\udce9\n-class-1-two_lines.png", "explanation.json"]
+    long = tmp_path / f"{'x' * 245}.png"
+    long.write_bytes(photo.read_bytes())
+    with pytest.raises(ValueError, match="too long for its results"):
+        explain(long, "--class", "b", model=folder)
+
+
+def test_too_little_memory_is_said(explain, photo, monkeypatch):
+    def run_out(*args):
+        raise MemoryError
+
+    monkeypatch.setattr("modeling_denseclip.tools.explain.explain_image", run_out)
+    with pytest.raises(ValueError, match="make the photograph smaller"):
+        explain(photo)

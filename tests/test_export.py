@@ -19,6 +19,7 @@ An export takes seconds, whatever the size of the model. So there are few, each 
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -420,8 +421,42 @@ def test_no_map_of_run_onnx_replaces_another_or_a_photograph(tmp_path):
         images = [str(tmp_path / name) for name in names]
         with pytest.raises(ValueError, match=message):
             run_onnx.main(["no model is loaded for that", *images, "--output", str(tmp_path)])
+    long = "é" * 122  # 244 bytes, and "-classes.png" 12 more
+    with pytest.raises(ValueError, match="has more than 255 bytes"):
+        run_onnx.choose_targets([Path(f"{long}.png")], tmp_path)
+    for words in (
+        ["", "a.png", "--output", "maps"],
+        ["m.onnx", " ", "--output", "maps"],
+        ["m.onnx", "a.png", "--output", ""],
+    ):
+        with pytest.raises(ValueError, match="A word is empty"):
+            run_onnx.main(words)
     # One that is named twice is segmented once.
     image = tmp_path / "a/left.png"
     again = tmp_path / "b/../a/left.png"
     targets = run_onnx.choose_targets([image, again], tmp_path / "maps")
     assert targets == {image: tmp_path / "maps/left-classes.png"}
+
+
+def test_run_onnx_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
+    card = {"class_names": ["dark", "light"], "palette": [(0, 0, 0), (255, 255, 255)]}
+    monkeypatch.setattr(run_onnx, "load", lambda path: (None, card))
+
+    def segment(session, card, picture):
+        if picture.shape[0] == 9:
+            raise MemoryError
+        return (picture[..., 0] > 127).astype(np.int64)
+
+    monkeypatch.setattr(run_onnx, "segment", segment)
+    (tmp_path / "broken.png").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.png")
+    draw_picture(8, 9).save(tmp_path / "large.png")
+    draw_picture(8, 8).save(tmp_path / "good.png")
+    names = ["broken", "pipe", "gone", "large", "good"]
+    words = ["m.onnx", *(str(tmp_path / f"{name}.png") for name in names), "--output", str(tmp_path / "maps")]
+    assert run_onnx.main(words) == 1
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["good-classes.png"]
+    said = capsys.readouterr().err.splitlines()
+    assert [Path(line.split(": ")[1]).stem for line in said] == names[:4]
+    assert "memory" in said[3]
+    assert run_onnx.main([words[0], *words[-3:]]) == 0

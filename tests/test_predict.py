@@ -14,8 +14,10 @@
 """`denseclip predict`, against the pipeline and plain computations."""
 
 import json
+import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from torch.nn import functional as F
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools import predict
 from modeling_denseclip.tools.command import main
+from modeling_denseclip.tools.loading import TooLittleMemoryError, naming_lack_of_memory
 from modeling_denseclip.tools.predict import (
     OVERLAY_SIDE,
     ClassPredictor,
@@ -40,7 +43,7 @@ from modeling_denseclip.tools.predict import (
 from modeling_denseclip.tools.text_scores import draw_scores
 from modeling_denseclip.tools.visualization import OPACITY, color_blind_palette, generate_palette
 from tests.test_pipeline import SIZE, as_map, load_pipeline, save_model
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer
+from tests.tiny import TINY_CLASS_NAMES, draw_jpeg, draw_picture, make_tiny_tokenizer, write_avi
 
 
 ORIENTATION = 0x0112
@@ -399,6 +402,206 @@ def test_too_little_memory_is_said(saved, work, capsys, monkeypatch):
     assert not Path("out").exists()
 
 
+def test_photographs_for_which_memory_does_not_suffice_are_left_out(saved, work, capsys, monkeypatch):
+    """With two at once it ends; one alone fits, unless it is the second of them."""
+    predict_batch, seen = ClassPredictor.__call__, []
+
+    def run_out(self, photographs):
+        seen.append(len(photographs))
+        if len(photographs) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        if len(seen) == 3:
+            raise MemoryError
+        return predict_batch(self, photographs)
+
+    monkeypatch.setattr(ClassPredictor, "__call__", run_out)
+    report = run(saved, "photos", "--batch_size", 2, status=1)
+    assert seen == [2, 1, 1, 1, 1, 1]
+    assert [entry["file"] for entry in report["left_out"]] == ["photos/b.png"]
+    assert (
+        "too little memory" in report["left_out"][0]["error"] and "left out: photos/b.png" in capsys.readouterr().err
+    )
+    assert [entry["file"] for entry in report["images"]] == [
+        f"photos/{name}" for name in PHOTOGRAPHS if name != "b.png"
+    ]
+
+
+def test_a_photograph_that_memory_does_not_hold_is_left_out(saved, work, monkeypatch):
+    read = predict.read_photograph
+
+    def run_out(file):
+        if file.name == "c.png":
+            raise MemoryError
+        return read(file)
+
+    monkeypatch.setattr(predict, "read_photograph", run_out)
+    (left_out,) = run(saved, "photos", status=1)["left_out"]
+    assert left_out["file"] == "photos/inner/c.png" and "too little memory" in left_out["error"]
+
+
+NO_MEMORY = {
+    "Python": MemoryError(),
+    "NumPy": MemoryError("Unable to allocate 64.0 GiB for an array"),
+    "PyTorch, CPU": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+    ),
+    "PyTorch, Windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    "PyTorch, CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    "PyTorch, MPS": RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, other allocations: 1 KB)"),
+    "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "Pillow": OSError("out of memory error when reading image file"),
+    "the system": OSError(12, "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("library", NO_MEMORY)
+def test_whatever_a_library_raises_where_memory_ends_is_known(library):
+    with pytest.raises(TooLittleMemoryError, match="^buy some$"), naming_lack_of_memory("buy some"):
+        raise NO_MEMORY[library]
+
+
+def test_opencv_where_memory_ends_is_known():
+    cv2 = pytest.importorskip("cv2")
+    with pytest.raises(TooLittleMemoryError, match="^buy some$"), naming_lack_of_memory("buy some"):
+        cv2.resize(np.zeros((2, 2), np.uint8), (2**30, 2**15))  # 32 TiB
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(28, "No space left"), KeyError("memory")])
+def test_other_errors_stay_as_they_are(error):
+    with pytest.raises(type(error)) as raised, naming_lack_of_memory("buy some"):
+        raise error
+    assert raised.value is error
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/in/b.jpg", "elsewhere/c.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for name in ("x", "y", "in/up"):  # 2^40 paths without an end
+        Path("photos", name).symlink_to(".." if name == "in/up" else ".")
+    Path("photos/other").symlink_to("../elsewhere")
+    Path("photos/d.jpg").symlink_to("../elsewhere/c.jpg")
+    expected = {"photos/a.jpg": "a", "photos/d.jpg": "d", "photos/in/b.jpg": "in/b"}
+    for word in ("photos", "photos/**", "photos/**/*.jpg", "photos/**/**/*.jpg", "photos/**/*"):
+        found = {file.as_posix(): name.as_posix() for file, name in find_inputs([word], Path("out")).items()}
+        assert found == expected, word
+    (file,) = find_inputs(["photos/**/in/*.jpg"], Path("out"))
+    assert file == Path("photos/in/b.jpg")
+    # Of one step, and where it is named, a link is followed.
+    assert [file.name for file in find_inputs(["photos/oth*/*.jpg"], Path("out"))] == ["c.jpg"]
+    assert [file.name for file in find_inputs(["photos/other"], Path("out"))] == ["c.jpg"]
+
+
+def test_results_that_a_link_leads_to_are_no_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "results/a-overlay.jpg"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
+    Path("photos/out").symlink_to("../results")
+    Path("photos/best.jpg").symlink_to("../results/a-overlay.jpg")
+    for output in ("results", "photos/out"):
+        assert [file.name for file in find_inputs(["photos"], Path(output))] == ["a.jpg"]
+
+
+def test_what_is_no_file_is_named_and_left_out(saved, work, monkeypatch):
+    """A pipe, from which nothing will ever come, a link to nothing, one to itself, and a file that has just gone."""
+    os.mkfifo("photos/a1.png")
+    Path("photos/a2.png").symlink_to("nowhere")
+    Path("photos/a3.png").symlink_to("a3.png")
+    os.mkfifo("photos/a4.mp4")
+    Path("photos/a5.png").write_bytes(b"")
+    find = predict.find_inputs
+
+    def find_and_remove(*args):
+        found = find(*args)
+        Path("photos/a5.png").unlink()
+        return found
+
+    monkeypatch.setattr(predict, "find_inputs", find_and_remove)
+    reports = []
+    thread = threading.Thread(target=lambda: reports.append(run(saved, "photos", status=1)), daemon=True)
+    thread.start()
+    thread.join(timeout=120)
+    assert reports, "it waits for a pipe"
+    left_out = {Path(entry["file"]).name: entry["error"] for entry in reports[0]["left_out"]}
+    assert {*left_out} == {"a1.png", "a2.png", "a3.png", "a4.mp4", "a5.png"}
+    assert "a pipe" in left_out["a1.png"] and "a pipe" in left_out["a4.mp4"] and "No such file" in left_out["a5.png"]
+    assert len(reports[0]["images"]) == len(PHOTOGRAPHS)
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        find_inputs(["photos/a1.png"], Path("out"))
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    """By the system's own error, which nobody gets who may read everything."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/secret/b.jpg", "photos/in/c.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    scan, listing = os.scandir, os.listdir
+
+    def refuse(function):
+        def read(folder):
+            if Path(folder).name == "secret":
+                raise PermissionError(13, "Permission denied", str(folder))
+            return function(folder)
+
+        return read
+
+    monkeypatch.setattr(os, "scandir", refuse(scan))
+    monkeypatch.setattr(os, "listdir", refuse(listing))
+    for word in ("photos", "photos/**/*.jpg", "photos/*/*.jpg"):
+        left_out = {}
+        found = find_inputs([word], Path("out"), left_out)
+        assert Path("photos/in/c.jpg") in found
+        assert [path.as_posix() for path in left_out] == ["photos/secret"]
+        assert "Permission denied" in left_out[Path("photos/secret")]
+
+
+def test_names_that_are_not_utf_8_or_hold_odd_letters(saved, work, capsys):
+    odd = ["caf\udce9.png", "line\nend.png", "turned\u202egnp.png", 'quote".png', "\x1b[31mred.png"]
+    folder = work / "odd"
+    folder.mkdir()
+    for name in odd:
+        shutil.copy("photos/a.png", folder / name)
+    for words in ((), ("--text", "sky", "a cat")):
+        report = run(saved, "odd", *words)
+        assert b"\\udce9" in Path("out/predictions.json").read_bytes()
+        Path("out/predictions.json").read_bytes().decode("utf-8")
+        assert sorted(Path(entry["file"]).name for entry in report["images"]) == sorted(odd)
+        for entry in report["images"]:
+            assert os.path.exists(entry["file"])
+            for key in ("picture",) if words else ("overlay", "mask"):
+                assert Path("out", entry[key]).is_file()
+
+
+def test_names_of_results_that_are_too_long_are_refused(saved, work, capsys):
+    stem = "é" * 120  # of two bytes each
+    shutil.copy("photos/a.png", f"{stem}.png")  # 244 bytes; "-overlay.jpg" makes them 252, "-texts.png" 250
+    run(saved, f"{stem}.png")
+    os.rename(f"{stem}.png", f"{stem}1234.png")
+    before = tree(work)
+    assert main(["predict", f"{stem}1234.png", "--model", str(saved), "--out", "out2"]) == 2
+    assert "has 256 bytes, and 255 are the limit" in capsys.readouterr().err and tree(work) == before
+
+
+def test_results_that_differ_in_case_alone(tmp_path, monkeypatch):
+    names = {Path("x/A.jpg"): Path("A"), Path("y/a.jpg"): Path("a"), Path("e\u0301.jpg"): Path("e\u0301")}
+    names[Path("é.jpg")] = Path("é")
+    output = tmp_path / "not" / "made"
+    assert len(choose_targets(names, output, False)) == 4 and list(tmp_path.iterdir()) == []
+    exists = Path.exists
+    # A file system that does not tell them apart, as those of macOS and Windows.
+    monkeypatch.setattr(
+        Path,
+        "exists",
+        lambda path: exists(path) or path.name.lower() in [p.name.lower() for p in path.parent.iterdir()],
+    )
+    output.mkdir(parents=True)
+    with pytest.raises(ValueError, match="x/A.jpg and y/a.jpg would both become"):
+        choose_targets(names, output, False)
+
+
 # --- Texts -----------------------------------------------------------------------------------------------------------
 
 
@@ -502,3 +705,119 @@ class SilentWriter:
 
     def release(self):
         pass
+
+
+GARBAGE = b"garbage" * 30
+
+
+@pytest.mark.parametrize(
+    "frames, read, lost",
+    [
+        ([1, 0, 1, 1, 1], 4, 1),
+        ([0, 0, 1, 1], 2, 2),
+        ([1, 1, 0], 2, 1),
+        ([1, *[0] * 40, 1], 2, 40),
+        ([1, 1, 1], 3, 0),
+    ],
+    ids=["in the middle", "at the beginning", "at the end", "many", "none"],
+)
+def test_broken_frames_are_counted_and_the_others_taken(saved, work, capsys, frames, read, lost):
+    pytest.importorskip("cv2")
+    write_avi("drive.avi", [draw_jpeg(seed) if good else GARBAGE for seed, good in enumerate(frames)])
+    report = run(saved, "drive.avi", status=int(lost > 0))
+    (entry,) = report["videos"]
+    assert (entry["frames"], entry["frames_lost"]) == (read, lost) and report["left_out"] == []
+    assert len(read_video(f"out/{entry['overlay']}")[1]) == read
+    said = f"drive.avi: {lost} of {read + lost} frames are broken and left out"
+    assert (said in capsys.readouterr().err) == (lost > 0)
+
+
+def test_broken_frames_are_counted_where_no_header_counts_them(saved, work):
+    """Matroska says how long a video is, and no number of frames."""
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter("drive.mkv", cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (128, 96))
+    for seed in range(6):
+        writer.write(np.asarray(draw_picture(128, 96, seed)))
+    writer.release()
+    head, *frames = Path("drive.mkv").read_bytes().split(b"\xff\xd8\xff")
+    assert len(frames) == 6
+    frames[2] = frames[2][:-40].translate(bytes(256)) + frames[2][-40:]  # what follows it is of the container
+    Path("drive.mkv").write_bytes(b"\xff\xd8\xff".join([head, *frames]))
+    (entry,) = run(saved, "drive.mkv", status=1)["videos"]
+    assert (entry["frames"], entry["frames_lost"]) == (5, 1)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_video_that_is_cut_off_is_said_to_be(saved, work, suffix):
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(f"drive{suffix}", cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (128, 96))
+    for seed in range(12):
+        writer.write(np.asarray(draw_picture(128, 96, seed)))
+    writer.release()
+    assert run(saved, f"drive{suffix}")["videos"][0]["frames_lost"] == 0
+    data = Path(f"drive{suffix}").read_bytes()
+    Path(f"drive{suffix}").write_bytes(data[: len(data) // 2])
+    (entry,) = run(saved, f"drive{suffix}", status=1)["videos"]
+    assert entry["frames"] + entry["frames_lost"] == 12 and entry["frames_lost"] > 3
+
+
+def test_frames_of_another_size_are_brought_to_that_of_the_first(saved, work, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    write_video("drive.mp4", num_frames=4)
+    real = cv2.VideoCapture
+
+    class Growing:
+        """Not a subclass: OpenCV's types crash where garbage is collected."""
+
+        def __init__(self, *args):
+            self.capture, self.count = real(*args), 0
+
+        def get(self, number):
+            return self.capture.get(number)
+
+        def read(self):
+            is_there, frame = self.capture.read()
+            self.count += 1
+            return is_there, cv2.resize(frame, (160, 120)) if self.count == 3 else frame
+
+    monkeypatch.setattr(cv2, "VideoCapture", Growing)
+    (entry,) = run(saved, "drive.mp4")["videos"]
+    assert (entry["frames"], entry["width"], entry["height"]) == (4, 128, 96)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile good.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ngood.mp4\n#EXT-X-ENDLIST\n",
+        "v=0\r\nc=IN IP4 127.0.0.1\r\nm=video 5004 RTP/AVP 96\r\n",
+    ],
+    ids=["concat", "HLS", "SDP"],
+)
+def test_lists_of_other_files_are_no_videos(saved, work, text):
+    cv2 = pytest.importorskip("cv2")
+    write_video("good.mp4", num_frames=2)
+    Path("list.mp4").write_text(text)
+    if text.startswith("ffconcat"):
+        assert cv2.VideoCapture("list.mp4").read()[0], "OpenCV itself follows it"
+    (left_out,) = run(saved, "list.mp4", status=1)["left_out"]
+    assert "OpenCV does not read it as a video: it begins as none" in left_out["error"]
+
+
+@pytest.mark.parametrize("name", ["img%03d.mp4", "concat:good.mp4", "http:.mp4", "-.mp4", "a | b ! c.mp4"])
+def test_names_are_names_of_files_and_nothing_else(saved, work, name):
+    pytest.importorskip("cv2")
+    write_video("good.mp4", num_frames=2)
+    os.rename("good.mp4", name)
+    shutil.copy(name, "img000.mp4")
+    (entry,) = run(saved, f"./{name}")["videos"]
+    assert entry["frames"] == 2
+
+
+def test_a_video_whose_name_opencv_does_not_take_is_left_out(saved, work):
+    pytest.importorskip("cv2")
+    write_video("good.mp4", num_frames=2)
+    os.rename("good.mp4", "caf\udce9.mp4")
+    report = run(saved, "caf\udce9.mp4", "photos/a.png", status=1)
+    (left_out,) = report["left_out"]
+    assert left_out["file"] == "caf\udce9.mp4" and "UTF-8" in left_out["error"] and len(report["images"]) == 1

@@ -505,3 +505,36 @@ def test_the_module_needs_numpy_and_pillow_alone():
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name, drawn",
+    [
+        ("two\nlines\tand\x1b[31m", "two\\nlines\\tand\\x1b[31m"),
+        ("turned\u202egnp", "turned\\u202egnp"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\u0646\u0645\u06cc\u200c\u062f", "\u0646\u0645\u06cc\u200c\u062f"),
+        ("straße \u5929\u7a7a", "straße \u5929\u7a7a"),
+        ("a" * 100_000, "a" * 200 + "..." + "a" * 200),
+    ],
+    ids=["control", "direction", "bytes", "joiner", "letters", "long"],
+)
+def test_names_are_drawn_in_one_line_and_show_what_they_hold(name, drawn):
+    segmentation = np.zeros((40, 60), dtype=np.uint8)
+    picture = Image.fromarray(np.full((40, 60, 3), 90, dtype=np.uint8))
+    overlays = [draw_overlay(picture, segmentation, {0: text}) for text in (name, drawn)]
+    assert overlays[0].size == overlays[1].size and np.array_equal(*map(np.asarray, overlays))
+    sheets = [contact_sheet([picture], [text], columns=1) for text in (name, drawn)]
+    assert np.array_equal(*map(np.asarray, sheets))
+
+
+def test_plots_take_names_as_they_are():
+    """Matplotlib leaves labels out that begin with "_", and reads as mathematics what stands between dollars."""
+    pytest.importorskip("matplotlib")
+    segmentation = np.array([[0] * 30, [1] * 30])
+    image = np.zeros((2, 30, 3), dtype=np.uint8)
+    figure = plot_segmentation(image, segmentation, {0: "_background_", 1: "$\\frac$ 5"})
+    figure.canvas.draw()
+    shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert shown == ["_background_  50.0 %", "$\\frac$ 5  50.0 %"]
+    plot_score_maps(image, np.random.rand(2, 2, 3), ["a$^$b", "_"]).canvas.draw()

@@ -1,7 +1,9 @@
 """Small models for tests: everything of DenseCLIP in well under a million parameters, without a network."""
 
+import io
 import json
 import string
+import struct
 from functools import lru_cache
 from pathlib import Path
 
@@ -151,3 +153,24 @@ def spread_classes(model: DenseCLIPForSemanticSegmentation, pixel_values: torch.
     classifier.bias.copy_((classifier.bias - logits.mean(dim=(0, 2, 3))) / scale)
     classifier.weight.div_(scale[:, None, None, None])
     return model
+
+
+def draw_jpeg(seed: int, size: tuple[int, int] = (128, 96)) -> bytes:
+    file = io.BytesIO()
+    draw_picture(*size, seed).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write_avi(path: str | Path, frames: list[bytes]) -> None:
+    """A video of JPEGs, each of which may be something else."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+    main_header = struct.pack("<14I", 200_000, 0, 0, 16, len(frames), 0, 1, 0, 128, 96, 0, 0, 0, 0)
+    stream = struct.pack("<IHHIIIIIIIIhhhh", 0, 0, 0, 0, 1, 5, 0, len(frames), 0, 0xFFFFFFFF, 0, 0, 0, 128, 96)
+    form = struct.pack("<IiiHHI", 40, 128, 96, 1, 24, 0x47504A4D) + struct.pack("<IiiII", 128 * 96 * 3, 0, 0, 0, 0)
+    streams = chunk(b"LIST", b"strl" + chunk(b"strh", b"vidsMJPG" + stream) + chunk(b"strf", form))
+    head = chunk(b"LIST", b"hdrl" + chunk(b"avih", main_header) + streams)
+    movie = chunk(b"LIST", b"movi" + b"".join(chunk(b"00dc", frame) for frame in frames))
+    Path(path).write_bytes(chunk(b"RIFF", b"AVI " + head + movie))

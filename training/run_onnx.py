@@ -37,6 +37,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import PIL.Image
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from PIL.ExifTags import Base
 from PIL.Image import DecompressionBombError, Transpose
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TILELENGTH, TILEWIDTH
@@ -158,7 +159,7 @@ def choose_targets(images: list[Path], output: Path) -> dict[Path, Path]:
     The map to write for each photograph.
 
     Raises:
-        ValueError: where a map would replace another, or a photograph.
+        ValueError: where a map would replace another, or a photograph, or has too long a name.
     """
     inputs, sources, targets = {image.resolve() for image in images}, {}, {}
     for image in images:
@@ -168,11 +169,20 @@ def choose_targets(images: list[Path], output: Path) -> dict[Path, Path]:
             raise ValueError(f"{source} and {image} would both become {target}: give each an --output of its own.")
         if target.resolve() in inputs:
             raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
+        if len(os.fsencode(target.name)) > 255:
+            raise ValueError(f"The name of {image} is too long: {target.name} has more than 255 bytes. Shorten it.")
         targets[source] = target
     return targets
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Returns 0, or 1 where photographs were left out, which are named.
+
+    Raises:
+        OSError: for a model that is not there, or maps that cannot be written.
+        ValueError: for empty words, and as [`choose_targets`].
+    """
     parser = argparse.ArgumentParser(
         description="Segment photographs by an exported model: writes the class id of each pixel, IMAGE-classes.png."
     )
@@ -180,12 +190,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="photographs")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the maps")
     args = parser.parse_args(argv)
+    if not all(word.strip() for word in (args.model, args.output, *args.images)):
+        raise ValueError("A word is empty, as of a variable that is not set. It would stand for the current folder.")
     targets = choose_targets(list(map(Path, args.images)), Path(args.output))
     session, card = load(args.model)
     names = card["class_names"]
     Path(args.output).mkdir(parents=True, exist_ok=True)
+    left_out = 0
     for image, target in targets.items():
-        classes = segment(session, card, read_picture(image))
+        try:
+            classes = segment(session, card, read_picture(image))
+        except (OSError, ValueError, MemoryError, cv2.error, RuntimeException) as error:
+            print(f"left out: {image}: {str(error) or 'It needs more memory than there is.'}", file=sys.stderr)
+            left_out += 1
+            continue
         if len(names) <= 256:
             # Class ids that any viewer shows in the colours of the classes.
             mask = PIL.Image.fromarray(classes.astype(np.uint8))
@@ -196,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
         found = sorted(np.flatnonzero(shares), key=lambda class_id: -shares[class_id])
         print(f"{target}: {', '.join(f'{names[class_id]} {100 * shares[class_id]:.1f} %' for class_id in found)}")
+    return 1 if left_out else 0
 
 
 # From here on as in modeling_denseclip/tools/files.py, word for word, so that both read and refuse the same.
@@ -476,7 +495,7 @@ if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        sys.exit(main())
     except (MemoryError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

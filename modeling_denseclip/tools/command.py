@@ -101,10 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         return args.run(args)
 
-    return run_command(work)
+    return run_command(work, words=argv)
 
 
-def run_command(work: Callable[[], object], error_status: int = 2) -> int:
+def run_command(work: Callable[[], object], error_status: int = 2, words: Sequence[str] | None = None) -> int:
     """
     Run what a command does, `denseclip` or one of `training`; returns the exit status. What a file or a machine is at
     fault for ends in a line, and a fault of the code in a traceback.
@@ -116,9 +116,11 @@ def run_command(work: Callable[[], object], error_status: int = 2) -> int:
         work (`Callable[[], object]`): an integer that it returns is the exit status; anything else stands for 0.
         error_status (`int`, *optional*, defaults to 2): of errors, for commands that leave out no files, which 1 tells
             of others.
+        words (`Sequence[str]`, *optional*): of the command line, which are checked; by default those of this process.
     """
     with printing_escapes():
         try:
+            check_words(sys.argv[1:] if words is None else words)
             status = work()
         # The first names an extra that is not installed, the last a config with values of another type.
         except (ImportError, OSError, ValueError, StrictDataclassError) as error:
@@ -174,6 +176,35 @@ def _move_logging(before: Sequence[TextIO], after: Sequence[TextIO]) -> None:
             for old, new in zip(before, after, strict=True):
                 if isinstance(handler, logging.StreamHandler) and handler.stream is old:
                     handler.setStream(new)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """
+    Refuse words that scripts give by mistake: a path that is empty stands for the current folder.
+
+    Args:
+        words (`Sequence[str]`): of a command line.
+
+    Raises:
+        ValueError: for a word or a value that is empty or blank, begins with "~/", or holds a NUL character.
+    """
+    for index, word in enumerate(words):
+        name, has_value, value = word.partition("=")
+        if not (has_value and name.startswith("--")):
+            value = word
+            before = [other for other in words[:index] if other.startswith("--")]
+            name = before[-1] if before else "The command"
+        if not value.strip():
+            raise ValueError(
+                f"{name} has an empty word behind it, as of a variable that is not set: give it a value, or leave it"
+                " away."
+            )
+        if value == "~" or value.startswith("~/"):
+            raise ValueError(
+                f"{name} has {value!r} behind it, a folder named ~, as no shell has replaced it: write $HOME instead."
+            )
+        if "\0" in value:
+            raise ValueError(f"{name} has {value!r} behind it, and no name of a file can hold a NUL character.")
 
 
 if __name__ == "__main__":

@@ -41,13 +41,15 @@ from .explanation import (
     similarity_threshold,
 )
 from .files import read_photograph
-from .loading import choose_device, load_model
+from .loading import choose_device, load_model, naming_lack_of_memory
+from .predict import check_name
 from .saving import save_whole
 
 
 # How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.
 LARGEST_CLASSES = 3
 LISTED_PAIRS = 5
+NAMED_LETTERS = 40  # of a class, in the name of a file
 NUMBERS = "explanation.json"
 
 EPILOG = f"""what is written, below --out:
@@ -131,17 +133,23 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{out} is a file; --out must be a folder.")
 
     report = _Report()
-    if args.photo is not None:
-        _explain_photograph(args, report)
-    if args.names is not None:
-        _compare_names(args, report)
+    with naming_lack_of_memory(
+        "There is too little memory for this: make the photograph smaller, or try --device cpu."
+    ):
+        if args.photo is not None:
+            _explain_photograph(args, report)
+        if args.names is not None:
+            _compare_names(args, report)
+    for name in report.pictures:
+        check_name(out / name, args.photo)
     print("\n\n".join(report.sections))
     for name, picture in report.pictures.items():
         save_whole(out / name, picture.save)
     written = list(report.pictures)
     if args.json:
         text = json.dumps(report.numbers, indent=2, ensure_ascii=False) + "\n"
-        save_whole(out / NUMBERS, lambda path: path.write_text(text, encoding="utf-8"))
+        # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
+        save_whole(out / NUMBERS, lambda path: path.write_bytes(text.encode(errors="backslashreplace")))
         written.append(NUMBERS)
     print(f"\nWritten to {out}: {', '.join(written)}")
     return 0
@@ -184,7 +192,7 @@ def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
         a_class = explanation.explain_class(index)
         report.sections.append(format_class(a_class))
         report.numbers["classes"].append(_class_numbers(a_class))
-        name = re.sub(r"\W+", "_", a_class.class_names[index])
+        name = re.sub(r"\W+", "_", a_class.class_names[index])[:NAMED_LETTERS]
         report.pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(
             photograph, explanation, a_class, palette
         )

@@ -13,7 +13,9 @@
 # limitations under the License.
 r"""A model, the processor of its images, and the device that they run on, as commands name them."""
 
+import errno
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,37 @@ MAX_YAML_BYTES = 2**18
 # lines. Files that people write have none, programs write one for a list that they name twice.
 MAX_YAML_ALIASES = 100
 MAX_YAML_VALUES = 10**5
+# What errors say that have no type of their own: those of PyTorch's CPU allocator, oneDNN, MPS, cuDNN, Pillow, OpenCV.
+NO_MEMORY = re.compile(
+    "out of memory|not enough memory|allocate memory|insufficient memory|could not create a memory|bad_alloc"
+    "|CUDNN_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+
+
+class TooLittleMemoryError(ValueError):
+    """One photograph or video needs more memory than there is; others may not."""
+
+
+@contextmanager
+def naming_lack_of_memory(advice: str) -> Iterator[None]:
+    """
+    Make what libraries raise where memory ends one error, of these words.
+
+    Raises:
+        TooLittleMemoryError: for `MemoryError`, PyTorch's `OutOfMemoryError`, and what `NO_MEMORY` knows by its words.
+    """
+    try:
+        yield
+    except Exception as error:
+        lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+            # `cv2.error` is neither of the types; its texts are as OpenCV's file and line, and then a reason.
+            (isinstance(error, RuntimeError | OSError) or type(error).__module__ == "cv2")
+            and NO_MEMORY.search(str(error)) is not None
+        )
+        if not lacks_memory and getattr(error, "errno", None) != errno.ENOMEM:
+            raise
+        raise TooLittleMemoryError(advice) from error
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -14,11 +14,15 @@
 r"""`denseclip predict`: photographs and videos -> overlays, id masks, and a JSON of classes with areas and scores."""
 
 import argparse
+import fnmatch
 import glob
 import itertools
 import json
 import math
+import os
 import sys
+import tempfile
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,8 +35,8 @@ from tqdm import tqdm
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
-from .files import IMAGE_SUFFIXES, read_photograph
-from .loading import choose_device, load_model
+from .files import IMAGE_SUFFIXES, open_file, read_photograph
+from .loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
 from .saving import save_whole
 from .text_scores import describe, draw_scores, format_scores
 from .visualization import color_blind_palette, draw_overlay, generate_palette
@@ -50,6 +54,14 @@ PALETTE_SIZE = 256
 NAMED_CLASSES = 4
 # Raised of broken files, and of those that do not serve.
 LEFT_OUT = (OSError, ValueError)
+# What an MP4 or a MOV begins with, behind the length of it.
+MOVIE_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+MATROSKA = b"\x1a\x45\xdf\xa3"  # and WebM
+FRAMES_PER_SECOND = 65535  # that an MPEG-4 can have
+# How many frames may be broken, one behind the other, before the rest of a video is given up: where its header does
+# not say that there are more, and where it does.
+LOST_FRAMES = (16, 10_000)
+NAME_BYTES = 255  # of the name of a file, at most, on nearly all file systems
 
 Item = TypeVar("Item")
 
@@ -66,7 +78,12 @@ EPILOG = f"""files that are written, below --out:
 A folder is searched at all depths, and the folders in it come again below
 --out. A file that is there already is replaced as a whole, once the new one
 is complete; {PREDICTIONS}, written at the end, tells of this run alone.
-A file that cannot be read is named and left out. Then the exit status is 1.
+A file or folder that cannot be read, or for which memory does not suffice, is
+named and left out; so are frames of a video. Then the exit status is 1. Links
+to files are followed, links to folders only where they are named.
+
+In {PREDICTIONS} a name that is not UTF-8 has each byte of another encoding as
+\\udcXX: Python's os.fsencode makes of it the name on the disk.
 
 The area of a class is in pixels, and as a share of the picture, in [0, 1].
 Its score is the mean of its softmax probability over its pixels, the same as
@@ -159,7 +176,7 @@ def parse_window(word: str) -> dict[str, Any]:
 # --- Which files -----------------------------------------------------------------------------------------------------
 
 
-def find_inputs(words: Sequence[str], output: Path) -> dict[Path, Path]:
+def find_inputs(words: Sequence[str], output: Path, left_out: dict[Path, str] | None = None) -> dict[Path, Path]:
     """
     The photographs and videos that words name, each once, and what their results are called.
 
@@ -167,6 +184,7 @@ def find_inputs(words: Sequence[str], output: Path) -> dict[Path, Path]:
         words (`Sequence[str]`): files, folders and patterns. A folder stands for the photographs and videos in it, at
             all depths, without hidden ones; a pattern for those that it fits. What lies below `output` is left out.
         output (`Path`): folder for the results.
+        left_out (`dict[Path, str]`, *optional*): gets folders that cannot be read, and why.
 
     Returns:
         `dict[Path, Path]`: file -> its path, without the suffix, below the folder or below the fixed part of the
@@ -174,40 +192,55 @@ def find_inputs(words: Sequence[str], output: Path) -> dict[Path, Path]:
 
     Raises:
         ValueError: for a word that stands for nothing.
+        OSError: for a folder that cannot be read, if `left_out` is not given.
     """
     names, seen = {}, set()
     for word in words:
-        for file, name in expand(word, output):
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
+        for file, name in expand(word, output, left_out):
+            place = os.path.realpath(file)
+            if place not in seen:
+                seen.add(place)
                 names[file] = name.with_name(name.stem)
     return names
 
 
-def expand(word: str, output: Path) -> list[tuple[Path, Path]]:
+def expand(word: str, output: Path, left_out: dict[Path, str] | None) -> list[tuple[Path, Path]]:
     """Files that a word stands for, and their paths below what it fixes; see `find_inputs`."""
+
+    def note(error: OSError) -> None:
+        if left_out is None:
+            raise error
+        if Path(error.filename) not in left_out:
+            leave_out(Path(error.filename), error, left_out)
+
     path = Path(word)
     if path.is_file():
         return [(path, Path(path.name))]
     if path.is_dir():
-        root, found = path, path.rglob("*")
+        root, found = path, search(path, ["**"], note)
     elif glob.has_magic(word):
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        found = map(Path, glob.iglob(word, recursive=True))
+        found = search(root, path.parts[len(root.parts) :], note)
+    elif os.path.lexists(path):
+        raise ValueError(f"{word} is neither a file nor a folder: it is a device or a pipe, or a link that is broken.")
     else:
         raise ValueError(f"{word}: there is no such file or folder.")
-    top, results = root.resolve(), output.resolve()
+    top, results = os.path.realpath(root), os.path.realpath(output)
     if top == results:
         raise ValueError(
             f"--out {output} is the folder that {word} is looked for in, where results would be taken for photographs"
             " the next time: choose another, which may lie in it."
         )
+    # With --out above all of them, everything lies in it.
+    has_results = not Path(top).is_relative_to(results)
     files = []
-    for file in sorted(found):
+    for file in sorted(set(found)):
         below = file.relative_to(root)
         is_hidden = any(part.startswith(".") for part in below.parts)
-        is_result = top in results.parents and results in file.resolve().parents
-        if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and file.is_file() and not (is_hidden or is_result):
+        is_result = has_results and Path(os.path.realpath(file)).is_relative_to(results)
+        if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not (
+            is_hidden or is_result or os.path.isdir(file)
+        ):
             files.append((file, below))
     if not files:
         suffixes = ", ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
@@ -215,6 +248,38 @@ def expand(word: str, output: Path) -> list[tuple[Path, Path]]:
             f"{word}: no photograph or video was found there. They are known by their suffix: {suffixes}."
         )
     return files
+
+
+def search(folder: Path, parts: Sequence[str], note: Callable[[OSError], None]) -> Iterator[Path]:
+    """
+    What a pattern fits below a folder. `**`, for folders at all depths, follows no links: they may lead back to where
+    they lie, and then there are more paths than any run could go through.
+
+    Args:
+        folder (`Path`): where the first part of the pattern is looked for.
+        parts (`Sequence[str]`): the pattern. At its end, `**` stands for all files.
+        note (`Callable[[OSError], None]`): is called for each folder that cannot be read.
+    """
+    first, *rest = parts
+    if first == "**":
+        rest = list(itertools.dropwhile(lambda part: part == "**", rest))
+        for deeper, _, files in os.walk(folder, onerror=note):
+            if len(rest) <= 1:
+                yield from (Path(deeper, name) for name in (fnmatch.filter(files, rest[0]) if rest else files))
+            else:
+                yield from search(Path(deeper), rest, note)
+        return
+    try:
+        names = fnmatch.filter(os.listdir(folder), first) if glob.has_magic(first) else [first]
+    except OSError as error:
+        note(error)
+        return
+    for path in (folder / name for name in names):
+        if not rest:
+            if os.path.lexists(path):
+                yield path
+        elif os.path.isdir(path):
+            yield from search(path, rest, note)
 
 
 def choose_targets(names: dict[Path, Path], output: Path, has_texts: bool) -> dict[Path, list[Path]]:
@@ -227,12 +292,12 @@ def choose_targets(names: dict[Path, Path], output: Path, has_texts: bool) -> di
         has_texts (`bool`): whether texts are scored.
 
     Raises:
-        ValueError: where a result would replace another, or an input.
+        ValueError: where a result would replace another, or an input, or its name is too long.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"--out {output} is a file; it must be a folder.")
-    inputs = {file.resolve() for file in names}
-    targets, sources = {}, {}
+    inputs = {os.path.realpath(file) for file in names}
+    targets, sources, alike = {}, {}, {}
     for file, name in names.items():
         endings = ["-overlay.jpg", "-mask.png"]
         if is_video(file):
@@ -241,15 +306,42 @@ def choose_targets(names: dict[Path, Path], output: Path, has_texts: bool) -> di
             endings = ["-texts.png"]
         targets[file] = [output / name.with_name(f"{name.name}{ending}") for ending in endings]
         for target in targets[file]:
-            if target in sources:
+            # Some file systems take upper and lower case, or the two ways to write an accent, for the same.
+            other = alike.setdefault(unicodedata.normalize("NFC", str(target)).casefold(), target)
+            if target in sources or (other != target and not tells_apart(output, other, target)):
                 raise ValueError(
-                    f"{sources[target]} and {file} would both become {target}: name a folder above both, or give each"
+                    f"{sources[other]} and {file} would both become {target}: name a folder above both, or give each"
                     " an --out of its own."
                 )
-            if target.resolve() in inputs:
+            if os.path.realpath(target) in inputs:
                 raise ValueError(f"{target} is one of the inputs and would be replaced: choose another --out.")
+            check_name(target, file)
             sources[target] = file
     return targets
+
+
+def tells_apart(folder: Path, first: Path, second: Path) -> bool:
+    """Whether two paths below a folder, which may have to be made yet, are two files on its file system."""
+    first, second = first.relative_to(folder), second.relative_to(folder)
+    while not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as trial:
+        Path(trial, first).parent.mkdir(parents=True, exist_ok=True)
+        Path(trial, first).touch()
+        return not Path(trial, second).exists()
+
+
+def check_name(target: Path, file: Path | str) -> None:
+    """
+    Raises:
+        ValueError: for a result whose name is longer than file systems take.
+    """
+    length = len(os.fsencode(target.name))
+    if length > NAME_BYTES:
+        raise ValueError(
+            f"The name of {file} is too long for its results: {target.name} has {length} bytes, and {NAME_BYTES} are"
+            " the limit. Give it a shorter name."
+        )
 
 
 def is_video(file: Path) -> bool:
@@ -278,6 +370,8 @@ class Predictor:
         self.model = model
         self.image_processor = image_processor
         self.scales = scales
+        smaller = "make it smaller" if model.device.type == "cpu" else "--device cpu"
+        self.memory_advice = f"{model.device} has too little memory for this: try --batch_size 1, or {smaller}."
 
     def check(self, photograph: PIL.Image.Image) -> None:
         """
@@ -477,13 +571,14 @@ def predict_photographs(
         predictor (`ClassPredictor` or `TextPredictor`): what is predicted.
         targets (`dict[Path, list[Path]]`): photograph -> the files to write.
         batch_size (`int`): how many of one size go through the model at once.
-        left_out (`dict[Path, Exception]`): gets those that cannot be read, and why.
+        left_out (`dict[Path, str]`): gets those that cannot be read, and why.
     """
 
     def read() -> Iterator[tuple[Path, PIL.Image.Image]]:
         for file in targets:
             try:
-                photograph = read_photograph(file)
+                with naming_lack_of_memory(predictor.memory_advice):
+                    photograph = read_photograph(file)
                 predictor.check(photograph)
             except LEFT_OUT as error:
                 leave_out(file, error, left_out)
@@ -491,14 +586,34 @@ def predict_photographs(
             else:
                 yield file, photograph
 
+    def predict(batch: list[tuple[Path, PIL.Image.Image]]) -> None:
+        try:
+            with naming_lack_of_memory(predictor.memory_advice):
+                predictions = predictor([photograph for _, photograph in batch])
+        except TooLittleMemoryError as error:
+            if len(batch) == 1:
+                leave_out(batch[0][0], error, left_out)
+                progress.update()
+                return
+            predictions = None
+        if predictions is None:  # one at a time, outside of the handler, which keeps what the attempt has allocated
+            for item in batch:
+                predict([item])
+            return
+        for (file, photograph), prediction in zip(batch, predictions, strict=True):
+            try:
+                with naming_lack_of_memory(predictor.memory_advice):
+                    entry = predictor.save(file, photograph, prediction, targets[file])
+            except TooLittleMemoryError as error:
+                leave_out(file, error, left_out)
+            else:
+                entries.append({"file": str(file), "width": photograph.width, "height": photograph.height, **entry})
+            progress.update()
+
     entries = []
     with tqdm(total=len(targets), unit="photograph", disable=None) as progress:
         for batch in batched(read(), batch_size, key=lambda item: item[1].size):
-            predictions = predictor([photograph for _, photograph in batch])
-            for (file, photograph), prediction in zip(batch, predictions, strict=True):
-                entry = predictor.save(file, photograph, prediction, targets[file])
-                entries.append({"file": str(file), "width": photograph.width, "height": photograph.height, **entry})
-                progress.update()
+            predict(batch)
     return entries
 
 
@@ -509,9 +624,9 @@ def batched(items: Iterable[Item], batch_size: int, key: Callable[[Item], Hashab
             yield batch
 
 
-def leave_out(file: Path, error: Exception, left_out: dict[Path, Exception]) -> None:
+def leave_out(file: Path, error: Exception, left_out: dict[Path, str]) -> None:
     """Name a file that cannot be read, and go on."""
-    left_out[file] = error
+    left_out[file] = str(error)  # of the error itself, its traceback would keep the photograph
     tqdm.write(f"left out: {file}: {error}", file=sys.stderr)
 
 
@@ -524,12 +639,14 @@ def predict_video(predictor: ClassPredictor, file: Path, target: Path, batch_siz
 
     Raises:
         ImportError: without OpenCV.
-        ValueError: for a file that OpenCV does not read as a video, or frames that are too small.
+        ValueError: for a file that is no video or that OpenCV does not read as one, or frames that are too small.
         OSError: for an overlay that OpenCV does not write.
     """
     entry = {"file": str(file)}
     save_whole(target, lambda path: entry.update(write_overlays(predictor, file, path, batch_size)))
     tqdm.write(f"{file}: {name_classes(entry['classes'])}")
+    if lost := entry["frames_lost"]:
+        tqdm.write(f"{file}: {lost} of {entry['frames'] + lost} frames are broken and left out", file=sys.stderr)
     return {**entry, "overlay": target}
 
 
@@ -539,26 +656,49 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
         import cv2
     except ImportError as error:
         raise ImportError("Videos are read by OpenCV: `pip install opencv-python-headless`.") from error
-    capture = cv2.VideoCapture(str(file))
+    check_container(file)
+    # An absolute path, for FFmpeg, is this file: OpenCV takes other names for addresses, patterns and pipelines.
+    source = os.path.abspath(file)
+    try:
+        f"{source}{target}".encode()
+    except UnicodeEncodeError as error:  # of which OpenCV crashes
+        raise ValueError(
+            "OpenCV takes names of files and folders that are UTF-8 alone: give it another one."
+        ) from error
+    capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG)
     frames_per_second = capture.get(cv2.CAP_PROP_FPS)
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # not positive where the format does not say it
+    lost = 0
 
     def read() -> Iterator[PIL.Image.Image]:
-        while (frame := capture.read()[1]) is not None:
-            yield PIL.Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        nonlocal lost
+        num_read = failed = 0
+        # The end and a broken frame look the same: behind a broken one there are others.
+        while failed <= min(max(stated - num_read - lost, LOST_FRAMES[0]), LOST_FRAMES[1]):
+            is_there, frame = capture.read()
+            if is_there and frame is not None:
+                num_read, lost, failed = num_read + 1, lost + failed, 0
+                yield PIL.Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            else:
+                failed += 1
+        if stated > num_read + lost and states_frames(file):
+            lost = stated - num_read
 
     frames = read()
     first = next(frames, None)
-    if first is None or not frames_per_second > 0:
-        raise ValueError("OpenCV does not read it as a video.")
+    if first is None or not 0 < frames_per_second <= FRAMES_PER_SECOND:
+        rate = f" Its header states {frames_per_second:g} frames per second." if first is not None else ""
+        raise ValueError(f"OpenCV does not read it as a video.{rate}")
     predictor.check(first)
     id2label = dict(enumerate(predictor.labels))
     totals, count = 0, 0
-    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # not positive where the format does not say it
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), frames_per_second, first.size)
     with tqdm(total=stated if stated > 0 else None, unit="frame", desc=file.name, disable=None) as progress:
         for batch in batched(itertools.chain([first], frames), batch_size, key=lambda frame: frame.size):
             for frame, (class_ids, frame_totals) in zip(batch, predictor(batch), strict=True):
                 overlay = draw_overlay(frame, class_ids, id2label, predictor.palette, legend=False)
+                if overlay.size != first.size:  # frames of another size OpenCV would drop
+                    overlay = overlay.resize(first.size)
                 writer.write(cv2.cvtColor(np.asarray(overlay), cv2.COLOR_RGB2BGR))
                 totals, count = totals + frame_totals, count + 1
                 progress.update()
@@ -571,9 +711,64 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
         "width": first.width,
         "height": first.height,
         "frames": count,
+        "frames_lost": lost,
         "frames_per_second": frames_per_second,
         "classes": predictor.describe(totals),
     }
+
+
+def check_container(file: Path) -> None:
+    """
+    Raises:
+        OSError: as [`open_file`].
+        ValueError: for what does not begin as a video of one of `VIDEO_SUFFIXES`. Whatever its name, FFmpeg would read
+            many other formats, among them lists of other files and of addresses.
+    """
+    with open_file(file) as stream:
+        beginning = stream.read(12)
+    if not (
+        (beginning[:4] == b"RIFF" and beginning[8:] == b"AVI ")
+        or beginning[4:8] in MOVIE_BOXES
+        or beginning.startswith((MATROSKA, b"\0\0\1\xba", b"\0\0\1\xb3"))  # the others are of MPEG
+    ):
+        raise ValueError(
+            "OpenCV does not read it as a video: it begins as none that is AVI, MP4, MOV, Matroska, WebM or MPEG."
+        )
+
+
+def states_frames(file: Path) -> bool:
+    """
+    Whether the number of frames that OpenCV takes from a video's header tells how many there have to be. AVI counts
+    them. MP4 counts those too that an edit leaves out, and Matroska says how long it is alone: there the number tells
+    something where the file is shorter than its parts, by their own lengths.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        header = stream.read(16)
+        if header[4:8] in MOVIE_BOXES:
+            place = 0
+            while len(header) >= 8:
+                length = int.from_bytes(header[:4], "big")
+                if length == 1:  # it follows, as 64 bits
+                    length = int.from_bytes(header[8:16], "big")
+                if length < 8:  # 0: up to the end
+                    return False
+                place += length
+                stream.seek(min(place, size))
+                header = stream.read(16)
+            return place > size
+        if header[:4] == MATROSKA:
+            place = 0
+            for _ in ("header", "segment"):
+                stream.seek(min(place, size) + 4)  # behind the id
+                first = int.from_bytes(stream.read(1), "big")
+                more = 8 - first.bit_length()  # bytes of the length, as the first 1 in it says
+                length = (first << 8 * more | int.from_bytes(stream.read(more), "big")) & (1 << 7 * (more + 1)) - 1
+                if length == (1 << 7 * (more + 1)) - 1:  # unknown: up to the end
+                    return False
+                place = stream.tell() + length
+            return place > size
+        return header[:4] == b"RIFF"
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -592,7 +787,8 @@ def run(args: argparse.Namespace) -> int:
             "--text scores whole photographs and has colours of its own: leave --tta, --window and --palette away."
         )
     output = Path(args.out)
-    targets = choose_targets(find_inputs(args.inputs, output), output, bool(args.text))
+    left_out = {}
+    targets = choose_targets(find_inputs(args.inputs, output, left_out), output, bool(args.text))
     device = choose_device(args.device)
     model, image_processor = load_model(args.model, revision=args.revision)
     model.to(device)
@@ -615,33 +811,33 @@ def run(args: argparse.Namespace) -> int:
             "window": window and dict(zip(("size", "stride"), window, strict=True)),
         }
 
-    left_out = {}
     photographs = {file: paths for file, paths in targets.items() if not is_video(file)}
-    videos = []
-    try:
-        images = predict_photographs(predictor, photographs, args.batch_size, left_out)
-        for file in targets:
-            if is_video(file):
-                try:
-                    if args.text:
-                        raise ValueError("--text scores photographs alone.")
+    images, videos = predict_photographs(predictor, photographs, args.batch_size, left_out), []
+    for file in targets:
+        if is_video(file):
+            try:
+                if args.text:
+                    raise ValueError("--text scores photographs alone.")
+                with naming_lack_of_memory(predictor.memory_advice):
                     videos.append(predict_video(predictor, file, *targets[file], args.batch_size))
-                except (*LEFT_OUT, ImportError) as error:
-                    leave_out(file, error, left_out)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(f"{device} has too little memory for this: try --batch_size 1, or --device cpu.") from error
+            except (*LEFT_OUT, ImportError) as error:
+                leave_out(file, error, left_out)
+    if not images and not videos and {*left_out.values()} == {predictor.memory_advice}:
+        raise ValueError(predictor.memory_advice)
     report = {
         "model": args.model,
         "revision": args.revision,
         **about,
         "images": images,
         "videos": videos,
-        "left_out": [{"file": str(file), "error": str(error)} for file, error in left_out.items()],
+        "left_out": [{"file": str(file), "error": error} for file, error in left_out.items()],
     }
     # The files that were written are named as seen from this one.
     text = json.dumps(report, indent=2, ensure_ascii=False, default=lambda path: path.relative_to(output).as_posix())
-    save_whole(output / PREDICTIONS, lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
+    # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
+    save_whole(output / PREDICTIONS, lambda path: path.write_bytes(f"{text}\n".encode(errors="backslashreplace")))
     if args.text:
         print(describe(args.model, model.config, is_clip=False, learned_prompts=not model.has_untrained_contexts()))
-    print(f"{len(targets) - len(left_out)} done, {len(left_out)} left out. Written to: {output}, with {PREDICTIONS}")
-    return 1 if left_out else 0
+    done = len(images) + len(videos)
+    print(f"{done} done, {len(left_out)} left out. Written to: {output}, with {PREDICTIONS}")
+    return 1 if left_out or any(video["frames_lost"] for video in videos) else 0

@@ -17,6 +17,7 @@ the colours of classes.
 """
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,8 @@ HEAT_OPACITY = 0.6  # of a heat map over the image
 MINIMUM_WIDTH = 640  # smaller images are enlarged by a whole factor, so that the legend does not dwarf them
 PICTURE_WIDTH = MINIMUM_WIDTH  # of photographs on a sheet, so that what is written on them has one size
 MAXIMUM_LEGEND_ROWS = 24  # an untrained model sees all classes at once; the rest shares one row
+DRAWN_LETTERS = 200  # of a name, at its beginning and at its end
+JOINERS = "\u200c\u200d"  # without a width of their own, part of words in Persian and in Hindi
 BACKGROUND, TEXT_COLOR, MUTED_COLOR, UNLABELLED_COLOR = (250, 250, 250), (32, 32, 32), (120, 120, 120), (0, 0, 0)
 EMPTY_COLOR = (226, 226, 226)  # of a cell that has no value
 # Viridis (S. van der Walt and N. Smith, CC0) at nine even steps: what is lighter is more, to every kind of eye.
@@ -290,7 +293,7 @@ def draw_bars(
     title_font, font = ImageFont.load_default(size=18), ImageFont.load_default(size=16)
     margin, gap, title_height, row_height, thickness = 16, 10, 28, 23, 14
     rows = [row for _, group in groups for row in group]
-    name_width = min(max((font.getlength(name) for name, *_ in rows), default=0), 0.4 * width)
+    name_width = min(max((font.getlength(_printable(name)) for name, *_ in rows), default=0), 0.4 * width)
     text_width = max((font.getlength(text) for _, _, text, _ in rows), default=0)
     left = margin + name_width + gap
     room = width - left - gap - text_width - margin
@@ -450,11 +453,13 @@ def plot_segmentation(
     ax.set_anchor("W")  # the legend stands at the right
     ax.set_title(title)
     rows = _legend_rows(_gather_unnamed(segmentation, id2label), id2label, _palette_of(id2label, palette))
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, facecolor=np.divide(color, 255), label=f"{name}  {share}")
-        for name, share, color in rows
-    ]
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    labels = [f"{name}  {share}" for name, share, _ in rows]
+    handles = [plt.Rectangle((0, 0), 1, 1, facecolor=np.divide(color, 255)) for *_, color in rows]
+    # Of labels, those are left out that begin with "_", and what stands between dollars is read as mathematics.
+    legend = ax.legend(handles, map(str, range(len(rows))), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    for handle, text, label in zip(legend.legend_handles, legend.get_texts(), labels, strict=True):
+        handle.set_label(label)
+        text.set(text=label, parse_math=False)
     return ax.figure
 
 
@@ -527,7 +532,8 @@ def plot_score_maps(
             interpolation="bilinear",
             extent=(-0.5, picture.width - 0.5, picture.height - 0.5, -0.5),
         )
-        ax.set_title(f"{names[index]}: best in {wins[index] / wins.sum():.0%}")
+        title = f"{_printable(names[index])}: best in {wins[index] / wins.sum():.0%}"
+        ax.set_title(title, parse_math=False)
     figure.colorbar(heat_map, ax=axes, label="score (cosine)", shrink=0.8)
     return figure
 
@@ -610,7 +616,9 @@ def _legend_rows(
     """
     counts = np.bincount(segmentation.ravel(), minlength=max(id2label) + 2)
     present = sorted((label for label in id2label if counts[label]), key=lambda label: -counts[label])
-    rows = [(id2label[label], counts[label], tuple(palette[label])) for label in present[:MAXIMUM_LEGEND_ROWS]]
+    rows = [
+        (_printable(id2label[label]), counts[label], tuple(palette[label])) for label in present[:MAXIMUM_LEGEND_ROWS]
+    ]
     if rest := present[MAXIMUM_LEGEND_ROWS:]:
         rows.append((f"{len(rest)} other classes", counts[rest].sum(), BACKGROUND))
     if unlabelled := counts[-1]:
@@ -708,8 +716,26 @@ def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
+def _printable(text: str) -> str:
+    """
+    A name in one line that shows what it holds: line ends, control characters, marks that turn the direction of
+    writing, and bytes that are not UTF-8 as escapes, such as `\\n`. Of a very long one the middle is left out.
+    """
+    if len(text) > 2 * DRAWN_LETTERS:  # to find out how wide it is would take minutes
+        text = f"{text[:DRAWN_LETTERS]}...{text[-DRAWN_LETTERS:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in JOINERS
+        else letter
+        for letter in text
+    )
+
+
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """Leave out the middle of a text until it fits; names of files differ at their ends."""
+    text = _printable(text)
     shortened, kept = text, len(text)
     while kept > 0 and font.getlength(shortened) > width:
         kept -= 1

@@ -14,21 +14,31 @@
 r"""
 Serve a page on which people segment photographs in their browser.
 
-Every answer holds all that its page shows, so the server keeps nothing of a photograph but the uploaded file, which
-Gradio deletes after an hour. The page asks for nothing outside this server.
+Every answer holds all that its page shows, so the server keeps nothing of a photograph but the uploaded file, which is
+deleted after an hour, and when the page ends. The page asks for nothing outside this server.
 """
 
 import argparse
+import asyncio
+import atexit
 import base64
+import contextlib
 import copy
 import io
+import os
 import re
+import shutil
+import signal
 import socket
+import sys
+import tempfile
+import threading
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -37,12 +47,17 @@ import torch
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
 from .files import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
-from .loading import choose_device, load_model
+from .loading import choose_device, load_model, naming_lack_of_memory
 from .predict import Predictor, draw_mask
 from .text_scores import describe
 from .visualization import generate_palette
 from .web_viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
+
+try:
+    import fcntl
+except ImportError:  # Windows, where what a page that was killed has left is removed once it is old
+    fcntl = None
 
 if TYPE_CHECKING:
     import gradio
@@ -51,11 +66,26 @@ if TYPE_CHECKING:
 MAXIMUM_BYTES = 20 * 2**20  # of an upload
 MAXIMUM_PIXELS = 24_000_000  # of a photograph, as its header says before it is decoded
 MAXIMUM_TEXTS = 20
-MAXIMUM_WAITING = 32  # photographs in the queue; the model takes one after the other
+MAXIMUM_LETTERS = 2000  # of all words together
+MAXIMUM_QUESTION = 2**18  # bytes of a request that is no upload
+MAXIMUM_WAITING = 32  # photographs in the queue, and uploads at a time; the model takes one photograph after the other
+MAXIMUM_KEPT = 200  # uploads that lie on the disk
+UPLOAD_SECONDS = 600  # that a request may take to arrive
 VIEW_SIDE = 1280  # the longer side of the picture on the page, in pixels
 MAXIMUM_MAP_VALUES = 2**22  # of all heat maps of a photograph together
 CLASSES_AT_A_TIME = 16
-TEMPORARY_SECONDS = 3600  # that Gradio keeps an upload
+TEMPORARY_SECONDS = 3600  # that an upload is kept
+# What the page itself asks of Gradio, which has other routes: some compute at once, past the queue, and some write.
+ROUTES = {
+    "POST": re.compile("queue/join|upload|cancel|reset/?"),
+    "GET": re.compile(
+        "info/?|app_id/?|user/?|token/?|login_check/?|startup-events|theme.css|queue/(data|status)|upload_progress"
+        "|heartbeat/.*|file=.*"
+    ),
+}
+FORM_BYTES = 2**16  # around the file in an upload
+DRAINED_BYTES = 2**26  # of a request that is too large, so that its sender gets to read the answer
+UPLOADS = "denseclip-web-"  # what folders for uploads are called
 
 CLASS_HINT = "Upload a photograph to see which of its classes the model finds in it, and where."
 TEXT_HINT = "Upload a photograph and type some words to see where it matches them."
@@ -95,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """
-    Serve until Ctrl-C.
+    Serve until Ctrl-C, or until the process is asked to end, as systemd and Docker do.
 
     Raises:
         ValueError: for a model or a device that does not serve.
@@ -107,6 +137,10 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, OverflowError) as error:
         raise OSError(f"The page cannot listen at {args.host}:{args.port} ({error}): name another --port.") from error
     page = load_page(args.model, args.device, args.tokenizer, args.revision)
+    # An end as any other, which removes the uploads.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     addresses = serve(page, host=args.host, port=args.port, share=args.share == "yes")
     print(f"{args.model} is at {' and '.join(addresses)} until you press Ctrl-C.", flush=True)
     page.block_thread()
@@ -128,8 +162,12 @@ def serve(
 ) -> tuple[str, ...]:
     """Serve the page from a thread; returns its addresses. Without a host or port, Gradio's environment decides."""
     import gradio
+    from starlette.middleware import Middleware
 
-    page.queue(max_size=MAXIMUM_WAITING)
+    uploads = make_upload_folder()
+    for block in page.blocks.values():
+        block.GRADIO_CACHE = str(uploads)
+    page.queue(max_size=MAXIMUM_WAITING, api_open=False)
     _, local, shared = page.launch(
         server_name=host,
         server_port=port,
@@ -139,6 +177,7 @@ def serve(
         max_file_size=MAXIMUM_BYTES,
         footer_links=[],
         ssr_mode=False,
+        app_kwargs={"middleware": [Middleware(Gate, uploads=uploads)]},
         # Fonts of the machine, so that none is loaded.
         theme=gradio.themes.Base(
             primary_hue="indigo",
@@ -150,6 +189,156 @@ def serve(
         css=PAGE_CSS,
     )
     return (local, shared) if shared else (local,)
+
+
+# --- what reaches Gradio ---------------------------------------------------------------------------------------------
+
+
+_locks: dict[str, int] = {}
+
+
+def make_upload_folder() -> Path:
+    """
+    A folder of this process alone for what visitors upload, which Gradio is told by its environment variable. It is
+    removed when the process ends, and with it what pages left that were killed.
+    """
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    if str(parent) in _locks:  # of another page of this process
+        return parent
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=UPLOADS, dir=parent)).resolve()
+        lock = _lock(folder)
+        if folder.exists():  # and no other page that begins has taken it for one that was left
+            break
+    owner = folder.stat().st_uid
+    for other in parent.glob(f"{UPLOADS}*"):
+        if other != folder and not other.is_symlink() and other.is_dir() and other.lstat().st_uid == owner:
+            if (is_free := _lock(other)) is not None:
+                shutil.rmtree(other, ignore_errors=True)
+                os.close(is_free)
+            else:
+                tidy(other)
+    if lock is not None:
+        _locks[str(folder)] = lock
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until the process ends, in whatever way; `None` where another one has, or there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def tidy(folder: Path) -> None:
+    """Remove uploads that are old, and the oldest of those that are too many; also of visitors who broke off."""
+    files = []
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file():
+                files.append((path.stat().st_mtime, path))
+        except OSError:  # it has just gone
+            continue
+    files.sort()
+    for index, (written, path) in enumerate(files):
+        if time.time() - written > TEMPORARY_SECONDS or index < len(files) - MAXIMUM_KEPT:
+            path.unlink(missing_ok=True)
+            if path.parent != folder and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+def forget_unread(sessions: Mapping[str, asyncio.Queue]) -> None:
+    """Drop answers that nobody fetches, the oldest first, if there are many. Gradio would keep all of them."""
+    unread = [messages for messages in sessions.values() if not messages.empty()]
+    for messages in unread[:-MAXIMUM_WAITING]:
+        while not messages.empty():
+            messages.get_nowait()
+
+
+class Gate:
+    """
+    What requests reach Gradio, as a middleware: those that its own page makes, of limited size and time.
+
+    Args:
+        app: the application behind it.
+        uploads (`Path`): where Gradio puts uploads.
+    """
+
+    def __init__(self, app: Callable, uploads: Path):
+        self.app = app
+        self.uploads = uploads
+        self.running = 0  # uploads
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        _, is_gradio, route = scope["path"].partition("/gradio_api/")
+        # What is not of Gradio is the page and its files.
+        allowed = ROUTES[method].fullmatch(route) if method in ROUTES and is_gradio else method == "GET"
+        if not allowed and method != "OPTIONS":  # by which a browser asks whether it may
+            return await PlainTextResponse("The page takes no such request.", 404)(scope, receive, send)
+        if method != "POST":
+            return await self.app(scope, receive, send)
+        is_upload = route == "upload"
+        if is_upload and self.running >= MAXIMUM_WAITING:
+            return await PlainTextResponse("Too many uploads at a time: try again.", 503)(scope, receive, send)
+        limit = MAXIMUM_BYTES + FORM_BYTES if is_upload else MAXIMUM_QUESTION
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        received, has_begun, end = 0, False, time.monotonic() + UPLOAD_SECONDS
+
+        async def receive_some() -> dict[str, Any]:
+            nonlocal received
+            message = await asyncio.wait_for(receive(), max(end - time.monotonic(), 0))
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise _TooLargeError
+            return message
+
+        async def send_noted(message: dict[str, Any]) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        self.running += is_upload
+        try:
+            if is_upload:
+                tidy(self.uploads)
+            else:
+                forget_unread(scope["app"].get_blocks()._queue.pending_messages_per_session)
+            if int(stated) > limit:
+                raise _TooLargeError
+            await self.app(scope, receive_some, send_noted)
+        except _TooLargeError:
+            if not has_begun:
+                limit, more = DRAINED_BYTES, True
+                with contextlib.suppress(_TooLargeError, asyncio.TimeoutError):
+                    while more:
+                        more = (await receive_some()).get("more_body", False)
+                await PlainTextResponse("This request is too large.", 413)(scope, receive, send)
+        except asyncio.TimeoutError:
+            if not has_begun:
+                await PlainTextResponse("This request takes too long to arrive.", 408)(scope, receive, send)
+        finally:
+            self.running -= is_upload
+
+
+class _TooLargeError(Exception):
+    pass
 
 
 # --- page ------------------------------------------------------------------------------------------------------------
@@ -177,14 +366,27 @@ def build_page(
 
     image_processor = copy.copy(image_processor)
     image_processor.do_pad = False
+    # Whatever route a request takes, the model sees one photograph at a time, and few wait for it.
+    turn, places = threading.Lock(), threading.BoundedSemaphore(MAXIMUM_WAITING)
 
-    def show_classes(data: bytes) -> tuple[dict, None]:
-        return answer(lambda: segment(model, image_processor, read_upload(data), name)), None
+    def answer_in_turn(compute: Callable[[], dict]) -> dict:
+        if not places.acquire(blocking=False):
+            return {"error": "Too many photographs are waiting: try again in a minute."}
+        try:
+            with turn:
+                return answer(compute)
+        finally:
+            places.release()
 
-    def show_texts(data: bytes | None, words: str) -> dict:
-        if data is None:
-            return {"error": "There is no photograph yet: upload one above."}
-        return answer(lambda: score_texts(model, image_processor, read_upload(data), split_texts(words), name))
+    def show_classes(data: bytes | None) -> tuple[dict, None]:
+        return answer_in_turn(lambda: segment(model, image_processor, read_upload(data), name)), None
+
+    def show_texts(data: bytes | None, words: str | None) -> dict:
+        def score() -> dict:
+            texts = split_texts(words) if data is not None else []
+            return score_texts(model, image_processor, read_upload(data), texts, name)
+
+        return answer_in_turn(score)
 
     def add_viewer(hint: str, elem_id: str) -> gradio.HTML:
         return gradio.HTML(
@@ -215,6 +417,14 @@ def build_page(
             label=f"Photograph, up to {MAXIMUM_BYTES // 2**20} MB and {MAXIMUM_PIXELS // 10**6} megapixels",
             elem_id="upload",
         )
+        move = upload.async_move_resource_to_block_cache
+
+        async def move_uploaded(path: str | Path | None) -> str | None:
+            if "://" in str(path):  # which Gradio would download, of any size
+                raise ValueError("A photograph is uploaded, not named by its address.")
+            return await move(path)
+
+        upload.async_move_resource_to_block_cache = move_uploaded
         if model.config.use_language:
             with gradio.Tab("Classes of the model"):
                 classes = add_viewer(hint, "classes")
@@ -240,21 +450,23 @@ def build_page(
 
 def answer(compute: Callable[[], dict]) -> dict:
     """What `compute` returns, or, as `{"error": ...}`, what people have to know instead."""
+    advice = "This photograph needs more memory than there is: make it smaller and upload it again."
     try:
-        return compute()
+        with naming_lack_of_memory(advice):
+            return compute()
     except ValueError as error:
         return {"error": str(error)}
-    except torch.OutOfMemoryError:
-        return {"error": "This photograph needs more memory than there is: make it smaller and upload it again."}
 
 
-def read_upload(data: bytes) -> PIL.Image.Image:
+def read_upload(data: bytes | None) -> PIL.Image.Image:
     """
     The upright photograph, RGB.
 
     Raises:
         ValueError: for what is no image, or too large; pixels are counted before any is decoded.
     """
+    if not isinstance(data, bytes):
+        raise ValueError("There is no photograph yet: upload one above.")
     if len(data) > MAXIMUM_BYTES:
         raise ValueError(f"This file has {len(data) / 2**20:.1f} MB; {MAXIMUM_BYTES // 2**20} are the limit.")
     too_large = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
@@ -276,13 +488,16 @@ def read_upload(data: bytes) -> PIL.Image.Image:
         ) from error
 
 
-def split_texts(words: str) -> list[str]:
+def split_texts(words: str | None) -> list[str]:
     """
     The words between commas and line ends, without repetition.
 
     Raises:
-        ValueError: if there are none, or too many.
+        ValueError: if there are none, or too many, or too long ones: letters are counted before anything else is done.
     """
+    words = words if isinstance(words, str) else ""
+    if len(words) > MAXIMUM_LETTERS:
+        raise ValueError(f"These words have {len(words)} letters; {MAXIMUM_LETTERS} are the limit.")
     texts = list(dict.fromkeys(" ".join(part.split()) for part in re.split("[,;\n]", words) if part.strip()))
     if not texts:
         raise ValueError("There are no words yet: type some, separated by commas.")
