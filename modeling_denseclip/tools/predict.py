@@ -237,7 +237,7 @@ def expand(word: str, output: Path, left_out: dict[Path, str] | None) -> list[tu
     for file in sorted(set(found)):
         below = file.relative_to(root)
         is_hidden = any(part.startswith(".") for part in below.parts)
-        is_result = has_results and Path(os.path.realpath(file)).is_relative_to(results)
+        is_result = has_results and os.path.realpath(file).startswith(os.path.join(results, ""))
         if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not (
             is_hidden or is_result or os.path.isdir(file)
         ):

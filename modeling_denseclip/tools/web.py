@@ -213,7 +213,7 @@ def make_upload_folder() -> Path:
             break
     owner = folder.stat().st_uid
     for other in parent.glob(f"{UPLOADS}*"):
-        if other != folder and not other.is_symlink() and other.is_dir() and other.lstat().st_uid == owner:
+        if not other.is_symlink() and other.is_dir() and other.lstat().st_uid == owner:
             if (is_free := _lock(other)) is not None:
                 shutil.rmtree(other, ignore_errors=True)
                 os.close(is_free)
