@@ -78,7 +78,8 @@ def check_class_name(class_name: str, called: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{called}, {class_name!r}, holds half a character: {error}.") from error
     for letter in class_name.strip():
-        if letter in INVISIBLE or unicodedata.category(letter) == "Cc":
+        # Line ends and tabs separate words as spaces do.
+        if letter in INVISIBLE or (unicodedata.category(letter) == "Cc" and letter not in "\t\r\n"):
             raise ValueError(
                 f"{called}, {class_name!r}, holds U+{ord(letter):04X}, which cannot be seen and may change what is"
                 " printed. Take it out."

@@ -371,3 +371,19 @@ def test_ctrl_c_while_all_is_imported_has_no_traceback():
     code = "import sys; sys.argv = ['-m']; import training; raise KeyboardInterrupt"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("number, ends", [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_process_that_waits_for_a_lock_ends_by_sigterm_alone(number, ends):
+    """As those of a pool do, which is ended by SIGTERM, while the training handles the signals in Python."""
+    context = multiprocessing.get_context("fork")
+    lock = context.Lock()
+    with lock, quiet_interrupts(str):
+        process = context.Process(target=lock.acquire)
+        process.start()
+        time.sleep(0.5)
+        os.kill(process.pid, number)
+        process.join(timeout=10 if ends else 0.5)
+        assert process.exitcode == (-number if ends else None)
+    process.join(timeout=60)
+    assert process.exitcode is not None

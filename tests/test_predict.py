@@ -526,7 +526,11 @@ def test_what_is_no_file_is_named_and_left_out(saved, work, monkeypatch):
     assert reports, "it waits for a pipe"
     left_out = {Path(entry["file"]).name: entry["error"] for entry in reports[0]["left_out"]}
     assert {*left_out} == {"a1.png", "a2.png", "a3.png", "a4.mp4", "a5.png"}
-    assert "a pipe" in left_out["a1.png"] and "a pipe" in left_out["a4.mp4"] and "No such file" in left_out["a5.png"]
+    assert (
+        "a named pipe" in left_out["a1.png"]
+        and "a named pipe" in left_out["a4.mp4"]
+        and "No such file" in left_out["a5.png"]
+    )
     assert len(reports[0]["images"]) == len(PHOTOGRAPHS)
     with pytest.raises(ValueError, match="neither a file nor a folder"):
         find_inputs(["photos/a1.png"], Path("out"))

@@ -26,6 +26,19 @@ from .checkpoints import LAST, checkpoint_to_resume
 
 
 SECONDS_UNTIL_AGAIN = 0.05
+_handling_processes: list[int] = []  # those inside of `quiet_interrupts`: of a process that was forked, the parent
+
+
+def _forget_handlers() -> None:
+    # A handler in Python is not called while the process waits for a lock, and pools end theirs by SIGTERM: one that
+    # kept the parent's handler could wait for ever.
+    if _handling_processes:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):  # Windows forks nothing
+    os.register_at_fork(after_in_child=_forget_handlers)
 
 
 def leave_signals_to_parent() -> None:
@@ -72,8 +85,6 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
     received, own = [], os.getpid()
 
     def interrupt(number: int, frame) -> None:
-        if os.getpid() != own:  # a process that was forked, and has not said yet that it leaves them to this one
-            return
         received.append(number)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
@@ -89,6 +100,7 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
     handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     former = {number: signal.signal(number, interrupt) for number in handled}
     former_hook, sys.unraisablehook = sys.unraisablehook, hook
+    _handling_processes.append(own)
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as end:
@@ -104,6 +116,7 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
             gc.collect()
         raise
     finally:
+        _handling_processes.remove(own)
         sys.unraisablehook = former_hook
         for number, handler in former.items():
             signal.signal(number, handler)
