@@ -331,6 +331,7 @@ class DenseCLIPConfig(PreTrainedConfig):
         for name in ("text_config", "vision_config"):
             if isinstance(getattr(self, name), dict):
                 check_numbers(name, getattr(self, name))
+                check_dtype(getattr(self, name).get("torch_dtype", getattr(self, name).get("dtype")))
         if self.vision_config is None:
             self.vision_config = DenseCLIPResNetConfig()
         elif isinstance(self.vision_config, dict):
