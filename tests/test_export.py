@@ -20,6 +20,7 @@ An export takes seconds, whatever the size of the model. So there are few, each 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
@@ -327,6 +329,15 @@ def words_for(sliding: Path, *words: str) -> list[str]:
 def test_words_that_contradict_each_other(words, message, sliding):
     with pytest.raises(ValueError, match=message):
         export.main(words_for(sliding, *words))
+
+
+def test_weights_that_are_missing_are_not_made_up(sliding, tmp_path):
+    shutil.copytree(sliding, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["decode_head.classifier.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lack 1 tensors, which would be random: decode_head.classifier.weight"):
+        export.main([str(tmp_path / "model"), str(sliding.parent / "old.onnx"), "--inference_mode", "whole"])
 
 
 def test_a_folder_that_is_not_there(sliding):

@@ -47,6 +47,7 @@ from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 from modeling_denseclip.modeling_denseclip import resize_logits
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files import list_images, read_photograph
+from modeling_denseclip.tools.loading import load_model
 from modeling_denseclip.tools.saving import move_together, naming_what_failed, staging_folder
 from modeling_denseclip.tools.visualization import generate_palette
 
@@ -122,8 +123,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     # ONNX has no fused attention here; written out, Swin's goes through the exporter too.
     attention = {"attn_implementation": "eager"} if args.format == "onnx" else {}
-    model = DenseCLIPForSemanticSegmentation.from_pretrained(args.checkpoint, dtype=torch.float32, **attention)
-    image_processor = DenseCLIPImageProcessor.from_pretrained(args.checkpoint)
+    model, image_processor = load_model(args.checkpoint, dtype=torch.float32, **attention)
     inference_mode = args.inference_mode or model.config.inference_mode
     weights = sorted(Path(args.checkpoint).glob("*.safetensors"))
     card = describe(model.config, image_processor, args.output, inference_mode, weights)

@@ -26,11 +26,11 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from torch.nn import functional as F
-from transformers import PreTrainedConfig
 
 from ..class_names_denseclip import load_clip_tokenizer, normalize_class_name
 from ..configuration_denseclip import DenseCLIPConfig
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map, resize_logits
+from .loading import load_denseclip
 from .visualization import (
     PICTURE_WIDTH,
     contact_sheet,
@@ -357,11 +357,11 @@ def load_text_reader(
                 f"{name_or_path} is neither a file, nor a folder, nor the id of a repository on the Hub."
             ) from None
     try:
-        model_type = PreTrainedConfig.get_config_dict(name_or_path)[0].get("model_type")
+        model_type = DenseCLIPConfig.get_config_dict(name_or_path)[0].get("model_type")
     except OSError:  # weights without a config are OpenAI's or open_clip's
         model_type = None
     if model_type == DenseCLIPConfig.model_type:
-        model = DenseCLIPForSemanticSegmentation.from_pretrained(name_or_path)
+        model = load_denseclip(name_or_path)
         if tokenizer is not None:
             model.tokenizer = load_clip_tokenizer(tokenizer)
         return model

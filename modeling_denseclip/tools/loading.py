@@ -247,7 +247,7 @@ def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
 
 
 def load_model(
-    name_or_path: str, is_clip: bool = False, tokenizer: str | None = None, revision: str = "main"
+    name_or_path: str, is_clip: bool = False, tokenizer: str | None = None, revision: str = "main", **kwargs
 ) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor]:
     """
     A model, in evaluation mode, and what prepares its images.
@@ -257,6 +257,7 @@ def load_model(
         is_clip (`bool`, *optional*, defaults to `False`): it is a CLIP instead, to score texts with.
         tokenizer (`str`, *optional*): where CLIP's tokenizer is, if not beside the model.
         revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a DenseCLIP on the Hub.
+        kwargs: as of [`load_denseclip`].
 
     Raises:
         ValueError: for a model of another kind, or whose weights are missing, cut off or do not fit its config.
@@ -266,6 +267,23 @@ def load_model(
         # A model has classes; these words of one are in nothing that is drawn.
         model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
         return model, DenseCLIPImageProcessor()
+    model = load_denseclip(name_or_path, revision, **kwargs)
+    if tokenizer is not None:
+        model.tokenizer = load_clip_tokenizer(tokenizer)
+    return model, load_image_processor(name_or_path, revision)
+
+
+def load_denseclip(name_or_path: str, revision: str = "main", **kwargs) -> DenseCLIPForSemanticSegmentation:
+    """
+    A DenseCLIP alone, in evaluation mode.
+
+    Args:
+        name_or_path, revision (`str`): as of [`load_model`].
+        kwargs: for `from_pretrained`, such as `dtype`.
+
+    Raises:
+        ValueError, OSError: as [`load_model`].
+    """
     config = read_config(name_or_path, revision)
     if config.class_names is not None and len(config.class_names) != len(config.id2label):
         raise ValueError(
@@ -275,16 +293,14 @@ def load_model(
         )
     with naming_model(name_or_path, revision, "model.safetensors"):
         model, loaded = DenseCLIPForSemanticSegmentation.from_pretrained(
-            name_or_path, revision=revision, output_loading_info=True
+            name_or_path, revision=revision, output_loading_info=True, **kwargs
         )
     if loaded["missing_keys"]:
         raise ValueError(
             f"The weights in {name_or_path} lack {len(loaded['missing_keys'])} tensors, which would be random:"
             f" {', '.join(sorted(loaded['missing_keys'])[:5])}. Config and weights have to come from one model."
         )
-    if tokenizer is not None:
-        model.tokenizer = load_clip_tokenizer(tokenizer)
-    return model, load_image_processor(name_or_path, revision)
+    return model
 
 
 def load_image_processor(name_or_path: str, revision: str = "main") -> DenseCLIPImageProcessor:
