@@ -442,7 +442,7 @@ def test_a_data_set_of_the_hub_is_trained_on_by_its_columns(hub, run, training_w
 
 def test_training_does_not_start_for_a_hub_that_will_not_take_it(hub, run, training_words, tmp_path):
     code, output = run("training.train", *training_words, "--hub_token", "hf_wrong")
-    assert code == 2
+    assert code == 1
     assert "error: The Hub refuses the token" in output
     assert "Nothing was trained yet" in output
     assert not list((tmp_path / "run").glob("checkpoint-*"))

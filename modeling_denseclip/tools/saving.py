@@ -203,7 +203,8 @@ def naming_what_failed(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # of the caller's own, who says what it means
             raise
-        raise OSError(f"{target} could not be written: {error}") from error
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        raise kind(f"{target} could not be written: {error}") from error
     except RuntimeError as error:
         if not any(words in str(error) for words in PYTORCH_WRITER):
             raise
