@@ -13,6 +13,7 @@
 # limitations under the License.
 """The data sets: a folder of your own, ADE20K, or one of the Hub; all with the same columns, and checked once."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,6 @@ from modeling_denseclip.tools.files import open_photograph
 from .ade20k import ADE20K
 from .class_names import read_class_names
 from .dataset_files import IGNORE_INDEX, read_ade20k_classes, without_path
-from .interrupts import leave_signals_to_parent
 from .segmentation_folder import SegmentationFolder, UnreadableFileError, check_pair
 from .transforms import encoded_file, read_mask, with_encoded
 
@@ -322,7 +322,7 @@ def _select_and_check(
 
 def _check_row(row: dict, index: int, source: str, num_labels: int, reduce_labels: bool) -> dict[str, bool]:
     if multiprocess.parent_process() is not None:
-        leave_signals_to_parent()  # a process that `datasets` started
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process that `datasets` started
     image, mask = f"The image of row {index} in {source}", f"The mask of row {index} in {source}"
     for column, name in (("image", image), ("annotation", mask)):
         if row[column] is None or (row[column]["bytes"] is None and row[column]["path"] is None):
