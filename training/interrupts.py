@@ -11,7 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How Ctrl-C and SIGTERM end a training: with a word, and without the tracebacks of the processes that help it."""
+"""
+How Ctrl-C ends a training: with a word, and without the tracebacks of the processes that help it.
+
+SIGTERM, which SLURM and Docker send, keeps what the system does: it ends all at once. Pools of processes end theirs by
+it, and wait for them; a handler, which is inherited, may miss it where a process has just begun.
+"""
 
 import gc
 import os
@@ -26,26 +31,11 @@ from .checkpoints import LAST, checkpoint_to_resume
 
 
 SECONDS_UNTIL_AGAIN = 0.05
-_handling_processes: list[int] = []  # those inside of `quiet_interrupts`: of a process that was forked, the parent
 
 
-def _forget_handlers() -> None:
-    # A handler in Python is not called while the process waits for a lock, and pools end theirs by SIGTERM: one that
-    # kept the parent's handler could wait for ever.
-    if _handling_processes:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-if hasattr(os, "register_at_fork"):  # Windows forks nothing
-    os.register_at_fork(after_in_child=_forget_handlers)
-
-
-def leave_signals_to_parent() -> None:
-    """For processes that help: a terminal sends Ctrl-C, and SLURM SIGTERM, to all of a command."""
+def leave_interrupts_to_parent() -> None:
+    """For processes that help: a terminal sends Ctrl-C to all of a command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # One that dies of a signal is an error to the process that waits for it.
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     sys.excepthook = _hook_of_helper
 
 
@@ -57,7 +47,7 @@ def _hook_of_helper(error_type: type[BaseException], *args) -> None:
 
 def initialize_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
     """As `worker_init_fn` of a `DataLoader`, before what was to be called there."""
-    leave_signals_to_parent()
+    leave_interrupts_to_parent()
     if initialize is not None:
         initialize(worker_id)
 
@@ -72,51 +62,45 @@ def how_to_go_on(output_dir: str) -> str:
 @contextmanager
 def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> Iterator[None]:
     """
-    Inside of it Ctrl-C, and SIGTERM, which SLURM and Docker send, end the work with a word and no traceback: they are
-    raised as `KeyboardInterrupt` and as `SystemExit`, whose exit status is 143.
+    Inside of it Ctrl-C is a `KeyboardInterrupt` that is followed by a word, and by no traceback of helpers.
 
     Args:
         say (`Callable[[], str]`): makes the word, when it is due.
         is_main_process (`bool`, *optional*, defaults to `True`): whether this is the one of several that speaks.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+    former = signal.getsignal(signal.SIGINT)
+    # Only the main thread is told of signals; and one that is ignored, as in a script's background, stays so.
+    if threading.current_thread() is not threading.main_thread() or former in (signal.SIG_IGN, None):
         yield
         return
-    received, own = [], os.getpid()
+    own, is_interrupted = os.getpid(), False
 
     def interrupt(number: int, frame) -> None:
-        received.append(number)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        nonlocal is_interrupted
+        if os.getpid() == own:  # and not one that was forked, and has not yet said that it leaves them to this one
+            is_interrupted = True
+            raise KeyboardInterrupt
 
     def hook(unraisable) -> None:
         # Python cannot raise where it forks, or where an object ends: it prints a traceback, and what came is lost.
-        if not received or os.getpid() != own:
+        if not is_interrupted or os.getpid() != own:
             former_hook(unraisable)
-        elif isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit):
-            threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (own, received[-1])).start()
+        elif isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (own, signal.SIGINT)).start()
         # What else ends badly does so as it was interrupted.
 
-    # One that is ignored, as in a script's background, stays so.
-    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    former = {number: signal.signal(number, interrupt) for number in handled}
+    signal.signal(signal.SIGINT, interrupt)
     former_hook, sys.unraisablehook = sys.unraisablehook, hook
-    _handling_processes.append(own)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as end:
-        if received:
-            for number in former:  # a second one is as good as the first
-                signal.signal(number, signal.SIG_IGN)
-            if is_main_process and isinstance(end, KeyboardInterrupt):
-                end.args = (say(),)  # which `run_command` prints
-            elif is_main_process:
-                print(f"\nTerminated. {say()}", file=sys.stderr, flush=True)
-            # What loads images is ended here and not later, where nobody keeps it quiet.
-            traceback.clear_frames(end.__traceback__)
-            gc.collect()
+    except KeyboardInterrupt as end:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one is as good as the first
+        if is_main_process:
+            end.args = (say(),)  # which `run_command` prints
+        # What loads images is ended here and not later, where nobody keeps it quiet.
+        traceback.clear_frames(end.__traceback__)
+        gc.collect()
         raise
     finally:
-        _handling_processes.remove(own)
         sys.unraisablehook = former_hook
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, former)

@@ -39,7 +39,7 @@ from .dataset_files import (
     printable,
     upright_size,
 )
-from .interrupts import leave_signals_to_parent
+from .interrupts import leave_interrupts_to_parent
 from .transforms import EncodedImage, encoded_file, read_mask
 
 
@@ -179,7 +179,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         check = partial(_is_readable, self.check) if self.config.leave_out_unreadable else self.check
         if self.num_workers > 1:
             # Processes of our own: those of `datasets` do not say which error they met.
-            with ProcessPoolExecutor(self.num_workers, initializer=leave_signals_to_parent) as pool:
+            with ProcessPoolExecutor(self.num_workers, initializer=leave_interrupts_to_parent) as pool:
                 try:
                     yield from self._rows(pool.map(check, self.pairs, chunksize=16))
                 finally:

@@ -277,7 +277,7 @@ class DenseCLIPTrainer(Trainer):
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = self._must_drop_last() or drop_last
         try:
-            dataloader = leave_signals_to_us(super().get_train_dataloader())
+            dataloader = leave_interrupts_to_us(super().get_train_dataloader())
         finally:
             self.args.dataloader_drop_last = drop_last
         if has_length(dataloader) and len(dataloader) == 0:
@@ -371,11 +371,11 @@ class DenseCLIPTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         with self._loading_for_evaluation():
-            return leave_signals_to_us(super().get_eval_dataloader(eval_dataset))
+            return leave_interrupts_to_us(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset) -> DataLoader:
         with self._loading_for_evaluation():
-            return leave_signals_to_us(super().get_test_dataloader(test_dataset))
+            return leave_interrupts_to_us(super().get_test_dataloader(test_dataset))
 
     @contextmanager
     def _loading_for_evaluation(self) -> Iterator[None]:
@@ -552,7 +552,7 @@ class DenseCLIPTrainer(Trainer):
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
-            if isinstance(error.__context__, KeyboardInterrupt | SystemExit):
+            if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None  # by which the writer was left in the middle of its file
             if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
                 raise
@@ -729,7 +729,7 @@ class _UpdateAverage(TrainerCallback):
         self.averaged_weights.update()
 
 
-def leave_signals_to_us(dataloader: DataLoader) -> DataLoader:
+def leave_interrupts_to_us(dataloader: DataLoader) -> DataLoader:
     """Have the processes that load images ignore Ctrl-C, which a terminal sends to them too."""
     initialize = partial(initialize_worker, dataloader.worker_init_fn)
     for loader in (dataloader, getattr(dataloader, "base_dataloader", dataloader)):  # Accelerate's wraps one
