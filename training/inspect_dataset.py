@@ -79,6 +79,7 @@ from .dataset_files import (
     printable,
     read_ade20k_classes,
 )
+from .interrupts import leave_interrupts_to_parent
 from .segmentation_folder import check_image
 from .transforms import read_bytes, read_mask
 
@@ -607,7 +608,9 @@ def _inspect_pairs(pairs: list[Pair], num_workers: int) -> Iterator[tuple[Pair, 
         yield from map(inspect_pair, pairs)
         return
     # A forked process may wait for ever for a lock that a thread of its parent held.
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=leave_interrupts_to_parent
+    ) as executor:
         try:
             yield from executor.map(inspect_pair, pairs, chunksize=16)
         except BrokenProcessPool as error:
