@@ -79,7 +79,7 @@ from .dataset_files import (
     printable,
     read_ade20k_classes,
 )
-from .interrupts import leave_interrupts_to_parent
+from .interrupts import ignoring_interrupts
 from .segmentation_folder import check_image
 from .transforms import read_bytes, read_mask
 
@@ -608,11 +608,11 @@ def _inspect_pairs(pairs: list[Pair], num_workers: int) -> Iterator[tuple[Pair, 
         yield from map(inspect_pair, pairs)
         return
     # A forked process may wait for ever for a lock that a thread of its parent held.
-    with ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=leave_interrupts_to_parent
-    ) as executor:
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
         try:
-            yield from executor.map(inspect_pair, pairs, chunksize=16)
+            with ignoring_interrupts():
+                inspected = executor.map(inspect_pair, pairs, chunksize=16)
+            yield from inspected
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "A process that reads images and masks died, so nothing is reported. The system ends those that take"

@@ -39,6 +39,19 @@ def leave_interrupts_to_parent() -> None:
     sys.excepthook = _hook_of_helper
 
 
+@contextmanager
+def ignoring_interrupts() -> Iterator[None]:
+    """Programs that are started inside of it ignore Ctrl-C from their first moment, before they import anything."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 def _hook_of_helper(error_type: type[BaseException], *args) -> None:
     # The thread that hands tensors over meets a parent that was interrupted while it took one.
     if not issubclass(error_type, ConnectionError | EOFError):
