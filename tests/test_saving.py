@@ -215,6 +215,20 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     assert read_files(tmp_path) == {"mask.png": "whole", "slow.png": "slow"}
 
 
+def test_folder_that_another_process_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch):
+    make, taken = Path.mkdir, []
+
+    def make_and_lose(path, *args, **kwargs):
+        make(path, *args, **kwargs)
+        if path.name.startswith(saving.STAGING_PREFIX) and len(taken) < 2:
+            taken.append(path)
+            saving.clear_leftovers(tmp_path)  # as another process that begins between this line and the lock
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose)
+    save_whole(tmp_path / "mask.png", lambda path: path.write_text("whole"))
+    assert len(taken) == 2 and read_files(tmp_path) == {"mask.png": "whole"}
+
+
 def test_name_may_be_as_long_as_the_file_system_has_them(tmp_path):
     target = tmp_path / f"{'n' * 251}.png"
     save_whole(target, lambda path: path.write_text("whole"))
