@@ -16,6 +16,7 @@
 import contextlib
 import json
 import os
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -981,3 +982,17 @@ def test_names_of_files_do_not_look_like_lines_of_the_report(folder, capsys):
     printed = capsys.readouterr().out
     assert "images/training/a\\n\\nTraining accepts this data set.\\x1b[A\\r.png" in printed
     assert "Training accepts this data set." not in printed.splitlines()
+
+
+def test_processes_that_read_files_ignore_ctrl_c_from_their_first_instruction_on(folder, monkeypatch):
+    begun_under = []
+
+    class Pool(training.inspect_dataset.ProcessPoolExecutor):
+        def map(self, *args, **kwargs):
+            begun_under.append(signal.getsignal(signal.SIGINT))  # which processes inherit where it is "ignore"
+            return super().map(*args, **kwargs)
+
+    monkeypatch.setattr(training.inspect_dataset, "ProcessPoolExecutor", Pool)
+    before = signal.getsignal(signal.SIGINT)
+    assert training.inspect_dataset.inspect_dataset(folder, num_workers=1).accepted
+    assert begun_under == [signal.SIG_IGN] and signal.getsignal(signal.SIGINT) == before

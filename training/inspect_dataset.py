@@ -41,8 +41,10 @@ import io
 import json
 import os
 import re
+import signal
 import statistics
 import sys
+import threading
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,6 +81,7 @@ from .dataset_files import (
     printable,
     read_ade20k_classes,
 )
+from .interrupts import leave_signals_to_parent
 from .segmentation_folder import check_image
 from .transforms import read_bytes, read_mask
 
@@ -607,9 +610,18 @@ def _inspect_pairs(pairs: list[Pair], num_workers: int) -> Iterator[tuple[Pair, 
         yield from map(inspect_pair, pairs)
         return
     # A forked process may wait for ever for a lock that a thread of its parent held.
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=leave_signals_to_parent) as executor:
         try:
-            yield from executor.map(inspect_pair, pairs, chunksize=16)
+            # A terminal sends Ctrl-C to all of a command. What is begun here ignores it from its first instruction on.
+            is_main = threading.current_thread() is threading.main_thread()
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+            try:
+                results = executor.map(inspect_pair, pairs, chunksize=16)
+            finally:
+                if is_main:
+                    signal.signal(signal.SIGINT, before)
+            yield from results
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "A process that reads images and masks died, so nothing is reported. The system ends those that take"
