@@ -194,7 +194,7 @@ def naming_checkpoint(name: str | os.PathLike) -> Iterator[None]:
     except CLEAR_ERRORS:
         raise
     except Exception as error:
-        if re.search("ignore_mismatched_sizes|unexpected keyword", str(error)):
+        if re.search("ignore_mismatched_sizes|unexpected keyword|meta device context", str(error)):
             raise
         if type(error).__name__ == "UnpicklingError":  # torch advises to load the pickle after all
             raise ValueError(

@@ -1977,6 +1977,7 @@ def interrupt(room, step: int) -> tuple[int, str]:
 
     room.monkeypatch.setattr(DenseCLIPTrainer, "training_step", send)
     folder = room.data_set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
     status = command.run_command(lambda: room.train(folder, "--dataloader_num_workers 1"))
     said = room.capsys.readouterr().err
     assert "Traceback" not in said

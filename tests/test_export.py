@@ -17,6 +17,7 @@
 An export takes seconds, whatever the size of the model. So there are few, each with all that is asked of it.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -36,7 +37,7 @@ from transformers import pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.visualization import generate_palette
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, spread_classes, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 from training import export, run_onnx
 
 
@@ -471,3 +472,111 @@ def test_run_onnx_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
     assert [Path(line.split(": ")[1]).stem for line in said] == names[:4]
     assert "memory" in said[3]
     assert run_onnx.main([words[0], *words[-3:]]) == 0
+
+
+CARD = {
+    "output": "logits",
+    "class_names": ["dark", "light"],
+    "palette": [[0, 0, 0], [255, 255, 255]],
+    "image_processor": {"size": None, "rescale_factor": 1, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]},
+    "windows": None,
+    "smallest_side": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "edit, said",
+    [
+        ({"class_names": None}, "ValueError: class_names are no list of names"),
+        ({"class_names": ["dark", 7]}, "ValueError: class_names are no list of names"),
+        ({"palette": [[0, 0, 300], [0, 0, 0]]}, "OverflowError: "),
+        ({"palette": [[0, 0, 0]]}, "ValueError: cannot reshape"),
+        ({"image_processor": {}}, "KeyError: 'size'"),
+        ({"image_processor": {**CARD["image_processor"], "image_std": "x"}}, "ValueError: could not convert"),
+        ({"windows": {"size": [64, 64], "stride": [0, 64]}}, "ValueError: windows have a stride"),
+        ({"output": "boxes"}, "ValueError: output 'boxes'"),
+        ({"smallest_side": "many"}, "TypeError: "),
+    ],
+)
+def test_run_onnx_names_a_card_that_was_edited(tmp_path, edit, said):
+    (tmp_path / "m.onnx.json").write_text(json.dumps(CARD | edit))
+    with pytest.raises(ValueError, match="m.onnx.json is not what training.export writes beside a model") as raised:
+        run_onnx.load(tmp_path / "m.onnx")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, "{}", "\udcff"])
+def test_run_onnx_names_a_card_that_is_none(tmp_path, text):
+    (tmp_path / "m.onnx.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match="m.onnx.json is not what training.export writes beside a model"):
+        run_onnx.load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", bytes(1000)])
+def test_run_onnx_names_a_model_that_is_none(tmp_path, data):
+    (tmp_path / "m.onnx.json").write_text(json.dumps(CARD))
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ValueError, match="m.onnx (cannot be loaded: |takes )"):
+        run_onnx.load(tmp_path / "m.onnx")
+
+
+def test_run_onnx_shows_what_a_terminal_would_obey(tmp_path, monkeypatch, capsys):
+    card = CARD | {"class_names": ["dark\x1b[2J", "light\u202e"]}
+    monkeypatch.setattr(run_onnx, "load", lambda path: (None, card))
+    monkeypatch.setattr(run_onnx, "segment", lambda session, card, picture: np.eye(8, dtype=np.int64))
+    good, broken = tmp_path / "good\r99 done\x1b[A.png", tmp_path / "broken\n\x9b2J.png"
+    draw_picture(8, 8).save(good)
+    broken.write_text("no picture")
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    out = tmp_path / "maps"
+    assert run_onnx.main(["m.onnx", str(good), str(broken), str(loop), "--output", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"{out}/good\\r99 done\\x1b[A-classes.png: dark\\x1b[2J 87.5 %, light\\u202e 12.5 %\n"
+    first, second = said.err.splitlines()
+    assert first.startswith(f"left out: {tmp_path}/broken\\n\\x9b2J.png: ")
+    assert second.startswith(f"left out: {loop}: ")
+
+
+def test_map_of_run_onnx_replaces_an_older_one_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_onnx, "load", lambda path: (None, CARD))
+    monkeypatch.setattr(run_onnx, "segment", lambda session, card, picture: np.eye(8, dtype=np.int64))
+    draw_picture(8, 8).save(tmp_path / "a.png")
+    words = ["m.onnx", str(tmp_path / "a.png"), "--output", str(tmp_path / "maps")]
+    assert run_onnx.main(words) == 0
+    target = tmp_path / "maps" / "a-classes.png"
+    before, rights = target.read_bytes(), target.stat().st_mode
+    (tmp_path / "plain").touch()
+    assert rights == (tmp_path / "plain").stat().st_mode  # as readable as others
+
+    def save_half(mask, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save_half)
+    with pytest.raises(OSError, match="a-classes.png could not be written: .*No space left on device"):
+        run_onnx.main(words)
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert target.read_bytes() == before
+
+
+def test_more_classes_than_the_card_of_run_onnx_names_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_onnx, "load", lambda path: (None, CARD))
+    monkeypatch.setattr(run_onnx, "segment", lambda session, card, picture: np.full((8, 8), 2))
+    draw_picture(8, 8).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="m.onnx has more classes than the 2 that m.onnx.json names"):
+        run_onnx.main(["m.onnx", str(tmp_path / "a.png"), "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "torch"])
+def test_full_disk_is_no_fault_of_the_exporter(tmp_path, monkeypatch, file_format):
+    folder = save_checkpoint(tiny_model("resnet"), DenseCLIPImageProcessor(), tmp_path / "model")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "save_onnx", fail)
+    monkeypatch.setattr(torch.export, "save", fail)
+    with pytest.raises(OSError, match="out.bin.* could not be written: .*No space left on device"):
+        target = tmp_path / f"out.bin{export.SUFFIXES[file_format]}"
+        export.main([str(folder), str(target), "--format", file_format])

@@ -971,3 +971,13 @@ def test_a_mask_of_noise_is_one_finding(folder):
     assert "wrong_ids" not in findings
     said = "it holds 90,000 different ids, as many as no list of classes has"
     assert findings["unreadable"]["found"] == [f"annotations/training/a.png: {said}"]
+
+
+def test_names_of_files_do_not_look_like_lines_of_the_report(folder, capsys):
+    name = "a\n\nTraining accepts this data set.\x1b[A\r"
+    write_image(folder, name)
+    code, found = run(folder)
+    assert code == 1 and found["image_without_mask"]["found"] == [f"images/training/{name}.png"]  # in JSON as it is
+    printed = capsys.readouterr().out
+    assert "images/training/a\\n\\nTraining accepts this data set.\\x1b[A\\r.png" in printed
+    assert "Training accepts this data set." not in printed.splitlines()

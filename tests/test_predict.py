@@ -573,6 +573,8 @@ def test_names_that_are_not_utf_8_or_hold_odd_letters(saved, work, capsys):
         assert b"\\udce9" in Path("out/predictions.json").read_bytes()
         Path("out/predictions.json").read_bytes().decode("utf-8")
         assert sorted(Path(entry["file"]).name for entry in report["images"]) == sorted(odd)
+        printed = capsys.readouterr().out
+        assert "line\\nend.png" in printed and "\\x1b[31mred.png" in printed
         for entry in report["images"]:
             assert os.path.exists(entry["file"])
             for key in ("picture",) if words else ("overlay", "mask"):

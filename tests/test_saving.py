@@ -14,6 +14,7 @@
 """Results replace older ones whole or not at all, wherever the process that writes them dies."""
 
 import os
+import shutil
 import signal
 import stat
 import threading
@@ -213,6 +214,25 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     may_go.set()
     thread.join()
     assert read_files(tmp_path) == {"mask.png": "whole", "slow.png": "slow"}
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_folder_that_another_process_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch, is_locked):
+    acquire, taken = saving.FileLock.acquire, []
+
+    def acquire_too_late(lock, *args, **kwargs):
+        if taken:
+            return acquire(lock, *args, **kwargs)
+        taken.append(lock)
+        if is_locked:  # the lock of a file that is there no more
+            acquire(lock, *args, **kwargs)
+        shutil.rmtree(Path(lock.lock_file).parent)
+        if not is_locked:
+            raise FileNotFoundError(lock.lock_file)
+
+    monkeypatch.setattr(saving.FileLock, "acquire", acquire_too_late)
+    save_whole(tmp_path / "mask.png", lambda path: path.write_text("whole"))
+    assert taken and read_files(tmp_path) == {"mask.png": "whole"}
 
 
 def test_name_may_be_as_long_as_the_file_system_has_them(tmp_path):

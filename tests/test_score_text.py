@@ -583,3 +583,14 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(model_folder, photo
     with pytest.raises(OSError, match="no space"):
         main(words)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_photographs_whose_names_do_not_serve(model_folder, photograph, tmp_path):
+    words = ["--texts", "sky", "--output", str(tmp_path / "out")]
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    with pytest.raises(FileNotFoundError, match="There is no photograph .*loop.png"):
+        main([str(model_folder), str(loop), *words])
+    with pytest.raises(ValueError, match="is too long for its results: "):
+        main([str(model_folder), str(tmp_path / f"{'x' * 250}.png"), *words])
+    assert not (tmp_path / "out").exists()

@@ -32,7 +32,7 @@ from transformers import HfArgumentParser
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
-from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.command import escape_controls, run_command
 from modeling_denseclip.tools.loading import load_model
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments
@@ -109,7 +109,7 @@ def run_evaluation(evaluation_args: EvaluationArguments, data_args: DataArgument
     print(format_scores(trainer.scores, data.class_names))
     print(f"{data.name}, validation: {report['protocol']['description']}\nWritten to: {output_dir}")
     for fault in data.left_out:
-        print(f"left out: {fault}", file=sys.stderr)
+        print(escape_controls(f"left out: {fault}"), file=sys.stderr)
     if data.left_out:
         print(f"{len(data.validation)} images were scored, {len(data.left_out)} left out.", file=sys.stderr)
     return report

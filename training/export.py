@@ -278,19 +278,28 @@ def write(module: ExportableDenseCLIP, file_format: str, path: Path) -> None:
             )
         if file_format == "onnx":
             save_onnx(program, module.output, path)
-        else:
-            torch.export.save(program, path)
     except Exception as error:  # the exporters raise errors of all kinds
+        origin = origin_of(error)
+        if isinstance(origin, OSError) and origin.errno is not None:  # of the disk
+            raise origin from error
         raise ValueError(
             f"A DenseCLIP on the image encoder {module.model.config.vision_config.model_type!r} cannot be exported to"
             f" {file_format}: {first_line(error)}"
         ) from error
+    if file_format == "torch":
+        torch.export.save(program, path)
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """What an error came from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def first_line(error: BaseException) -> str:
     """What an error came from, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = origin_of(error)
     return textwrap.shorten(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", 200)
 
 

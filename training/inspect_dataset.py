@@ -59,7 +59,7 @@ from tqdm import tqdm
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.class_names_denseclip import check_class_names, normalize_class_name
-from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.command import escape_controls, run_command
 from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
 from modeling_denseclip.tools.files import open_image, read_photograph
 from modeling_denseclip.tools.saving import save_whole
@@ -823,6 +823,7 @@ def _format_finding(report: DatasetReport, level: str, rule: str) -> str:
 
 
 def _cut(item: str) -> str:
+    item = escape_controls(item)  # names of files
     return item if len(item) <= 200 else f"{item[:197]}..."
 
 

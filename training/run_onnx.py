@@ -43,10 +43,77 @@ from PIL.Image import DecompressionBombError, Transpose
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TILELENGTH, TILEWIDTH
 
 
+# What terminals obey, in names of classes and files: control characters, and marks that turn the order of letters.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def load(path: str | Path) -> tuple[onnxruntime.InferenceSession, dict]:
-    """The model, on the CPU, and what `PATH.json` says of it."""
-    card = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), card
+    """
+    The model, on the CPU, and what `PATH.json` says of it.
+
+    Raises:
+        OSError: for a file that is not there.
+        ValueError: for files of which one is broken or not what `training.export` writes.
+    """
+    try:
+        card = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+        check_card(card)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path}.json is not what training.export writes beside a model ({type(error).__name__}: {error}). Export"
+            " it anew."
+        ) from error
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as error:  # onnxruntime has a class of errors for each of its codes
+        raise ValueError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    inputs = [value.name for value in session.get_inputs()]
+    if inputs != ["pixel_values"]:
+        raise ValueError(f"{path} takes {', '.join(inputs)}, and what training.export writes pixel_values alone.")
+    return session, card
+
+
+def check_card(card: dict) -> None:
+    """Read all that is read of a card later on: of one that somebody has edited, this raises whatever comes."""
+    names, rule, windows = card["class_names"], card["image_processor"], card["windows"]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names are no list of names")
+    if len(names) <= 256:
+        np.array(card["palette"], dtype=np.uint8).reshape(len(names), 3)
+    resized_size(1, 1, rule["size"])
+    for field, shape in (("rescale_factor", ()), ("image_mean", 3), ("image_std", 3)):
+        np.array(rule[field], dtype=np.float32).reshape(shape)
+    for field in () if windows is None else ("size", "stride"):
+        if not min(np.array(windows[field], dtype=np.int64).reshape(2)) > 0:
+            raise ValueError(f"windows have a {field} that is not positive")
+    if card["output"] not in ("logits", "class_map") or not card["smallest_side"] >= 1:
+        raise ValueError(f"output {card['output']!r} or smallest_side {card['smallest_side']!r}")
+
+
+def save_whole(mask: PIL.Image.Image, target: Path) -> None:
+    """
+    Write a map, which replaces an older one when it is complete.
+
+    Raises:
+        OSError: where it cannot be written, such as on a full disk; names `target`.
+    """
+    part = target.parent / f".run_onnx-{os.getpid()}.png"
+    try:
+        mask.save(part)
+        os.replace(part, target)
+    except OSError as error:
+        raise OSError(f"{target} could not be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def printable(text: object) -> str:
+    """With escapes, such as `\\x1b`, for what a terminal would obey."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def read_picture(path: str | Path) -> np.ndarray:
@@ -161,13 +228,13 @@ def choose_targets(images: list[Path], output: Path) -> dict[Path, Path]:
     Raises:
         ValueError: where a map would replace another, or a photograph, or has too long a name.
     """
-    inputs, sources, targets = {image.resolve() for image in images}, {}, {}
+    inputs, sources, targets = {os.path.realpath(image) for image in images}, {}, {}
     for image in images:
         target = output / f"{image.stem}-classes.png"
         source = sources.setdefault(target, image)
-        if source.resolve() != image.resolve():
+        if os.path.realpath(source) != os.path.realpath(image):
             raise ValueError(f"{source} and {image} would both become {target}: give each an --output of its own.")
-        if target.resolve() in inputs:
+        if os.path.realpath(target) in inputs:
             raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
         if len(os.fsencode(target.name)) > 255:
             raise ValueError(f"The name of {image} is too long: {target.name} has more than 255 bytes. Shorten it.")
@@ -201,19 +268,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             classes = segment(session, card, read_picture(image))
         except (OSError, ValueError, MemoryError, cv2.error, RuntimeException) as error:
-            print(f"left out: {image}: {str(error) or 'It needs more memory than there is.'}", file=sys.stderr)
+            reason = str(error) or "It needs more memory than there is."
+            print(printable(f"left out: {image}: {reason}"), file=sys.stderr)
             left_out += 1
             continue
+        if classes.max() >= len(names):
+            raise ValueError(f"{args.model} has more classes than the {len(names)} that {args.model}.json names.")
         if len(names) <= 256:
             # Class ids that any viewer shows in the colours of the classes.
             mask = PIL.Image.fromarray(classes.astype(np.uint8))
             mask.putpalette([channel for color in card["palette"] for channel in color])
         else:
             mask = PIL.Image.fromarray(classes.astype(np.uint16))
-        mask.save(target)
+        save_whole(mask, target)
         shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
         found = sorted(np.flatnonzero(shares), key=lambda class_id: -shares[class_id])
-        print(f"{target}: {', '.join(f'{names[class_id]} {100 * shares[class_id]:.1f} %' for class_id in found)}")
+        areas = ", ".join(f"{names[class_id]} {100 * shares[class_id]:.1f} %" for class_id in found)
+        print(printable(f"{target}: {areas}"))
     return 1 if left_out else 0
 
 
@@ -233,7 +304,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])["<]')
+XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])\s*["'<]""")
 # Of a JPEG: each scan goes over the whole picture. Usual are 1 and, if it is progressive, 10; libtiff takes as many.
 MAXIMUM_SCANS = 100
 # What tags of EXIF or of a TIFF may take in memory beyond the size of the file: Pillow copies what each of them names,
@@ -497,5 +568,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (MemoryError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)

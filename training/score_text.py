@@ -23,6 +23,7 @@ classes of its training alone. Whole images, no sliding windows.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from pathlib import Path
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files import read_photograph
 from modeling_denseclip.tools.loading import choose_device, load_model
+from modeling_denseclip.tools.predict import check_name
 from modeling_denseclip.tools.saving import save_whole
 from modeling_denseclip.tools.text_scores import describe, draw_scores, format_scores
 
@@ -146,18 +148,19 @@ def choose_targets(images: Sequence[Path], output: Path) -> dict[Path, Path]:
     The picture to write for each photograph.
 
     Raises:
-        ValueError: where one picture or photograph would replace another.
+        ValueError: where one picture or photograph would replace another, or the name of a picture is too long.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; --output must be a folder.")
     targets = {image: output / f"{image.stem}-texts.png" for image in images}
-    sources = {image.resolve() for image in images}
+    sources = {os.path.realpath(image) for image in images}
     seen = {}
     for image, target in targets.items():
         if target in seen:
             raise ValueError(f"{seen[target]} and {image} would both become {target}: draw them one after the other.")
-        if target.resolve() in sources:
+        if os.path.realpath(target) in sources:
             raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
+        check_name(target, image)
         seen[target] = image
     return targets
 

@@ -55,6 +55,8 @@ exit status: 0, all is done; 1, files were left out; 2, an error ended it;
 # line ends, tabs, and what a progress bar and our libraries' own reports write: back to the first column, a line up,
 # and colours.
 CONTROL = re.compile(r"(\r?\n|\t|\r|\x1b\[(?:A|[0-9;]*m))|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# All of it, and what else begins a line, for what names a file.
+ANY_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def build_parser(named: str | None) -> argparse.ArgumentParser:
@@ -124,7 +126,7 @@ def run_command(work: Callable[[], object], error_status: int = 2, words: Sequen
             status = work()
         # The first names an extra that is not installed, the last a config with values of another type.
         except (ImportError, OSError, ValueError, StrictDataclassError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(escape_controls(f"error: {error}", but="\n\t"), file=sys.stderr)
             return error_status
         except MemoryError as error:
             print(f"error: there is too little memory{f': {error}' if str(error) else ''}", file=sys.stderr)
@@ -133,6 +135,16 @@ def run_command(work: Callable[[], object], error_status: int = 2, words: Sequen
             print(f"\nInterrupted. {stop}".rstrip(" "), file=sys.stderr)  # below a progress bar
             return 130
     return status if isinstance(status, int) else 0
+
+
+def escape_controls(text: str, but: str = "") -> str:
+    """
+    What is said of a file, whose name may hold anything. Line ends too become escapes, and what else progress bars may
+    print, so that no name looks like a line of ours or goes over one; not those of `but`.
+    """
+    return ANY_CONTROL.sub(
+        lambda found: found[0] if found[0] in but else found[0].encode("unicode_escape").decode(), text
+    )
 
 
 class EscapingStream:

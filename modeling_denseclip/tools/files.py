@@ -53,7 +53,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])["<]')
+XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])\s*["'<]""")
 # Of a JPEG: each scan goes over the whole picture. Usual are 1 and, if it is progressive, 10; libtiff takes as many.
 MAXIMUM_SCANS = 100
 # What tags of EXIF or of a TIFF may take in memory beyond the size of the file: Pillow copies what each of them names,

@@ -35,6 +35,7 @@ from tqdm import tqdm
 from ..image_processing_denseclip import DenseCLIPImageProcessor
 from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
+from .command import escape_controls
 from .files import IMAGE_SUFFIXES, open_file, read_photograph
 from .loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
 from .saving import save_whole
@@ -474,7 +475,7 @@ class ClassPredictor(Predictor):
         save_whole(overlay, lambda path: picture.save(path, quality=JPEG_QUALITY))
         save_whole(mask, draw_mask(class_ids, self.palette).save)
         classes = self.describe(totals)
-        tqdm.write(f"{file}: {name_classes(classes)}")
+        tqdm.write(escape_controls(f"{file}: {name_classes(classes)}"))
         return {"overlay": overlay, "mask": mask, "classes": classes}
 
     def describe(self, totals: np.ndarray) -> list[dict[str, Any]]:
@@ -627,7 +628,7 @@ def batched(items: Iterable[Item], batch_size: int, key: Callable[[Item], Hashab
 def leave_out(file: Path, error: Exception, left_out: dict[Path, str]) -> None:
     """Name a file that cannot be read, and go on."""
     left_out[file] = str(error)  # of the error itself, its traceback would keep the photograph
-    tqdm.write(f"left out: {file}: {error}", file=sys.stderr)
+    tqdm.write(escape_controls(f"left out: {file}: {error}"), file=sys.stderr)
 
 
 # --- Videos ----------------------------------------------------------------------------------------------------------
@@ -644,9 +645,10 @@ def predict_video(predictor: ClassPredictor, file: Path, target: Path, batch_siz
     """
     entry = {"file": str(file)}
     save_whole(target, lambda path: entry.update(write_overlays(predictor, file, path, batch_size)))
-    tqdm.write(f"{file}: {name_classes(entry['classes'])}")
+    tqdm.write(escape_controls(f"{file}: {name_classes(entry['classes'])}"))
     if lost := entry["frames_lost"]:
-        tqdm.write(f"{file}: {lost} of {entry['frames'] + lost} frames are broken and left out", file=sys.stderr)
+        said = f"{file}: {lost} of {entry['frames'] + lost} frames are broken and left out"
+        tqdm.write(escape_controls(said), file=sys.stderr)
     return {**entry, "overlay": target}
 
 
@@ -693,7 +695,8 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
     id2label = dict(enumerate(predictor.labels))
     totals, count = 0, 0
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), frames_per_second, first.size)
-    with tqdm(total=stated if stated > 0 else None, unit="frame", desc=file.name, disable=None) as progress:
+    name = escape_controls(file.name)
+    with tqdm(total=stated if stated > 0 else None, unit="frame", desc=name, disable=None) as progress:
         for batch in batched(itertools.chain([first], frames), batch_size, key=lambda frame: frame.size):
             for frame, (class_ids, frame_totals) in zip(batch, predictor(batch), strict=True):
                 overlay = draw_overlay(frame, class_ids, id2label, predictor.palette, legend=False)

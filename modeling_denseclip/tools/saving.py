@@ -157,12 +157,15 @@ def staging_folder(folder: Path) -> Iterator[Path]:
         clear_leftovers(folder)
         _cleared_folders.add(folder)
     staging = folder / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
-    staging.mkdir()
     # The system gives the lock back however a process ends, so that others see whether this one is alive.
     lock = FileLock(staging / LOCK_NAME)
     try:
-        with suppress(NotImplementedError):  # of file systems without locks, where leftovers stay
-            lock.acquire()
+        while not staging.exists():  # until the lock is there, others may take the folder for one that was left
+            lock.release()
+            staging.mkdir()
+            # Not implemented by file systems without locks, where leftovers stay.
+            with suppress(FileNotFoundError, NotImplementedError):
+                lock.acquire()
         yield staging
     finally:
         lock.release()
@@ -177,14 +180,19 @@ def clear_leftovers(folder: Path) -> None:
     for staging in folder.glob(f"{STAGING_PREFIX}*"):
         try:
             if not (staging / LOCK_NAME).exists():
-                staging.rmdir()  # empty; a process that has just made it makes it again with the lock
+                staging.rmdir()  # empty; a process that has just made it makes it again
                 continue
-            with FileLock(staging / LOCK_NAME, timeout=0):
-                pass
+            lock = FileLock(staging / LOCK_NAME)
+            lock.acquire(timeout=0)
         except (OSError, NotImplementedError, Timeout):  # in use, or of another user
             continue
-        _put_back(staging / FORMER, folder)
-        shutil.rmtree(staging, ignore_errors=True)
+        try:  # with the lock, for which a process that has just made the folder waits
+            _put_back(staging / FORMER, folder)
+            shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            lock.release()
+        if os.name == "nt":  # where a file that is open, as the lock, is not removed
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import torch
 
 from ..configuration_denseclip import DenseCLIPConfig
 from ..modeling_denseclip import resize_logits
+from .command import escape_controls
 from .visualization import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
 
 
@@ -62,6 +63,7 @@ def draw_scores(
 
 def format_scores(scores: torch.Tensor, texts: Sequence[str], name: str) -> str:
     """A table of the cosines of each text, `(num_texts, grid_height, grid_width)`."""
+    name = escape_controls(name)
     width = max(map(len, [name, *texts]))
     lines = [f"{name:<{width}}  cosine: least    mean  greatest"]
     for text, values in zip(texts, scores, strict=True):
