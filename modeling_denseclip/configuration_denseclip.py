@@ -37,6 +37,7 @@ MAX_NUMBER = 10**6
 # The start token, one of a name, and the end token.
 MIN_NAME_TOKENS = 3
 MAX_POOL_SCALE = 100
+DEFAULT_MODEL_TYPES = {"text_config": "clip_text_model", "vision_config": "denseclip_resnet"}
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -330,7 +331,7 @@ class DenseCLIPConfig(PreTrainedConfig):
         check_numbers("num_labels", kwargs.get("num_labels"))
         for name in ("text_config", "vision_config"):
             if isinstance(getattr(self, name), dict):
-                check_numbers(name, getattr(self, name))
+                check_numbers(name, select_fields(getattr(self, name), DEFAULT_MODEL_TYPES[name]))
                 check_dtype(getattr(self, name).get("torch_dtype", getattr(self, name).get("dtype")))
         if self.vision_config is None:
             self.vision_config = DenseCLIPResNetConfig()
@@ -525,6 +526,18 @@ def check_tower(name: str, config: PreTrainedConfig, *names: str):
         check_positive(
             config, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *names, of=name
         )
+
+
+def select_fields(tower: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """What a tower is made by: without what others have noted in it, such as a number of operations or of samples."""
+    config_class = DenseCLIPResNetConfig
+    if (model_type := tower.get("model_type", model_type)) != DenseCLIPResNetConfig.model_type:
+        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+            return tower  # which is refused for its type
+        config_class = CONFIG_MAPPING[model_type]
+    known = {"num_labels", "out_indices", "stage_names", *config_class.attribute_map}
+    known.update(field.name for field in dataclasses.fields(config_class))
+    return {name: value for name, value in tower.items() if name in known}
 
 
 def check_numbers(name: str, value: Any):

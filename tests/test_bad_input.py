@@ -1117,6 +1117,15 @@ def _(room):
     load_model("checkpoint")
 
 
+@case("a thousand million in a field of a tower that is none of its class")
+def _(room):
+    path = room.checkpoint() / "config.json"
+    for section in ("text_config", "vision_config"):
+        edit_section(path, section, num_flops=10**9)
+    config = load_model("checkpoint")[0].config
+    assert config.text_config.num_flops == config.vision_config.num_flops == 10**9
+
+
 @case("a million layers")
 def _(room):
     edit_section(room.checkpoint() / "config.json", "text_config", num_hidden_layers=10**6)

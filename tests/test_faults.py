@@ -13,6 +13,7 @@
 # limitations under the License.
 """Two processes that write one folder, and processes that die: what is refused, said and kept."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.command import main as denseclip
@@ -388,6 +389,18 @@ def test_an_interrupt_that_python_loses_comes_again():
         for _ in range(500):  # five seconds, of which it takes a fraction
             time.sleep(0.01)
     assert said == ["asked"]
+
+
+def test_processes_that_load_images_end_before_the_garbage_collector_looks_for_them(monkeypatch):
+    """It closes the queues by which they hear of it, and torch waits in vain for each."""
+    alive, collect = [], gc.collect
+    with pytest.raises(KeyboardInterrupt), quiet_interrupts(str):
+        iterator = iter(DataLoader(range(8), num_workers=1))
+        next(iterator)
+        workers = iterator._workers
+        monkeypatch.setattr(gc, "collect", lambda: alive.append([w.is_alive() for w in workers]) or collect())
+        signal.raise_signal(signal.SIGINT)
+    assert alive == [[False]]
 
 
 def test_ctrl_c_while_all_is_imported_has_no_traceback():

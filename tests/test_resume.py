@@ -421,6 +421,29 @@ def test_what_each_optimizer_and_schedule_saves_is_taken(tmp_path, arguments):
     assert trainer.state.global_step == 3
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_best_checkpoint_of_a_run_that_was_copied_or_moved_is_beside_it(stopped, tmp_path, is_moved):
+    former, now = tmp_path / "former", tmp_path / "now"
+    shutil.copytree(stopped, now / "checkpoint-2")
+    if not is_moved:
+        shutil.copytree(stopped, former / "checkpoint-2")
+    edit_state(best_model_checkpoint=str(former / "checkpoint-2"))(now / "checkpoint-2" / "trainer_state.json")
+    # At its end already, so that nothing is saved that would name the best checkpoint anew.
+    trainer = build_trainer(now, max_steps=2)
+    trainer.train(resume_from_checkpoint=str(now / "checkpoint-2"))
+    assert trainer.state.best_model_checkpoint == str(now / "checkpoint-2")
+
+
+def test_best_checkpoint_is_no_link_to_another_folder(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "elsewhere")
+    checkpoint = Path(shutil.copytree(stopped, tmp_path / "run" / "checkpoint-2"))
+    link = tmp_path / "run" / "checkpoint-1"
+    link.symlink_to(tmp_path / "elsewhere")
+    edit_state(best_model_checkpoint=str(link))(checkpoint / "trainer_state.json")
+    with pytest.raises(ValueError, match="no checkpoint of this run"):
+        build_trainer(tmp_path / "run", max_steps=3).train(resume_from_checkpoint=str(checkpoint))
+
+
 def test_how_fast_a_step_is_computed_may_change(stopped, tmp_path):
     trainer = build_trainer(tmp_path, max_steps=3, optim="adamw_torch")
     trainer.train(resume_from_checkpoint=str(stopped))

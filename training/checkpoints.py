@@ -254,7 +254,7 @@ def read_state(path: Path) -> object:
 
 def read_trainer_state(checkpoint: Path, output_dir: str | Path | None = None) -> dict:
     """
-    What the Trainer noted of a run, checked.
+    What the Trainer noted of a run, checked. Its best checkpoint is where it is now.
 
     Raises:
         ValueError: for values of other types, or a best checkpoint elsewhere than in the folder of the run.
@@ -296,15 +296,25 @@ def read_trainer_state(checkpoint: Path, output_dir: str | Path | None = None) -
     best = state.get("best_model_checkpoint")
     if best is not None and not isinstance(best, str):
         raise unusable(path, f"best_model_checkpoint is {_short(best)}, where the path of a checkpoint is due")
-    if best is not None and os.path.isdir(best):  # what is gone the Trainer passes over
-        folders = {Path(folder).resolve() for folder in (checkpoint.parent, output_dir) if folder is not None}
-        if Path(best).resolve().parent not in folders or not CHECKPOINT_NAME.fullmatch(Path(best).name):
+    if best is not None:
+        # A run that was copied or moved has its best checkpoint beside this one, and names the former place.
+        folders = [Path(folder) for folder in (output_dir, checkpoint.parent) if folder is not None]
+        places = [Path(best), *(folder / Path(best).name for folder in folders)]
+        own = [place for place in places if place.is_dir() and _is_checkpoint_in(folders, place)]
+        if own:
+            state["best_model_checkpoint"] = str(own[0])
+        elif os.path.isdir(best):  # what is gone the Trainer passes over
             raise unusable(
                 path,
                 f"best_model_checkpoint is {_short(best)}, which is no checkpoint of this run, and would be loaded at"
                 " its end. Correct it, or make it null",
             )
     return state
+
+
+def _is_checkpoint_in(folders: Sequence[Path], place: Path) -> bool:
+    is_named = CHECKPOINT_NAME.fullmatch(place.name) is not None
+    return is_named and place.resolve().parent in [folder.resolve() for folder in folders]
 
 
 def check_weights(checkpoint: Path, expected: Mapping[str, torch.Tensor]) -> None:

@@ -25,7 +25,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from .checkpoints import LAST, checkpoint_to_resume
 
@@ -63,6 +65,17 @@ def initialize_worker(initialize: Callable[[int], None] | None, worker_id: int) 
     leave_interrupts_to_parent()
     if initialize is not None:
         initialize(worker_id)
+
+
+def _end_workers() -> None:
+    """
+    End the processes of all `DataLoader`s. Those that are left to the garbage collector may end late: it closes their
+    queues first, so that none hears that it is to end, and torch waits for each for 5 seconds.
+    """
+    for found in gc.get_objects():
+        if issubclass(type(found), _MultiProcessingDataLoaderIter):
+            with suppress(AttributeError):  # of one that was interrupted as it was made
+                found._shutdown_workers()
 
 
 def how_to_go_on(output_dir: str) -> str:
@@ -111,6 +124,7 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
         if is_main_process:
             end.args = (say(),)  # which `run_command` prints
         # What loads images is ended here and not later, where nobody keeps it quiet.
+        _end_workers()
         traceback.clear_frames(end.__traceback__)
         gc.collect()
         raise

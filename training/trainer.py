@@ -57,6 +57,7 @@ from .checkpoints import (
     checkpoint_to_resume,
     is_json,
     naming_file,
+    read_trainer_state,
     unusable,
 )
 from .interrupts import initialize_worker
@@ -616,6 +617,10 @@ class DenseCLIPTrainer(Trainer):
             done = super()._init_training_state(
                 max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
             )
+        if path is not None:
+            best = read_trainer_state(path.parent, self.args.output_dir).get("best_model_checkpoint")
+            if best is not None and Path(best).is_dir():
+                self.state.best_model_checkpoint = best
         for name in ("logging_steps", "eval_steps"):  # which steps are divided by, and come from the file
             if getattr(self.state, name) == 0 and getattr(self.args, name) != 0:
                 raise unusable(path, f"{name} is 0")
