@@ -14,6 +14,7 @@
 r"""What is looked at before a model is made of files from elsewhere, and before anything of their size is."""
 
 import functools
+import json
 import math
 import os
 import re
@@ -191,6 +192,8 @@ def naming_checkpoint(name: str | os.PathLike) -> Iterator[None]:
             f"The weights in {name} cannot be read ({error}): the file is cut off, or no safetensors. Save or download"
             " it again."
         ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"The index of the weights in {name} is no valid JSON: {shorten(error)}.") from error
     except CLEAR_ERRORS:
         raise
     except Exception as error:

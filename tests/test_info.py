@@ -28,7 +28,7 @@ from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.command import main
 from modeling_denseclip.tools.info import collect, format_facts, read_card, read_weights
 from tests.hub_server import USER, HubServer
-from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 
 
 CARD = """---
@@ -268,3 +268,28 @@ def test_of_a_repository_no_weights_are_kept(folder, facts, tmp_path):
     kept = {path.name for path in (tmp_path / "home").rglob("*")}
     assert "config.json" in kept and "model.safetensors" not in kept
     assert not any(path.endswith(".py") for path in asked)
+
+
+@pytest.mark.parametrize("command", ["info", "predict"])
+def test_a_shard_elsewhere_is_not_read(tmp_path, capsys, command):
+    folder = tmp_path / "model"
+    save_checkpoint(tiny_model("resnet"), DenseCLIPImageProcessor(), folder, max_shard_size="200KB")
+    index = folder / "model.safetensors.index.json"
+    shard = sorted(folder.glob("*.safetensors"))[0]
+    shard.rename(tmp_path / shard.name)
+    index.write_text(index.read_text().replace("model-00001-of", "../model-00001-of"))
+    draw_picture(96, 64).save(tmp_path / "a.png")
+    words = {
+        "info": [str(folder)],
+        "predict": [str(tmp_path / "a.png"), "--model", str(folder), "--out", str(tmp_path)],
+    }
+    assert main([command, *words[command]]) == 2
+    assert "which is not in" in capsys.readouterr().err
+
+
+def test_a_named_pipe_in_place_of_weights_is_not_waited_for(tmp_path, capsys):
+    folder = save_checkpoint(tiny_model("resnet"), DenseCLIPImageProcessor(), tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    assert main(["info", str(folder)]) == 2
+    assert "model.safetensors is no regular file" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata
 from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+from huggingface_hub.utils import SafetensorsRepoMetadata
 from safetensors import SafetensorError, safe_open
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -32,10 +33,12 @@ from transformers.image_utils import (
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..class_names_denseclip import find_file
 from ..configuration_denseclip import DenseCLIPConfig, shorten
 from ..image_processing_denseclip import DenseCLIPImageProcessor
+from ..loading_denseclip import check_is_inside
 from .complexity import measure
 from .loading import load_image_processor, read_card_head, read_config
 
@@ -210,6 +213,24 @@ def as_list(values: float | Sequence[float] | None) -> list[float]:
     return [] if values is None else list(values) if isinstance(values, Sequence) else [values]
 
 
+def read_local_heads(folder: Path) -> SafetensorsRepoMetadata:
+    """
+    As [`get_local_safetensors_metadata`].
+
+    Raises:
+        ValueError: for a shard of another folder.
+        OSError: for what is no regular file: a named pipe would be waited for.
+    """
+    files, index = [folder / SAFE_WEIGHTS_NAME], folder / SAFE_WEIGHTS_INDEX_NAME
+    if not files[0].exists() and index.is_file():
+        files = [folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()]
+    for file in set(files):
+        check_is_inside(str(file), str(folder))
+        if file.exists() and not file.is_file():
+            raise OSError(f"{file} is no regular file, but a folder, a named pipe, a socket or a device.")
+    return get_local_safetensors_metadata(folder)
+
+
 def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
     """
     Bytes of the weights, and how many numbers there are of each type; `None` where no safetensors are found.
@@ -221,7 +242,7 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
     folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
     try:
         try:
-            metadata = get_local_safetensors_metadata(folder)
+            metadata = read_local_heads(folder)
         except NotASafetensorsRepoError:
             if Path(name_or_path).is_dir():
                 return None
@@ -263,7 +284,7 @@ def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dic
     batches = dict.fromkeys(PARTS)
     folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
     try:
-        files = get_local_safetensors_metadata(folder).files_metadata
+        files = read_local_heads(folder).files_metadata
     except Exception:
         files = {}  # what is wrong with them `read_weights` has said
     shapes = {key: tensor.shape for file in files.values() for key, tensor in file.tensors.items()}
