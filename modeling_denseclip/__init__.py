@@ -1,5 +1,18 @@
 """DenseCLIP for Hugging Face Transformers. What goes to the Hub with a checkpoint lies flat in this folder."""
 
+import os
+import sys
+
+
+if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") == "denseclip":
+    # The command is starting. Until it has imported PyTorch and the rest, nobody else sees Ctrl-C.
+    def _end_quietly(error_type, error, traceback):
+        if issubclass(error_type, KeyboardInterrupt):
+            os._exit(130)
+        sys.__excepthook__(error_type, error, traceback)
+
+    sys.excepthook = _end_quietly
+
 from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
 
 # `from transformers import AutoImageProcessor` is a placeholder where torchvision is missing, up to transformers 5.17.

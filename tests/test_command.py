@@ -233,3 +233,10 @@ def test_streams_are_still_those_of_the_system(monkeypatch):
         found = []
         command.run_command(lambda: found.extend((sys.stdout.fileno(), sys.stdout.encoding, sys.stdout.isatty())))
         assert found == [stream.fileno(), stream.encoding, False]
+
+
+@pytest.mark.parametrize("name, status, has_traceback", [("denseclip", 130, False), ("my_program", 1, True)])
+def test_ctrl_c_while_the_command_imports_is_quiet_and_that_of_other_programs_is_theirs(name, status, has_traceback):
+    code = f"import sys; sys.argv = ['/usr/bin/{name}']; import modeling_denseclip; raise KeyboardInterrupt"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ("Traceback" in ended.stderr) == has_traceback and (ended.returncode == 130) == (status == 130)
