@@ -350,8 +350,10 @@ def test_signals_end_all_processes_without_tracebacks(words, tmp_path, moment, n
     assert line.endswith(f"The last checkpoint is {last}: go on from it with --resume_from_checkpoint last.") or (
         last is None and line.endswith("so nothing was saved to go on from.")
     )
-    with pytest.raises(ProcessLookupError):  # nobody is left of the group
-        os.killpg(process.pid, 0)
+    with pytest.raises(ProcessLookupError):  # nobody is left of the group, once the system has noticed their ends
+        for _ in range(600):
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a process is asked for its children")
