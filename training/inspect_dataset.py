@@ -79,7 +79,7 @@ from .dataset_files import (
     printable,
     read_ade20k_classes,
 )
-from .interrupts import ignoring_interrupts
+from .interrupts import starting_helpers
 from .segmentation_folder import check_image
 from .transforms import read_bytes, read_mask
 
@@ -610,7 +610,7 @@ def _inspect_pairs(pairs: list[Pair], num_workers: int) -> Iterator[tuple[Pair, 
     # A forked process may wait for ever for a lock that a thread of its parent held.
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
         try:
-            with ignoring_interrupts():
+            with starting_helpers():
                 inspected = executor.map(inspect_pair, pairs, chunksize=16)
             yield from inspected
         except BrokenProcessPool as error:

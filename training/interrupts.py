@@ -42,16 +42,29 @@ def leave_interrupts_to_parent() -> None:
 
 
 @contextmanager
-def ignoring_interrupts() -> Iterator[None]:
-    """Programs that are started inside of it ignore Ctrl-C from their first moment, before they import anything."""
-    if threading.current_thread() is not threading.main_thread():
+def starting_helpers() -> Iterator[None]:
+    """
+    Processes that are started inside of it are never told of Ctrl-C, not even while they import what they need. To the
+    parent it comes afterwards: interrupted between a fork and the note of it, a pool would forget the process, which
+    would wait for work for ever.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    is_handled = threading.current_thread() is threading.main_thread() and callable(handler)
+    if not (is_handled and hasattr(signal, "pthread_sigmask")):  # the latter Windows lacks
         yield
         return
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    received = []
+    # A process that is forked keeps the handler. One that begins another program keeps what is blocked; that alone is
+    # not enough here, as any other thread may take the signal for this one.
+    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _hook_of_helper(error_type: type[BaseException], *args) -> None:

@@ -39,7 +39,7 @@ from .dataset_files import (
     printable,
     upright_size,
 )
-from .interrupts import leave_interrupts_to_parent
+from .interrupts import leave_interrupts_to_parent, starting_helpers
 from .transforms import EncodedImage, encoded_file, read_mask
 
 
@@ -181,7 +181,9 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             # Processes of our own: those of `datasets` do not say which error they met.
             with ProcessPoolExecutor(self.num_workers, initializer=leave_interrupts_to_parent) as pool:
                 try:
-                    yield from self._rows(pool.map(check, self.pairs, chunksize=16))
+                    with starting_helpers():
+                        checked = pool.map(check, self.pairs, chunksize=16)
+                    yield from self._rows(checked)
                 finally:
                     pool.shutdown(cancel_futures=True)
         else:
