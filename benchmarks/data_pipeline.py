@@ -40,10 +40,10 @@ import torch
 from torch.utils.data import default_collate
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools.files import open_photograph
-from training import transforms
-from training.data import load_data
-from training.transforms import (
+from modeling_denseclip.tools.files.photographs import open_photograph
+from training.data import transforms
+from training.data.load import load_data
+from training.data.transforms import (
     TrainingTransform,
     encoded_file,
     normalize_batch,

@@ -45,8 +45,8 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools.predict import ClassPredictor
-from modeling_denseclip.tools.visualization import generate_palette
+from modeling_denseclip.tools.commands.predict import ClassPredictor
+from modeling_denseclip.tools.pictures.visualization import generate_palette
 from tests.tiny import (
     draw_picture,
     make_tiny_tokenizer,
@@ -55,8 +55,8 @@ from tests.tiny import (
     tiny_model,
 )
 from training import train
-from training.checkpoints import LAST, checkpoint_to_resume
-from training.trainer import DenseCLIPTrainer
+from training.learning.checkpoints import LAST, checkpoint_to_resume
+from training.learning.trainer import DenseCLIPTrainer
 
 
 NUM_STEPS, SAVE_STEPS, EVAL_STEPS = 80, 4, 20

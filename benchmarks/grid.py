@@ -31,8 +31,8 @@ import numpy as np
 import torch
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.files import to_rgb
-from training.data import load_data
+from modeling_denseclip.tools.files.photographs import to_rgb
+from training.data.load import load_data
 from training.metrics import confusion_matrix, mean_iou_from_confusion
 
 

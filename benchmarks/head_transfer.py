@@ -21,8 +21,8 @@ First a model is trained from scratch on the folder without the dropped classes 
 the others in reverse order. Then it goes on with all classes in the folder's order, once by `from_pretrained(...,
 id2label=...)`, which keeps what belongs to a class by its name, and once as `ignore_mismatched_sizes` would do it:
 every tensor whose shape depends on the classes is initialised anew, the whole convolution that reads the score map
-among them. Both see the same batches. Needs the folder layout of `training.segmentation_folder`. Prints the mIoU of
-all classes after some steps, and writes it to OUT/results.md.
+among them. Both see the same batches. Needs the folder layout of `training.data.segmentation_folder`. Prints the mIoU
+of all classes after some steps, and writes it to OUT/results.md.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
-from training.class_names import read_class_names
-from training.command_line import parse_train_arguments
-from training.data import load_data
-from training.recipes import REPOSITORY
+from training import REPOSITORY
+from training.data.class_names import read_class_names
+from training.data.load import load_data
+from training.options.command_line import parse_train_arguments
 from training.train import build_image_processor, build_trainer
 from training.train import main as train
 

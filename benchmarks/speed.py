@@ -41,11 +41,11 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.complexity import measure
-from training.dataset_files import read_ade20k_classes
+from modeling_denseclip.tools.insight.complexity import measure
+from training import REPOSITORY
+from training.data.files import read_ade20k_classes
+from training.learning.optimization import build_parameter_groups, freeze_text_encoder
 from training.metrics import MeanIoU, confusion_matrix
-from training.optimization import build_parameter_groups, freeze_text_encoder
-from training.recipes import REPOSITORY
 
 from .plain import PlainDenseCLIP
 

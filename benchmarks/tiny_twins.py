@@ -19,7 +19,7 @@ Train a tiny twin of every row of the paper's Tables 2 and 5, from random weight
 A twin is the row's own file of `configuration/models/` with its widths and depths cut down, so that each part of the
 row takes part: its kind of backbone, prompting mode and head. It shows that a row learns, not how good the row is:
 without CLIP's and ImageNet's weights nothing that the paper compares is there. Needs the folder layout of
-`training.segmentation_folder`. Prints a table, and writes it to OUT/results.md.
+`training.data.segmentation_folder`. Prints a table, and writes it to OUT/results.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.recipes import REPOSITORY
+from training import REPOSITORY
 from training.train import main as train
 
 

@@ -11,11 +11,11 @@ from transformers import CLIPConfig, CLIPModel, ResNetConfig, SwinConfig, pipeli
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, save_tiny_dataset, tiny_model
-from training.adapters import adapted_layers, add_lora, load_with_adapter, lora_targets, merged_state_dict
-from training.arguments import DenseCLIPTrainingArguments
-from training.optimization import build_parameter_groups, freeze_text_encoder
+from training.learning.adapters import adapted_layers, add_lora, load_with_adapter, lora_targets, merged_state_dict
+from training.learning.optimization import build_parameter_groups, freeze_text_encoder
+from training.learning.trainer import DenseCLIPTrainer
+from training.options.arguments import DenseCLIPTrainingArguments
 from training.train import main
-from training.trainer import DenseCLIPTrainer
 
 
 peft = pytest.importorskip("peft")

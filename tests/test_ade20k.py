@@ -31,10 +31,10 @@ import PIL.Image
 import pytest
 
 from tests.test_training_data import as_mask, write_pair
-from training.ade20k import FOLDER, download_ade20k
-from training.data import load_data
-from training.dataset_files import read_ade20k_classes
-from training.transforms import read_mask
+from training.data.ade20k import FOLDER, download_ade20k
+from training.data.files import read_ade20k_classes
+from training.data.load import load_data
+from training.data.transforms import read_mask
 
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "ade20k.json").read_text())
@@ -71,10 +71,10 @@ def test_folder_is_taken_itself_or_by_its_parent(tmp_path):
 def test_other_numbers_of_images_are_warned_about(tmp_path, monkeypatch):
     write_tiny_ade20k(tmp_path)
     warnings = []
-    monkeypatch.setattr("training.ade20k.logger.warning", warnings.append)
+    monkeypatch.setattr("training.data.ade20k.logger.warning", warnings.append)
     load_data("ade20k", data_dir=tmp_path, splits=("validation",))
     assert len(warnings) == 1 and "has 1 validation images, where ADE20K has 2,000" in warnings[0]
-    monkeypatch.setattr("training.ade20k.NUM_IMAGES", TINY)
+    monkeypatch.setattr("training.data.ade20k.NUM_IMAGES", TINY)
     load_data("ade20k", data_dir=tmp_path)
     assert len(warnings) == 1
 
@@ -232,7 +232,7 @@ def test_wrong_counts_are_refused_and_nothing_is_unpacked(server, tmp_path):
 
 def test_data_set_without_a_folder_is_the_downloaded_one(server, tmp_path, monkeypatch):
     download(server, tmp_path / "cache")
-    monkeypatch.setattr("training.ade20k.NUM_IMAGES", TINY)
+    monkeypatch.setattr("training.data.ade20k.NUM_IMAGES", TINY)
     data = load_data("ade20k", cache_dir=tmp_path / "cache")
     assert (len(data.train), len(data.validation)) == (2, 1)
     assert data.train[0]["image"].size == (10, 8)
@@ -296,13 +296,13 @@ def test_archive_that_swells_beyond_the_disk_is_not_begun(server, tmp_path, monk
     add_members(server, (f"{FOLDER}/zeros", bytes(50 * 2**20)))
     assert len(server.content) < 2**20
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr("training.ade20k.shutil.disk_usage", lambda path: usage._replace(free=50 * 2**20))
+    monkeypatch.setattr("training.data.ade20k.shutil.disk_usage", lambda path: usage._replace(free=50 * 2**20))
     with pytest.raises(OSError, match="holds 50 MB, and .* has 50 MB left. Make room"):
         download(server, tmp_path / "cache")
     downloads = tmp_path / "cache" / "downloads"
     assert {path.name for path in downloads.iterdir()} <= {f"{FOLDER}.zip", f"{FOLDER}.zip.lock"}
     # With room, the archive that is there is unpacked.
-    monkeypatch.setattr("training.ade20k.shutil.disk_usage", lambda path: usage._replace(free=52 * 2**20))
+    monkeypatch.setattr("training.data.ade20k.shutil.disk_usage", lambda path: usage._replace(free=52 * 2**20))
     download(server, tmp_path / "cache")
     assert len(server.ranges) == 1
 

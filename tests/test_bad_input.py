@@ -56,11 +56,11 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.tools import command
-from modeling_denseclip.tools.files import read_photograph
-from modeling_denseclip.tools.loading import load_model
-from modeling_denseclip.tools.predict import ClassPredictor, find_inputs
-from modeling_denseclip.tools.saving import save_whole
-from modeling_denseclip.tools.visualization import generate_palette
+from modeling_denseclip.tools.commands.predict import ClassPredictor, find_inputs
+from modeling_denseclip.tools.files.loading import load_model
+from modeling_denseclip.tools.files.photographs import read_photograph
+from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.pictures.visualization import generate_palette
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture
 from tests.tiny import (
@@ -77,13 +77,13 @@ from tests.tiny import (
     write_avi,
 )
 from training import convert, score_text, train
-from training.checkpoints import checkpoint_to_resume
-from training.data import load_data
-from training.demo_tokenizer import build_tokenizer
+from training.data.load import load_data
+from training.data.transforms import TrainingTransform, with_transform
+from training.demonstration.tokenizer import build_tokenizer
 from training.inspect_dataset import inspect_dataset
-from training.recipes import load_recipe
-from training.trainer import DenseCLIPTrainer
-from training.transforms import TrainingTransform, with_transform
+from training.learning.checkpoints import checkpoint_to_resume
+from training.learning.trainer import DenseCLIPTrainer
+from training.options.recipes import load_recipe
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
@@ -1605,7 +1605,9 @@ def _(room):
 
 @case("--report_to of what is not installed")
 def _(room):
-    room.monkeypatch.setattr("training.arguments.get_available_reporting_integrations", lambda: ["tensorboard"])
+    room.monkeypatch.setattr(
+        "training.options.arguments.get_available_reporting_integrations", lambda: ["tensorboard"]
+    )
     room.train(room.path, "--report_to wandb")
 
 

@@ -5,7 +5,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from tests.tiny import tiny_model
-from training.batch_norm import CPUSyncBatchNorm, pretrained_batch_norms, synchronize_batch_norm
+from training.learning.batch_norm import CPUSyncBatchNorm, pretrained_batch_norms, synchronize_batch_norm
 
 
 def _process(rank: int, store: str, images: torch.Tensor, weights: torch.Tensor, results: str):

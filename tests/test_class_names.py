@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation, CLIPTextM
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
 from modeling_denseclip.class_names_denseclip import check_class_names, pack_prompts
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config, tiny_model
-from training.class_names import read_class_names
-from training.data import _check_names, _names_in_features
+from training.data.class_names import read_class_names
+from training.data.load import _check_names, _names_in_features
 
 
 ADE20K = json.loads((Path(__file__).parent / "fixtures" / "ade20k.json").read_text())

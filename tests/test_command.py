@@ -26,8 +26,9 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from modeling_denseclip.tools import command, info
+from modeling_denseclip.tools import command
 from modeling_denseclip.tools.command import SUB_COMMANDS, main
+from modeling_denseclip.tools.commands import info
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,7 +157,7 @@ def test_wrong_input_ends_each_of_them_with_a_line(verb, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model_cards").mkdir()
     (tmp_path / "model_cards" / "небо.md").write_text("of no recipe")
-    monkeypatch.setattr("training.recipes.REPOSITORY", tmp_path)
+    monkeypatch.setattr("training.REPOSITORY", tmp_path)
     printed = in_ascii(monkeypatch)
     monkeypatch.setattr(sys, "argv", [verb, *WRONG_WORDS[verb].split()])
     with pytest.raises(SystemExit) as end:

@@ -10,7 +10,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
-from modeling_denseclip.tools.complexity import (
+from modeling_denseclip.tools.insight.complexity import (
     BETWEEN_PARTS,
     CONVOLUTION,
     LINEAR,
@@ -23,7 +23,7 @@ from modeling_denseclip.tools.complexity import (
 from tests.test_model_configs import FILES, FOLDER
 from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
 from training.complexity import ADE20K_NAME_TOKENS, ADE20K_NUM_LABELS, main, read_config
-from training.recipes import load_recipe
+from training.options.recipes import load_recipe
 
 
 RECIPES = FOLDER.parent / "recipes" / "ade20k"

@@ -38,8 +38,8 @@ from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 from training import convert
-from training.arguments import ModelArguments
 from training.demo import build_tokenizer
+from training.options.arguments import ModelArguments
 from training.push import prepare_upload
 from training.train import build_model
 

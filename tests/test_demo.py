@@ -20,12 +20,12 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import training.demo
-from modeling_denseclip.tools.visualization import save_overlay
-from training import demo_ablation as ablation
-from training.class_names import read_class_names
+from modeling_denseclip.tools.pictures.visualization import save_overlay
+from training.data.class_names import read_class_names
+from training.data.segmentation_folder import SegmentationFolder
 from training.demo import build_model, build_tokenizer
-from training.demo_scenes import CLASS_NAMES, HEIGHT, PALETTE, VILLAGE, WIDTH, paint_scene, write_scenes
-from training.segmentation_folder import SegmentationFolder
+from training.demonstration import ablation
+from training.demonstration.scenes import CLASS_NAMES, HEIGHT, PALETTE, VILLAGE, WIDTH, paint_scene, write_scenes
 
 
 # ---------------------------------------------------------------------------------------------------------- scenes

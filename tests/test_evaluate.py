@@ -14,7 +14,7 @@ import pytest
 from modeling_denseclip import DenseCLIPImageProcessor
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 from training.evaluate import main
-from training.evaluation import describe_protocol
+from training.reports.evaluation import describe_protocol
 
 
 SIZE = {"shortest_edge": 64, "longest_edge": 160}

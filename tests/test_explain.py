@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.explain import add_arguments, find_class, run
-from modeling_denseclip.tools.explanation import class_similarity
+from modeling_denseclip.tools.commands.explain import add_arguments, find_class, run
+from modeling_denseclip.tools.insight.explanation import class_similarity
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 
 
@@ -209,6 +209,6 @@ def test_too_little_memory_is_said(explain, photo, monkeypatch):
     def run_out(*args):
         raise MemoryError
 
-    monkeypatch.setattr("modeling_denseclip.tools.explain.explain_image", run_out)
+    monkeypatch.setattr("modeling_denseclip.tools.commands.explain.explain_image", run_out)
     with pytest.raises(ValueError, match="make the photograph smaller"):
         explain(photo)

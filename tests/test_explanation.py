@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.explanation import (
+from modeling_denseclip.tools.insight.explanation import (
     MAXIMUM_NAMES,
     PICTURE_WIDTH,
     ImageExplanation,
@@ -35,7 +35,7 @@ from modeling_denseclip.tools.explanation import (
     load_text_reader,
     similarity_threshold,
 )
-from modeling_denseclip.tools.visualization import HEAT_COLORS
+from modeling_denseclip.tools.pictures.visualization import HEAT_COLORS
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_config, tiny_model
 
 
@@ -352,7 +352,9 @@ def test_only_the_most_similar_of_many_names_are_drawn(monkeypatch):
     embeddings = F.normalize(torch.randn(60, 64, generator=torch.Generator().manual_seed(0)), dim=1)
     embeddings[41] = F.normalize(embeddings[7] + 0.01 * embeddings[41], dim=0)
     names, drawn = [f"name {index}" for index in range(60)], []
-    monkeypatch.setattr("modeling_denseclip.tools.explanation.draw_matrix", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(
+        "modeling_denseclip.tools.insight.explanation.draw_matrix", lambda *arguments: drawn.append(arguments)
+    )
     similarity = embeddings @ embeddings.T
     draw_similarity(similarity, names)
     ((values, shown, title),) = drawn

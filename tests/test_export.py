@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.visualization import generate_palette
+from modeling_denseclip.tools.pictures.visualization import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 from training import export, run_onnx
 

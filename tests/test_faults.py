@@ -36,11 +36,13 @@ from modeling_denseclip.tools.command import main as denseclip
 from tests.test_pipeline import save_model
 from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
-from training import checkpoints, evaluate, inspect_dataset, segmentation_folder, train
-from training.checkpoints import alone_in, checkpoint_to_resume
-from training.interrupts import quiet_interrupts
-from training.segmentation_folder import SegmentationFolder, UnreadableFileError
-from training.transforms import EvaluationTransform, TrainingTransform
+from training import evaluate, inspect_dataset, train
+from training.data import segmentation_folder
+from training.data.segmentation_folder import SegmentationFolder, UnreadableFileError
+from training.data.transforms import EvaluationTransform, TrainingTransform
+from training.learning import checkpoints
+from training.learning.checkpoints import alone_in, checkpoint_to_resume
+from training.learning.interrupts import quiet_interrupts
 
 
 LIMIT = ["--max_steps", "4", "--save_steps", "2", "--eval_strategy", "no"]

@@ -17,13 +17,13 @@ import pytest
 from PIL.PngImagePlugin import PngInfo
 
 import training
-from modeling_denseclip.tools import files
-from modeling_denseclip.tools.files import naming_errors, open_photograph, read_photograph, to_rgb
-from training.dataset_files import upright_size
+from modeling_denseclip.tools.files import photographs as files
+from modeling_denseclip.tools.files.photographs import naming_errors, open_photograph, read_photograph, to_rgb
+from training.data.files import upright_size
+from training.data.segmentation_folder import UnreadableFileError, check_pair
+from training.data.transforms import read_image, read_mask
 from training.inspect_dataset import inspect_image, inspect_mask
 from training.run_onnx import read_picture
-from training.segmentation_folder import UnreadableFileError, check_pair
-from training.transforms import read_image, read_mask
 
 
 RAMP = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)

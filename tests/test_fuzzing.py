@@ -49,17 +49,23 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.class_names_denseclip import pack_prompts
-from modeling_denseclip.tools.files import read_photograph
-from modeling_denseclip.tools.info import collect
-from modeling_denseclip.tools.loading import load_model, read_card_head
+from modeling_denseclip.tools.commands.info import collect
+from modeling_denseclip.tools.files.loading import load_model, read_card_head
+from modeling_denseclip.tools.files.photographs import read_photograph
 from tests.test_security import build_trainer
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
-from training.data import check_for_training, load_data
+from training.data.load import check_for_training, load_data
+from training.data.transforms import (
+    ChangedRowError,
+    EvaluationTransform,
+    TrainingTransform,
+    read_image,
+    with_transform,
+)
 from training.inspect_dataset import draw_samples, inspect_dataset, inspect_image
 from training.metrics import MeanIoU
-from training.recipes import load_recipe
+from training.options.recipes import load_recipe
 from training.run_onnx import read_picture
-from training.transforms import ChangedRowError, EvaluationTransform, TrainingTransform, read_image, with_transform
 
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}

@@ -37,7 +37,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
-from training.demo_tokenizer import build_tokenizer
+from training.demonstration.tokenizer import build_tokenizer
 from training.push import prepare_upload, push_directory
 
 

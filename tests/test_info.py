@@ -26,7 +26,7 @@ import torch
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import main
-from modeling_denseclip.tools.info import collect, format_facts, read_card, read_weights
+from modeling_denseclip.tools.commands.info import collect, format_facts, read_card, read_weights
 from tests.hub_server import USER, HubServer
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 

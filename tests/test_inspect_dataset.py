@@ -27,11 +27,12 @@ from PIL.PngImagePlugin import PngImageFile
 
 import training.inspect_dataset
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
-from modeling_denseclip.tools.explanation import class_similarity, load_text_reader
-from modeling_denseclip.tools.visualization import draw_overlay
+from modeling_denseclip.tools.insight.explanation import class_similarity, load_text_reader
+from modeling_denseclip.tools.pictures.visualization import draw_overlay
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
-from training.data import check_for_training, load_data
+from training.data.load import check_for_training, load_data
+from training.data.transforms import read_pair, with_encoded
 from training.inspect_dataset import (
     draw_samples,
     format_report,
@@ -40,7 +41,6 @@ from training.inspect_dataset import (
     median_frequency_weights,
     report_to_json,
 )
-from training.transforms import read_pair, with_encoded
 
 
 STREET_SCENES = Path(__file__).resolve().parents[2] / "shared" / "street-scenes"

@@ -23,8 +23,8 @@ import pytest
 import torch
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.predict import ClassPredictor
-from modeling_denseclip.tools.visualization import generate_palette
+from modeling_denseclip.tools.commands.predict import ClassPredictor
+from modeling_denseclip.tools.pictures.visualization import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, tiny_model
 
 

@@ -7,7 +7,7 @@ import torch
 
 from modeling_denseclip import DenseCLIPSemanticSegmenterOutput
 from tests.tiny import tiny_config, tiny_model
-from training.losses import SegmentationLoss, dice_loss, read_class_weights
+from training.learning.losses import SegmentationLoss, dice_loss, read_class_weights
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from modeling_denseclip.modeling_denseclip import (
     window_starts,
 )
 from tests.tiny import TINY_CLASS_NAMES, spread_classes, tiny_config, tiny_model
-from training.losses import SegmentationLoss
+from training.learning.losses import SegmentationLoss
 
 
 KINDS = ("resnet", "vit")

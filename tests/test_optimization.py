@@ -8,7 +8,7 @@ import torch
 
 from modeling_denseclip.conversion_denseclip import convert_denseclip_state_dict
 from tests.test_model_configs import FOLDER, build_on_meta
-from training.optimization import (
+from training.learning.optimization import (
     build_parameter_groups,
     format_parameter_table,
     freeze_image_encoder,

@@ -31,7 +31,7 @@ PACKAGE = ROOT / "modeling_denseclip"
 # `__init__.py` stays behind when a checkpoint is saved; the others are copied beside the weights.
 COPIED_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
 # Installed, but never copied.
-TOOLS = sorted((PACKAGE / "tools").glob("*.py"))
+TOOLS = sorted((PACKAGE / "tools").rglob("*.py"))
 # What `pip install` brings along with the package, or Python itself.
 ALLOWED_IMPORTS = {"huggingface_hub", "numpy", "PIL", "safetensors", "torch", "transformers", *sys.stdlib_module_names}
 
@@ -80,7 +80,8 @@ def test_every_file_is_found_by_the_rules_below():
     assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "__init__.py", "tools"} == {
         path.name for path in COPIED_FILES
     }, "data files and sub-packages are not copied to the Hub"
-    assert {path.name for path in (PACKAGE / "tools").iterdir()} - {"__pycache__"} == {path.name for path in TOOLS}
+    tools = {path for path in (PACKAGE / "tools").rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
+    assert tools == set(TOOLS)
 
 
 @pytest.mark.parametrize("path", COPIED_FILES, ids=lambda path: path.stem)
@@ -177,9 +178,35 @@ def test_no_file_names_the_machine_it_was_written_on():
 
 
 def test_every_code_file_names_its_licence():
-    for path in (*COPIED_FILES, *TOOLS, *(ROOT / "training").glob("*.py")):
+    for path in (*COPIED_FILES, *TOOLS, *(ROOT / "training").rglob("*.py")):
         head = path.read_text(encoding="utf-8")[:1000]
         assert path.name == "__init__.py" or "Licensed under the Apache License" in head, path.name
+
+
+FORMER_NAMES = {
+    "modeling_denseclip.tools.explanation": "modeling_denseclip.tools.insight.explanation",
+    "modeling_denseclip.tools.loading": "modeling_denseclip.tools.files.loading",
+    "modeling_denseclip.tools.visualization": "modeling_denseclip.tools.pictures.visualization",
+    "modeling_denseclip.tools.web": "modeling_denseclip.tools.page.web",
+    "training.arguments": "training.options.arguments",
+    "training.demo_tokenizer": "training.demonstration.tokenizer",
+    "training.metrics.report": "training.reports.scores",
+    "training.trainer": "training.learning.trainer",
+    "training.transforms": "training.data.transforms",
+}
+
+
+def test_modules_are_found_by_the_names_that_they_had_in_the_last_release():
+    script = (
+        "import importlib, sys\n"
+        f"for former, now in {FORMER_NAMES!r}.items():\n"
+        "    by_former_name, module = importlib.import_module(former), importlib.import_module(now)\n"
+        "    assert by_former_name is module, former\n"
+        "    assert module.__spec__.name == module.__name__ == now\n"
+        "from training.trainer import DenseCLIPTrainer\n"
+        "assert sys.modules['training'].trainer.DenseCLIPTrainer is DenseCLIPTrainer\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- wheel

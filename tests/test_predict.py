@@ -27,10 +27,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools import predict
 from modeling_denseclip.tools.command import main
-from modeling_denseclip.tools.loading import TooLittleMemoryError, naming_lack_of_memory
-from modeling_denseclip.tools.predict import (
+from modeling_denseclip.tools.commands import predict
+from modeling_denseclip.tools.commands.predict import (
     OVERLAY_SIDE,
     ClassPredictor,
     batched,
@@ -40,8 +39,9 @@ from modeling_denseclip.tools.predict import (
     parse_window,
     shrink,
 )
-from modeling_denseclip.tools.text_scores import draw_scores
-from modeling_denseclip.tools.visualization import OPACITY, color_blind_palette, generate_palette
+from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
+from modeling_denseclip.tools.insight.text_scores import draw_scores
+from modeling_denseclip.tools.pictures.visualization import OPACITY, color_blind_palette, generate_palette
 from tests.test_pipeline import SIZE, as_map, load_pipeline, save_model
 from tests.tiny import TINY_CLASS_NAMES, draw_jpeg, draw_picture, make_tiny_tokenizer, write_avi
 

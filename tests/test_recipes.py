@@ -12,11 +12,12 @@ from transformers import ResNetConfig, ResNetModel
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 from tests.tiny import tiny_model
-from training.command_line import parse_train_arguments
-from training.data import SegmentationData
-from training.recipes import REPOSITORY, load_recipe
+from training import REPOSITORY
+from training.data.load import SegmentationData
+from training.learning.trainer import DenseCLIPTrainer
+from training.options.command_line import parse_train_arguments
+from training.options.recipes import load_recipe
 from training.train import build_image_processor, build_model
-from training.trainer import DenseCLIPTrainer
 
 
 FOLDER = REPOSITORY / "configuration" / "recipes" / "ade20k"

@@ -174,7 +174,7 @@ def test_an_interrupted_write_leaves_the_old_report_and_no_temporary_file(tmp_pa
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr("modeling_denseclip.tools.saving.os.replace", interrupt)
+    monkeypatch.setattr("modeling_denseclip.tools.files.saving.os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         report(tmp_path, dataset={**DATASET, "name": "other"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -25,8 +25,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from modeling_denseclip.tools import saving
-from modeling_denseclip.tools.saving import (
+from modeling_denseclip.tools.files import saving
+from modeling_denseclip.tools.files.saving import (
     clear_leftovers,
     move_together,
     naming_what_failed,

@@ -36,15 +36,15 @@ from transformers import AutoModelForSemanticSegmentation, PreTrainedModel, ResN
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
 from modeling_denseclip.tools.command import main as denseclip
-from modeling_denseclip.tools.loading import load_model, read_card_head
+from modeling_denseclip.tools.files.loading import load_model, read_card_head
 from tests import audit, licences
 from tests.test_conversion import Payload, write_malicious
 from tests.test_remote_code import ROOT, run_elsewhere
 from tests.tiny import draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
-from training.arguments import DenseCLIPTrainingArguments
-from training.averaging import AVERAGED_WEIGHTS_NAME
-from training.recipes import load_recipe
-from training.trainer import DenseCLIPTrainer
+from training.learning.averaging import AVERAGED_WEIGHTS_NAME
+from training.learning.trainer import DenseCLIPTrainer
+from training.options.arguments import DenseCLIPTrainingArguments
+from training.options.recipes import load_recipe
 
 
 REFUSALS = (ValueError, OSError, pickle.UnpicklingError)

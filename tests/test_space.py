@@ -20,7 +20,7 @@ import sys
 import pytest
 from huggingface_hub import metadata_load
 
-from training.recipes import REPOSITORY
+from training import REPOSITORY
 from training.space import main
 
 

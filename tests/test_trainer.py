@@ -35,16 +35,16 @@ from modeling_denseclip import (
 from tests.parity import REFERENCE
 from tests.trajectory import Trajectory, load_trajectory, load_trajectory_fixture
 from training import evaluate
-from training.arguments import DenseCLIPTrainingArguments
-from training.command_line import parse_train_arguments
-from training.data import load_data
-from training.demo_tokenizer import build_tokenizer
-from training.evaluation import draw_worst_images
-from training.optimization import build_parameter_groups, freeze_text_encoder
-from training.panels import SamplePanels
+from training.data.load import load_data
+from training.data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform
+from training.demonstration.tokenizer import build_tokenizer
+from training.learning.optimization import build_parameter_groups, freeze_text_encoder
+from training.learning.trainer import DenseCLIPTrainer
+from training.options.arguments import DenseCLIPTrainingArguments
+from training.options.command_line import parse_train_arguments
+from training.reports.evaluation import draw_worst_images
+from training.reports.panels import SamplePanels
 from training.train import describe_run, main
-from training.trainer import DenseCLIPTrainer
-from training.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform
 
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -319,12 +319,12 @@ def upernet(tokenizer):
 
 def train_and_listen(trainer, caplog) -> str:
     """The warnings of a training."""
-    with caplog.at_level("WARNING", logger="training.trainer"):
-        logging.getLogger("training.trainer").addHandler(caplog.handler)
+    with caplog.at_level("WARNING", logger="training.learning.trainer"):
+        logging.getLogger("training.learning.trainer").addHandler(caplog.handler)
         try:
             trainer.train()
         finally:
-            logging.getLogger("training.trainer").removeHandler(caplog.handler)
+            logging.getLogger("training.learning.trainer").removeHandler(caplog.handler)
     return caplog.text
 
 

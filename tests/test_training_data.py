@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from training import data as data_module
-from training import segmentation_folder
-from training.class_names import read_class_names
-from training.data import load_data
-from training.dataset_files import without_path
-from training.segmentation_folder import SegmentationFolder
-from training.transforms import read_mask
+from training.data import load as data_module
+from training.data import segmentation_folder
+from training.data.class_names import read_class_names
+from training.data.files import without_path
+from training.data.load import load_data
+from training.data.segmentation_folder import SegmentationFolder
+from training.data.transforms import read_mask
 
 
 STREET_SCENES = Path(__file__).parents[2] / "shared" / "street-scenes"

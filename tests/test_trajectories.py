@@ -26,7 +26,7 @@ from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from tests.test_backbones import SWIN
 from tests.test_trainer import walk
 from tests.tiny import tiny_model
-from training.optimization import freeze_text_encoder
+from training.learning.optimization import freeze_text_encoder
 
 
 RECORDS = Path(__file__).parent / "fixtures" / "trajectories"

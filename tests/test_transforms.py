@@ -26,8 +26,8 @@ from modeling_denseclip import DenseCLIPImageProcessor
 from tests.test_inspect_dataset import grey_png
 from tests.test_training_data import as_mask, write_pair
 from tests.tiny import draw_picture
-from training.data import load_data
-from training.transforms import (
+from training.data.load import load_data
+from training.data.transforms import (
     AugmentationEpoch,
     ChangedRowError,
     EvaluationTransform,
@@ -56,7 +56,7 @@ def transform_for(crop=(48, 64), short_side=48, long_side=200, **kwargs) -> Trai
 
 @pytest.fixture
 def no_distortion(monkeypatch):
-    monkeypatch.setattr("training.transforms.photometric_distortion", lambda image, generator: image)
+    monkeypatch.setattr("training.data.transforms.photometric_distortion", lambda image, generator: image)
 
 
 def augment(transform, image, mask, index=0):

@@ -25,8 +25,8 @@ import pytest
 import torch
 from PIL import Image
 
-import modeling_denseclip.tools.visualization
-from modeling_denseclip.tools.visualization import (
+import modeling_denseclip.tools.pictures.visualization
+from modeling_denseclip.tools.pictures.visualization import (
     BACKGROUND,
     EMPTY_COLOR,
     HEAT_COLORS,
@@ -501,7 +501,7 @@ def test_without_matplotlib_plots_name_the_extra(monkeypatch):
 def test_the_module_needs_numpy_and_pillow_alone():
     # Run as a file of its own, without the package around it.
     code = (
-        f"import runpy, sys; runpy.run_path({modeling_denseclip.tools.visualization.__file__!r});"
+        f"import runpy, sys; runpy.run_path({modeling_denseclip.tools.pictures.visualization.__file__!r});"
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,7 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     tokenize_class_names,
 )
-from training.demo_tokenizer import build_tokenizer
+from training.demonstration.tokenizer import build_tokenizer
 
 
 TINY_CLASS_NAMES = ("wall", "sky", "traffic light", "right ventricle cavity", "person")

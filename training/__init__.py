@@ -15,6 +15,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 
 def _end_quietly(error_type, error, traceback, otherwise=sys.excepthook):
@@ -28,3 +29,20 @@ def _end_quietly(error_type, error, traceback, otherwise=sys.excepthook):
 # Python is about to run a verb. Until it has imported PyTorch and the rest, nobody else sees Ctrl-C.
 if sys.argv[:1] == ["-m"]:
     sys.excepthook = _end_quietly
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+from modeling_denseclip.tools import keep_former_names  # noqa: E402
+
+
+keep_former_names(
+    __name__,
+    {
+        "arguments": "options.arguments",
+        "dataset_files": "data.files",
+        "demo_tokenizer": "demonstration.tokenizer",
+        "metrics.report": "reports.scores",
+        "trainer": "learning.trainer",
+        "transforms": "data.transforms",
+    },
+)

@@ -35,10 +35,11 @@ from huggingface_hub.errors import StrictDataclassError
 
 from modeling_denseclip import DenseCLIPConfig
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.complexity import KINDS, Complexity, measure
+from modeling_denseclip.tools.insight.complexity import KINDS, Complexity, measure
 
+from . import REPOSITORY
 from .convert import read_config_fields
-from .recipes import REPOSITORY, load_recipe
+from .options.recipes import load_recipe
 
 
 MODELS = REPOSITORY / "configuration" / "models"

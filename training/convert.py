@@ -40,10 +40,10 @@ from modeling_denseclip.conversion_denseclip import (
     read_source,
 )
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.loading import read_json
-from modeling_denseclip.tools.saving import clear_leftovers, replace_folder
+from modeling_denseclip.tools.files.loading import read_json
+from modeling_denseclip.tools.files.saving import clear_leftovers, replace_folder
 
-from .class_names import read_class_names
+from .data.class_names import read_class_names
 from .push import push_directory
 
 

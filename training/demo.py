@@ -18,8 +18,9 @@ Train a small DenseCLIP from nothing on painted scenes, and look at the result: 
 
 It paints the scenes, fine-tunes with the Trainer, prints the scores of every class, saves, loads what it saved with
 `pipeline("image-segmentation")` in a new process, and writes a picture of the result. Then it breaks the trained
-model in four ways (see [`training.demo_ablation`]). It fails if the mIoU is low, or if breaking a part costs too
-little: then the model does not use that part. `--ablation` also trains with a part broken from the start, six times.
+model in four ways (see [`training.demonstration.ablation`]). It fails if the mIoU is low, or if breaking a part costs
+too little: then the model does not use that part. `--ablation` also trains with a part broken from the start, six
+times.
 """
 
 import argparse
@@ -39,17 +40,17 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.visualization import save_overlay
+from modeling_denseclip.tools.pictures.visualization import save_overlay
 
-from .arguments import DenseCLIPTrainingArguments
-from .class_names import read_class_names
-from .data import load_data
-from .demo_ablation import DEMANDED, break_after_training, break_in_training
-from .demo_scenes import HEIGHT, PALETTE, WIDTH, write_scenes
-from .demo_tokenizer import build_tokenizer
+from .data.class_names import read_class_names
+from .data.load import load_data
+from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
+from .demonstration.ablation import DEMANDED, break_after_training, break_in_training
+from .demonstration.scenes import HEIGHT, PALETTE, WIDTH, write_scenes
+from .demonstration.tokenizer import build_tokenizer
+from .learning.trainer import DenseCLIPTrainer
 from .metrics import format_scores
-from .trainer import DenseCLIPTrainer
-from .transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
+from .options.arguments import DenseCLIPTrainingArguments
 
 
 NUM_TRAINING, NUM_VALIDATION = 320, 32

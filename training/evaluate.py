@@ -33,16 +33,16 @@ from transformers import HfArgumentParser
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
 from modeling_denseclip.tools.command import escape_controls, run_command
-from modeling_denseclip.tools.loading import load_model
+from modeling_denseclip.tools.files.loading import load_model
 
-from .arguments import DataArguments, DenseCLIPTrainingArguments
-from .command_line import names_of_arguments, parse_words
-from .data import SegmentationData, load_data
-from .evaluation import report_evaluation
-from .interrupts import quiet_interrupts
-from .metrics.report import format_scores
-from .trainer import DenseCLIPTrainer
-from .transforms import EvaluationTransform, with_transform
+from .data.load import SegmentationData, load_data
+from .data.transforms import EvaluationTransform, with_transform
+from .learning.interrupts import quiet_interrupts
+from .learning.trainer import DenseCLIPTrainer
+from .options.arguments import DataArguments, DenseCLIPTrainingArguments
+from .options.command_line import names_of_arguments, parse_words
+from .reports.evaluation import report_evaluation
+from .reports.scores import format_scores
 
 
 @dataclass

@@ -46,10 +46,10 @@ from torch.export import Dim, ExportedProgram
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.modeling_denseclip import resize_logits
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.files import list_images, read_photograph
-from modeling_denseclip.tools.loading import load_model
-from modeling_denseclip.tools.saving import move_together, naming_what_failed, staging_folder
-from modeling_denseclip.tools.visualization import generate_palette
+from modeling_denseclip.tools.files.loading import load_model
+from modeling_denseclip.tools.files.photographs import list_images, read_photograph
+from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
+from modeling_denseclip.tools.pictures.visualization import generate_palette
 
 from .run_onnx import prepare, segment
 

@@ -60,16 +60,14 @@ from tqdm import tqdm
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.class_names_denseclip import check_class_names, normalize_class_name
 from modeling_denseclip.tools.command import escape_controls, run_command
-from modeling_denseclip.tools.explanation import class_similarity, confusable_names, load_text_reader
-from modeling_denseclip.tools.files import open_image, read_photograph
-from modeling_denseclip.tools.saving import save_whole
-from modeling_denseclip.tools.visualization import contact_sheet, draw_overlay
+from modeling_denseclip.tools.files.photographs import open_image, read_photograph
+from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.insight.explanation import class_similarity, confusable_names, load_text_reader
+from modeling_denseclip.tools.pictures.visualization import contact_sheet, draw_overlay
 
-from .ade20k import find_ade20k
-from .arguments import DataArguments
-from .class_names import CLASSES_FILE, read_class_names
-from .data import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
-from .dataset_files import (
+from .data.ade20k import find_ade20k
+from .data.class_names import CLASSES_FILE, read_class_names
+from .data.files import (
     IGNORE_INDEX,
     IMAGE_SUFFIXES,
     MASK_MODES,
@@ -79,9 +77,11 @@ from .dataset_files import (
     printable,
     read_ade20k_classes,
 )
-from .interrupts import starting_helpers
-from .segmentation_folder import check_image
-from .transforms import read_bytes, read_mask
+from .data.load import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
+from .data.segmentation_folder import check_image
+from .data.transforms import read_bytes, read_mask
+from .learning.interrupts import starting_helpers
+from .options.arguments import DataArguments
 
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")

@@ -39,10 +39,11 @@ from transformers.image_utils import (
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.loading import read_json
+from modeling_denseclip.tools.files.loading import read_json
 
-from .dataset_files import last_part, read_ade20k_classes, without_path
-from .recipes import REPOSITORY, Recipe, load_recipe
+from . import REPOSITORY
+from .data.files import last_part, read_ade20k_classes, without_path
+from .options.recipes import Recipe, load_recipe
 
 
 CARDS = REPOSITORY / "model_cards"

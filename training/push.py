@@ -36,10 +36,10 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.loading import read_json
+from modeling_denseclip.tools.files.loading import read_json
 
 from .model_card import build_model_card, is_generated, read_metrics
-from .recipes import Recipe, load_recipe
+from .options.recipes import Recipe, load_recipe
 
 
 CARD = "README.md"

@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if left_out else 0
 
 
-# From here on as in modeling_denseclip/tools/files.py, word for word, so that both read and refuse the same.
+# From here on as in `modeling_denseclip.tools.files.photographs`, word for word: both read and refuse the same.
 
 # As Pillow calls what these suffixes name. Whatever a file is named, Pillow would read many more, and have another
 # program draw EPS.

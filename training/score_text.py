@@ -29,11 +29,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.files import read_photograph
-from modeling_denseclip.tools.loading import choose_device, load_model
-from modeling_denseclip.tools.predict import check_name
-from modeling_denseclip.tools.saving import save_whole
-from modeling_denseclip.tools.text_scores import describe, draw_scores, format_scores
+from modeling_denseclip.tools.commands.predict import check_name
+from modeling_denseclip.tools.files.loading import choose_device, load_model
+from modeling_denseclip.tools.files.photographs import read_photograph
+from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.insight.text_scores import describe, draw_scores, format_scores
 
 
 # What CLIP's own training ended at: its `logit_scale` is 100.

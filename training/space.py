@@ -30,9 +30,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.saving import replace_folder
+from modeling_denseclip.tools.files.saving import replace_folder
 
-from .recipes import REPOSITORY
+from . import REPOSITORY
 
 
 TEMPLATE = REPOSITORY / "model_cards" / "space"

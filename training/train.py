@@ -18,7 +18,7 @@ Fine-tune DenseCLIP: a row of the paper by its recipe, or your own pictures.
         --data_dir ADEChallengeData2016
     python -m training.train --data_dir my_data --clip openai/clip-vit-base-patch16 --output_dir mine
 
-The folder's layout is described in [`training.segmentation_folder`]. All of Hugging Face's training arguments are
+The folder's layout is described in [`training.data.segmentation_folder`]. All of Hugging Face's training arguments are
 accepted and override the recipe; `--help` lists them.
 """
 
@@ -38,19 +38,20 @@ from modeling_denseclip import (
 from modeling_denseclip.conversion_denseclip import load_tokenizer, merge_fields
 from modeling_denseclip.tools.command import run_command
 
-from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
-from .checkpoints import check_classes, checkpoint_to_resume
-from .command_line import parse_train_arguments
+from . import REPOSITORY
 from .convert import read_config_fields
-from .data import SegmentationData, check_for_training, load_data
-from .evaluation import describe_protocol, report_evaluation
-from .interrupts import how_to_go_on, quiet_interrupts
-from .metrics.report import format_scores
-from .optimization import format_parameter_table
-from .panels import SamplePanels
-from .recipes import REPOSITORY, Recipe
-from .trainer import DenseCLIPTrainer
-from .transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
+from .data.load import SegmentationData, check_for_training, load_data
+from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
+from .learning.checkpoints import check_classes, checkpoint_to_resume
+from .learning.interrupts import how_to_go_on, quiet_interrupts
+from .learning.optimization import format_parameter_table
+from .learning.trainer import DenseCLIPTrainer
+from .options.arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
+from .options.command_line import parse_train_arguments
+from .options.recipes import Recipe
+from .reports.evaluation import describe_protocol, report_evaluation
+from .reports.panels import SamplePanels
+from .reports.scores import format_scores
 
 
 logger = logging.get_logger(__name__)

@@ -1,0 +1,62 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is installed beside the model, and never goes to the Hub: commands, pictures, files, the page."""
+
+import importlib
+import importlib.machinery
+import sys
+from collections.abc import Mapping
+from importlib.abc import Loader, MetaPathFinder
+
+
+class _FormerNames(MetaPathFinder, Loader):
+    """Imports a module by the name that it had before it was moved, as the module that it is now."""
+
+    def __init__(self, moved: Mapping[str, str]):
+        self.moved = moved
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name in self.moved else None
+
+    def create_module(self, spec):
+        module = importlib.import_module(self.moved[spec.name])
+        self.own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        module.__spec__ = self.own_spec  # of which the import has just made the one by the former name
+
+
+def keep_former_names(package: str, moved: Mapping[str, str]):
+    """
+    Let `import` find modules by former names, for code that was written for them.
+
+    Args:
+        package (`str`): where they were and are.
+        moved (`Mapping[str, str]`): former names in it, each with the one of now.
+    """
+    sys.meta_path.append(_FormerNames({f"{package}.{old}": f"{package}.{new}" for old, new in moved.items()}))
+
+
+keep_former_names(
+    __name__,
+    {
+        "explanation": "insight.explanation",
+        "info": "commands.info",
+        "loading": "files.loading",
+        "predict": "commands.predict",
+        "visualization": "pictures.visualization",
+        "web": "page.web",
+    },
+)

@@ -77,7 +77,7 @@ def build_parser(named: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == named:
-            module = importlib.import_module(f"modeling_denseclip.tools.{name}")
+            module = importlib.import_module(f"modeling_denseclip.tools.commands.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     return parser

@@ -26,11 +26,10 @@ from pathlib import Path
 
 import PIL.Image
 
-from modeling_denseclip.tools.loading import load_model
-from modeling_denseclip.tools.saving import save_whole
-from modeling_denseclip.tools.web import build_page, serve
-
-from .browser import open_browser, upload
+from modeling_denseclip.tools.files.loading import load_model
+from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.page.web import build_page, serve
+from tests.web.browser import open_browser, upload
 
 
 SIZE = {"width": 1080, "height": 780}

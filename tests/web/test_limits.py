@@ -38,7 +38,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools import web
+from modeling_denseclip.tools.page import web
 from tests.tiny import draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 
 

@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools import web
+from modeling_denseclip.tools.page import web
 from tests.tiny import draw_picture, spread_classes, tiny_model
 
 

@@ -23,11 +23,11 @@ from transformers.utils import logging
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.class_names_denseclip import check_class_names
-from modeling_denseclip.tools.files import open_photograph
+from modeling_denseclip.tools.files.photographs import open_photograph
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
-from .dataset_files import IGNORE_INDEX, read_ade20k_classes, without_path
+from .files import IGNORE_INDEX, read_ade20k_classes, without_path
 from .segmentation_folder import SegmentationFolder, UnreadableFileError, check_pair
 from .transforms import encoded_file, read_mask, with_encoded
 

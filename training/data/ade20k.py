@@ -23,7 +23,7 @@ from filelock import FileLock
 from huggingface_hub.file_download import http_get
 from transformers.utils import logging
 
-from .dataset_files import read_ade20k_classes
+from .files import read_ade20k_classes
 from .segmentation_folder import SegmentationFolder
 
 

@@ -25,8 +25,11 @@ from typing import Any
 import PIL.Image
 import torch
 
-from ..class_names_denseclip import normalize_class_name
-from .explanation import (
+from ...class_names_denseclip import normalize_class_name
+from ..files.loading import choose_device, load_model, naming_lack_of_memory
+from ..files.photographs import read_photograph
+from ..files.saving import save_whole
+from ..insight.explanation import (
     ClassExplanation,
     ImageExplanation,
     PixelExplanation,
@@ -40,10 +43,7 @@ from .explanation import (
     similar_names,
     similarity_threshold,
 )
-from .files import read_photograph
-from .loading import choose_device, load_model, naming_lack_of_memory
 from .predict import check_name
-from .saving import save_whole
 
 
 # How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.

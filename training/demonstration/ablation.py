@@ -34,8 +34,8 @@ from torch import nn
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 
-from .trainer import DenseCLIPTrainer
-from .transforms import IGNORE_INDEX
+from ..data.transforms import IGNORE_INDEX
+from ..learning.trainer import DenseCLIPTrainer
 
 
 Model = DenseCLIPForSemanticSegmentation

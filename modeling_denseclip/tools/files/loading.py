@@ -28,11 +28,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
-from ..class_names_denseclip import load_clip_tokenizer
-from ..configuration_denseclip import DenseCLIPConfig, shorten
-from ..image_processing_denseclip import DenseCLIPImageProcessor
-from ..loading_denseclip import CLEAR_ERRORS, ask_hub
-from ..modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ...class_names_denseclip import load_clip_tokenizer
+from ...configuration_denseclip import DenseCLIPConfig, shorten
+from ...image_processing_denseclip import DenseCLIPImageProcessor
+from ...loading_denseclip import CLEAR_ERRORS, ask_hub
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 
 
 # The largest card of the Hub has a tenth of it. PyYAML reads about 100 kB in a second.

@@ -21,9 +21,9 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from modeling_denseclip.tools.visualization import contact_sheet, draw_heat_map, draw_overlay
+from modeling_denseclip.tools.pictures.visualization import contact_sheet, draw_heat_map, draw_overlay
 
-from .transforms import read_image, with_encoded
+from ..data.transforms import read_image, with_encoded
 
 
 SAMPLES_FOLDER = "samples"

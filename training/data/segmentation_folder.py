@@ -28,9 +28,10 @@ import datasets
 import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_denseclip.tools.files import naming_errors, open_photograph, read_orientation
+from modeling_denseclip.tools.files.photographs import naming_errors, open_photograph, read_orientation
 
-from .dataset_files import (
+from ..learning.interrupts import leave_interrupts_to_parent, starting_helpers
+from .files import (
     IGNORE_INDEX,
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -39,7 +40,6 @@ from .dataset_files import (
     printable,
     upright_size,
 )
-from .interrupts import leave_interrupts_to_parent, starting_helpers
 from .transforms import EncodedImage, encoded_file, read_mask
 
 

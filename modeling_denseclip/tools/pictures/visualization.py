@@ -566,7 +566,7 @@ def _to_picture(image: "Image.Image | np.ndarray | torch.Tensor") -> Image.Image
     Raises:
         `ValueError`: for a shape or for values that are no picture's.
     """
-    from .files import to_rgb
+    from ..files.photographs import to_rgb
 
     if isinstance(image, Image.Image):
         return to_rgb(image)

@@ -32,15 +32,15 @@ import PIL.Image
 import torch
 from tqdm import tqdm
 
-from ..image_processing_denseclip import DenseCLIPImageProcessor
-from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
-from ..multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
-from .command import escape_controls
-from .files import IMAGE_SUFFIXES, open_file, read_photograph
-from .loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
-from .saving import save_whole
-from .text_scores import describe, draw_scores, format_scores
-from .visualization import color_blind_palette, draw_overlay, generate_palette
+from ...image_processing_denseclip import DenseCLIPImageProcessor
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
+from ...multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
+from ..command import escape_controls
+from ..files.loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
+from ..files.photographs import IMAGE_SUFFIXES, open_file, read_photograph
+from ..files.saving import save_whole
+from ..insight.text_scores import describe, draw_scores, format_scores
+from ..pictures.visualization import color_blind_palette, draw_overlay, generate_palette
 
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")

@@ -45,6 +45,9 @@ from transformers.utils import logging
 
 from modeling_denseclip import average_probabilities
 
+from ..data.transforms import collate_for_evaluation, normalize_batch
+from ..metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
+from ..push import HUB_ERRORS, explain_hub_error, push_directory
 from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
 from .averaging import AVERAGED_WEIGHTS_NAME, AveragedWeights
 from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
@@ -62,7 +65,6 @@ from .checkpoints import (
 )
 from .interrupts import initialize_worker
 from .losses import SegmentationLoss, read_class_weights
-from .metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
 from .optimization import (
     build_parameter_groups,
     freeze_image_encoder,
@@ -70,8 +72,6 @@ from .optimization import (
     pretrained_image_modules,
     published_poly,
 )
-from .push import HUB_ERRORS, explain_hub_error, push_directory
-from .transforms import collate_for_evaluation, normalize_batch
 
 
 logger = logging.get_logger(__name__)

@@ -26,12 +26,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_denseclip.tools.loading import parse_yaml
+from modeling_denseclip.tools.files.loading import parse_yaml
 
 from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # What a recipe says of a row of the paper. It goes into the model card and never into the training.
 PAPER_KEYS = ("table", "row", "pretraining", "mean_iou", "mean_iou_multi_scale", "gflops", "parameters_millions")
 DEFAULT_HARDWARE = "8gpu"

@@ -27,8 +27,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..configuration_denseclip import DenseCLIPConfig
-from ..modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ...configuration_denseclip import DenseCLIPConfig
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 
 
 aten = torch.ops.aten

@@ -17,11 +17,12 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import PIL.Image
 
-from modeling_denseclip.tools.files import read_orientation
+from modeling_denseclip.tools.files.photographs import read_orientation
+
+from .. import REPOSITORY
 
 
 IGNORE_INDEX = 255  # unlabelled
@@ -29,7 +30,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 # Of Pillow: those that store one number per pixel.
 MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
-ADE20K_FILE = Path(__file__).parents[1] / "configuration" / "datasets" / "ade20k.json"
+ADE20K_FILE = REPOSITORY / "configuration" / "datasets" / "ade20k.json"
 
 
 def upright_size(picture: PIL.Image.Image) -> tuple[int, int]:

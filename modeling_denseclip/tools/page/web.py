@@ -18,7 +18,6 @@ Every answer holds all that its page shows, so the server keeps nothing of a pho
 deleted after an hour, and when the page ends. The page asks for nothing outside this server.
 """
 
-import argparse
 import asyncio
 import atexit
 import base64
@@ -28,9 +27,6 @@ import io
 import os
 import re
 import shutil
-import signal
-import socket
-import sys
 import tempfile
 import threading
 import time
@@ -44,14 +40,14 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..image_processing_denseclip import DenseCLIPImageProcessor
-from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
-from .files import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
-from .loading import choose_device, load_model, naming_lack_of_memory
-from .predict import Predictor, draw_mask
-from .text_scores import describe
-from .visualization import generate_palette
-from .web_viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
+from ...image_processing_denseclip import DenseCLIPImageProcessor
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
+from ..commands.predict import Predictor, draw_mask
+from ..files.loading import choose_device, load_model, naming_lack_of_memory
+from ..files.photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
+from ..insight.text_scores import describe
+from ..pictures.visualization import generate_palette
+from .viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 
 try:
@@ -102,49 +98,6 @@ PAGE_CSS = """
 
 
 # --- command ---------------------------------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="MODEL", required=True, help="a DenseCLIP: a folder or a Hub id")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of a model on the Hub")
-    parser.add_argument("--port", type=int, default=7860, help="of the page; default: %(default)s")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="the address to listen at; 0.0.0.0 lets other machines in. Default: %(default)s, this machine alone",
-    )
-    parser.add_argument(
-        "--share",
-        choices=("yes", "no"),
-        default="no",
-        help="yes makes a public address by way of Gradio's servers; default: %(default)s",
-    )
-    parser.add_argument("--tokenizer", metavar="DIR_OR_ID", help="CLIP's tokenizer; by default the one beside MODEL")
-    parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
-
-
-def run(args: argparse.Namespace) -> int:
-    """
-    Serve until Ctrl-C, or until the process is asked to end, as systemd and Docker do.
-
-    Raises:
-        ValueError: for a model or a device that does not serve.
-        OSError: for a port that is taken, or a model that cannot be reached.
-        ImportError: where Gradio is not installed.
-    """
-    try:  # before the model is loaded, which may take minutes
-        socket.create_server((args.host, args.port)).close()
-    except (OSError, OverflowError) as error:
-        raise OSError(f"The page cannot listen at {args.host}:{args.port} ({error}): name another --port.") from error
-    page = load_page(args.model, args.device, args.tokenizer, args.revision)
-    # An end as any other, which removes the uploads.
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
-    addresses = serve(page, host=args.host, port=args.port, share=args.share == "yes")
-    print(f"{args.model} is at {' and '.join(addresses)} until you press Ctrl-C.", flush=True)
-    page.block_thread()
-    return 0
 
 
 def load_page(

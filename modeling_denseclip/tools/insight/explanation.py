@@ -27,11 +27,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from torch.nn import functional as F
 
-from ..class_names_denseclip import load_clip_tokenizer, normalize_class_name
-from ..configuration_denseclip import DenseCLIPConfig
-from ..modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map, resize_logits
-from .loading import load_denseclip
-from .visualization import (
+from ...class_names_denseclip import load_clip_tokenizer, normalize_class_name
+from ...configuration_denseclip import DenseCLIPConfig
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map, resize_logits
+from ..files.loading import load_denseclip
+from ..pictures.visualization import (
     PICTURE_WIDTH,
     contact_sheet,
     draw_bars,

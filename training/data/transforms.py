@@ -31,7 +31,7 @@ from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.multi_scale_denseclip import scaled_size
-from modeling_denseclip.tools.files import (
+from modeling_denseclip.tools.files.photographs import (
     decode_photograph,
     naming_errors,
     open_file,
@@ -42,7 +42,7 @@ from modeling_denseclip.tools.files import (
     turn_upright,
 )
 
-from .dataset_files import IGNORE_INDEX, MASK_MODES, find_wrong_ids
+from .files import IGNORE_INDEX, MASK_MODES, find_wrong_ids
 
 
 # Workers are the parallelism: threads of OpenCV's own, one per core in each of them, would only fight for cores.

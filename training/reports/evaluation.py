@@ -21,14 +21,14 @@ import PIL.Image
 from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools.saving import save_whole
-from modeling_denseclip.tools.visualization import contact_sheet
+from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.pictures.visualization import contact_sheet
 
-from .data import SegmentationData
-from .metrics.report import write_report
+from ..data.load import SegmentationData
+from ..data.transforms import with_encoded
+from ..learning.trainer import DenseCLIPTrainer
 from .panels import draw_comparison
-from .trainer import DenseCLIPTrainer
-from .transforms import with_encoded
+from .scores import write_report
 
 
 def describe_protocol(

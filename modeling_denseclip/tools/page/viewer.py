@@ -21,7 +21,7 @@ stand in this file because only Python files are installed.
 
 import json
 
-from .visualization import HEAT_COLORS, OPACITY
+from ..pictures.visualization import HEAT_COLORS, OPACITY
 
 
 VIEWER_HTML = """

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from modeling_denseclip.tools.saving import move_together, naming_what_failed, staging_folder
+from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
 
-from .mean_iou.mean_iou import SegmentationScores
+from ..metrics.mean_iou.mean_iou import SegmentationScores
 
 
 BACKGROUND, TEXT_COLOR, MUTED_COLOR, UNDEFINED_COLOR = (255, 255, 255), (32, 32, 32), (120, 120, 120), (226, 226, 226)
