@@ -21,9 +21,9 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from .class_names_denseclip import ClassNameReport, tokenize_class_names
 from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
 from .image_processing_denseclip import DenseCLIPImageProcessor
+from .inference_denseclip import average_probabilities, multi_scale_inference
 from .modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
-from .multi_scale_denseclip import average_probabilities, multi_scale_inference
 from .tools.pictures.visualization import plot_score_maps, plot_segmentation
 
 

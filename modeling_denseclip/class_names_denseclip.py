@@ -11,30 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From class names to packed prompts, and the change of class names of a loaded model."""
+"""Class names: what they may be, their tokens, and the change of those of a loaded model."""
 
-import copy
-import math
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import CLIPTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
-from transformers.utils.hub import cached_file
 
-from .loading_denseclip import HubError, ask_hub, check_weight_files, naming_checkpoint
-from .modeling_denseclip_heads import initialize_conv
+from .initialization_denseclip import initialize_conv
+from .loading_denseclip import load_clip_tokenizer
 
 
 logger = logging.get_logger(__name__)
-
-# About how many positions the text tower reads as one sequence. So many that the prefix, which each sequence repeats,
-# counts little; so few that attention does. See "Many class names" in benchmarks/README.md.
-POSITIONS_PER_SEQUENCE = 512
 
 # Of a name, or of words to look for: many times what the 77 positions of CLIP's text tower hold.
 MAXIMUM_LETTERS = 1000
@@ -43,11 +35,6 @@ MAXIMUM_LETTERS = 1000
 INVISIBLE = frozenset("\u200b\u2028\u2029\u2060\ufeff") | {
     chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
-
-HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-
-# By which of Transformers' Auto classes a checkpoint is found.
-AUTO_CLASSES = ("AutoModel", "AutoModelForSemanticSegmentation")
 
 
 def normalize_class_name(class_name: str) -> str:
@@ -85,59 +72,6 @@ def check_class_name(class_name: str, called: str) -> str:
                 " printed. Take it out."
             )
     return normalize_class_name(class_name)
-
-
-def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> str | None:
-    """
-    Path of a file of a directory or Hub repository, or `None` where that has no such file or cannot be reached.
-
-    Raises:
-        OSError: for what is neither, and where the Hub answers with another error than that there is no such file.
-    """
-    path = cached_file(
-        name_or_path,
-        filename,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **hub_kwargs,
-    )
-    if path is None and isinstance(error := ask_hub(name_or_path, filename, **hub_kwargs), HubError):
-        raise error
-    return path
-
-
-def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
-    """
-    CLIP's tokenizer from a directory or Hub repository.
-
-    Raises:
-        ValueError: where there is none (Transformers would make an empty one, which reads every word alike), or it
-            cannot be read.
-        OSError: where the Hub answers with an error.
-    """
-    try:
-        found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
-            name_or_path, "vocab.json", **hub_kwargs
-        )
-    except HubError:
-        raise
-    except OSError:  # neither a directory nor the id of a repository
-        found = None
-    if found is None:
-        raise ValueError(
-            f"No CLIP tokenizer (tokenizer.json or vocab.json) was found in {str(name_or_path)!r}. Pass `tokenizer`"
-            " (`--tokenizer` on the command line): a directory or Hub repository that holds it, such as"
-            " 'openai/clip-vit-base-patch16'."
-        )
-    # Not AutoTokenizer: it reads the model's config, and asks whether to run the model's code for that.
-    try:
-        return CLIPTokenizer.from_pretrained(name_or_path, **hub_kwargs)
-    except Exception as error:  # its readers raise anything, and none of them names the file
-        raise ValueError(
-            f"The CLIP tokenizer in {str(name_or_path)!r} cannot be read: {found} is cut off or of another kind"
-            f" ({type(error).__name__}: {error}). Save or download it again."
-        ) from error
 
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
@@ -213,84 +147,6 @@ def check_vocabulary(token_ids: Sequence[Sequence[int]], vocab_size: int):
             f"The tokenizer has a token {largest}, the text tower only {vocab_size}. Pass the tokenizer that the"
             " weights were trained with."
         )
-
-
-@dataclass
-class PackedPrompts:
-    """
-    All class prompts in S sequences of T positions: in each the prefix that all prompts share, then the rest of some.
-
-    Under a causal mask no position sees what follows it, so the states of a shared prefix are equal in all prompts and
-    need to be computed once: 343 positions instead of 150 x 13 for ADE20K. Many prompts take several sequences, since
-    attention takes time and memory with the square of T. Sequences that end before the longest one are padded.
-    """
-
-    token_ids: list[int]  # (M,) tokens to embed, each once
-    source_index: list[list[int]]  # (S, T) into [contexts, embedded tokens]
-    position_ids: list[list[int]]  # (S, T) position within its own prompt
-    class_index: list[list[int]]  # (S, T) class that a position belongs to, -1 for the shared prefix, -2 for padding
-    end_index: list[list[int]]  # (S, P) where in its sequence each prompt's end token stands, and zeros
-    prompt_index: list[int]  # (K,) which of the S x P ends is each prompt's
-
-
-def pack_prompts(
-    class_names: Sequence[str],
-    class_token_ids: Sequence[Sequence[int]],
-    num_context_tokens: int,
-    context_position: str,
-    max_positions: int,
-) -> PackedPrompts:
-    """
-    Lay out all class prompts in sequences of equal length.
-
-    Raises:
-        ValueError: for a prompt with more than `max_positions` positions; names the class.
-    """
-    for class_name, ids in zip(class_names, class_token_ids, strict=True):
-        if len(ids) + num_context_tokens > max_positions:
-            raise ValueError(
-                f"The prompt of class {class_name!r} takes {len(ids) + num_context_tokens} positions ({len(ids)}"
-                f" tokens of its name and {num_context_tokens} learned contexts); the text tower has {max_positions}."
-                " Shorten the name."
-            )
-    contexts = list(range(num_context_tokens))
-    # Among [contexts, embedded tokens]
-    tokens = dict.fromkeys(token for ids in class_token_ids for token in ids)
-    index_of_token = {token: num_context_tokens + index for index, token in enumerate(tokens)}
-    is_before = context_position == "before_name"
-    start = index_of_token[class_token_ids[0][0]]
-    prefix = [start, *contexts] if is_before else [start]
-    suffixes = [[index_of_token[token] for token in ids[1:]] for ids in class_token_ids]
-    if not is_before:
-        suffixes = [[*suffix[:-1], *contexts, suffix[-1]] for suffix in suffixes]
-
-    total = sum(map(len, suffixes))
-    # As many sequences as are needed, each as full as the others.
-    full = len(prefix) + math.ceil(total / math.ceil(total / POSITIONS_PER_SEQUENCE))
-    packed = PackedPrompts(list(index_of_token), [], [], [], [], [])
-    places = []
-    for index, suffix in enumerate(suffixes):
-        if not packed.source_index or len(packed.source_index[-1]) >= full:
-            packed.source_index.append(list(prefix))
-            packed.position_ids.append(list(range(len(prefix))))
-            packed.class_index.append([-1] * len(prefix))
-            packed.end_index.append([])
-        packed.source_index[-1].extend(suffix)
-        packed.position_ids[-1].extend(range(len(prefix), len(prefix) + len(suffix)))
-        packed.class_index[-1].extend([index] * len(suffix))
-        places.append((len(packed.source_index) - 1, len(packed.end_index[-1])))
-        packed.end_index[-1].append(len(packed.source_index[-1]) - 1)
-    for rows, padding in (
-        (packed.source_index, start),
-        (packed.position_ids, 0),
-        (packed.class_index, -2),
-        (packed.end_index, 0),
-    ):
-        longest = max(map(len, rows))
-        for row in rows:
-            row.extend([padding] * (longest - len(row)))
-    packed.prompt_index = [sequence * len(packed.end_index[0]) + place for sequence, place in places]
-    return packed
 
 
 @dataclass
@@ -458,6 +314,7 @@ class DenseCLIPClassNamesMixin:
     def _rebuild_head(self, kept_rows: list[int | None]):
         """Classifiers and score-map channels for new classes; entry k of `kept_rows` is the former class to copy."""
         config = self.config
+        # CODEPATH: UperNet rows of Table 5 train a second head
         heads = [self.decode_head, self.auxiliary_head] if config.use_auxiliary_head else [self.decode_head]
         for head in heads:
             classifier = head.classifier
@@ -470,9 +327,9 @@ class DenseCLIPClassNamesMixin:
         if not config.use_language:
             return
         # Of each convolution that reads the score map: channels of the image first, then one per class, then others.
-        reader = self.decode_head if config.decode_head_type == "upernet" else self.neck
-        num_features = self.image_encoder.feature_sizes[self.score_map_level]
-        for conv in reader.convs_reading(self.score_map_level):
+        level = self.score_map_level
+        num_features = self.image_encoder.feature_sizes[level]
+        for conv in (*self.neck.convs_reading(level), *self.decode_head.convs_reading(level)):
             num_others = conv.in_channels - num_features - len(config.class_names)
             features, scores, others = conv.weight.split([num_features, len(config.class_names), num_others], dim=1)
             conv.in_channels = num_features + len(kept_rows) + num_others
@@ -520,98 +377,6 @@ class DenseCLIPClassNamesMixin:
             source, hub_kwargs = self._tokenizer_source
             self.tokenizer = load_clip_tokenizer(source, **hub_kwargs)
         return self.tokenizer
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """
-        As [`PreTrainedModel.from_pretrained`]. With other class names (`id2label`, `num_labels`, or a `config` that
-        was made with them) the checkpoint is loaded with its own names first, those in its `config.json`, and then
-        given the others by `set_class_names`.
-        """
-        hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
-        requested = kwargs.pop("id2label", None)
-        num_labels = kwargs.pop("num_labels", None)
-        kwargs.pop("label2id", None)  # follows from id2label
-        if config is None or isinstance(config, (str, os.PathLike)):
-            source = pretrained_model_name_or_path if config is None else config
-            stored = cls.config_class.from_dict(cls.config_class.get_config_dict(source, **hub_kwargs)[0])
-        else:
-            stored = config = copy.deepcopy(config)  # the caller's object is left as it is
-        names = class_names_of(stored.id2label)
-        weight_names = stored.class_names or names
-        if config is not None and pretrained_model_name_or_path is not None:
-            # What the weights stand for is said beside them: another config, once saved, calls its names its own.
-            own = cls._config_beside(pretrained_model_name_or_path, **hub_kwargs)
-            if own is not None and own.class_names not in (None, weight_names):
-                config, weight_names = stored, own.class_names
-                for name in ("class_names", "prompt_names", "class_token_ids"):
-                    setattr(config, name, getattr(own, name))
-        if requested is not None:
-            names = class_names_of(requested)
-        elif num_labels is not None and num_labels != len(weight_names):
-            names = tuple(f"LABEL_{index}" for index in range(num_labels))
-
-        if names != weight_names:
-            own_labels = {
-                "id2label": dict(enumerate(weight_names)),
-                "label2id": {name: index for index, name in enumerate(weight_names)},
-            }
-            if stored is config:
-                config.update(own_labels)
-            else:
-                kwargs.update(own_labels)
-        try:
-            with naming_checkpoint(pretrained_model_name_or_path):
-                loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        except OSError as error:
-            if pretrained_model_name_or_path is None:
-                raise
-            raise ask_hub(pretrained_model_name_or_path, "model.safetensors", **hub_kwargs) or error from error
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if pretrained_model_name_or_path is not None:
-            model._tokenizer_source = (str(pretrained_model_name_or_path), hub_kwargs)
-        if model.config.untrained_contexts:
-            model.remember_untrained_contexts()
-        if names != weight_names:
-            model.set_class_names(names)
-        return loaded
-
-    @classmethod
-    def _load_pretrained_model(cls, model, state_dict, checkpoint_files, load_config, *args, **kwargs):
-        """A step of `from_pretrained`: the model is there, without numbers, and files are named."""
-        if state_dict is None and checkpoint_files:
-            folder, is_quantized = load_config.pretrained_model_name_or_path, load_config.hf_quantizer is not None
-            check_weight_files(model, checkpoint_files, folder, is_quantized)
-        return super()._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
-
-    @classmethod
-    def _config_beside(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedConfig | None:
-        """The config of a checkpoint, or `None` where weights lie without one or as another model's."""
-        try:
-            fields = cls.config_class.get_config_dict(name_or_path, **hub_kwargs)[0]
-        except OSError:
-            return None
-        return cls.config_class.from_dict(fields) if fields.get("model_type") == cls.config_class.model_type else None
-
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
-        """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""
-        if self.is_fused:
-            raise ValueError("This model was fused for inference, so it cannot be saved. Save it before `fuse()`.")
-        self._adopt_labels()
-        self.config.untrained_contexts = self.config.use_language and self.has_untrained_contexts()
-        if self._auto_class is not None:
-            # Transformers notes one Auto class; of code from a Hub, the others would go on pointing there.
-            code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
-            auto_map = getattr(self.config, "auto_map", None) or {}
-            self.config.auto_map = {**auto_map, **dict.fromkeys(AUTO_CLASSES, code)}
-        if is_main_process and self.config.use_language:
-            try:
-                tokenizer = self._load_tokenizer()
-            except ValueError:
-                logger.info("No tokenizer is known to this model, so none is saved beside it.")
-            else:
-                tokenizer.save_pretrained(save_directory)
-        return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
 
 def _with_rows(old: torch.Tensor, fresh: torch.Tensor, kept_rows: list[int | None], dim: int) -> nn.Parameter:

@@ -31,18 +31,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .class_names_denseclip import (
+from .class_names_denseclip import check_class_names, check_vocabulary, tokenize_class_names
+from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig, is_color
+from .loading_denseclip import (
     HUB_KWARGS,
-    check_class_names,
-    check_vocabulary,
+    check_number_types,
     find_file,
     load_clip_tokenizer,
-    tokenize_class_names,
+    naming_checkpoint,
+    read_heads,
 )
-from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig, is_color
-from .loading_denseclip import check_number_types, naming_checkpoint, read_heads
-from .modeling_denseclip_attention import CLIP_HEAD_DIM, resize_grid
+from .modeling_denseclip_attention import CLIP_HEAD_DIM
 from .modeling_denseclip_backbone import load_backbone, measure_layout
+from .resizing_denseclip import resize_grid
 
 
 # CLIP has one tokenizer; this is where the Hub keeps it.

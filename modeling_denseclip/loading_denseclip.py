@@ -29,12 +29,14 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.modeling_utils import load_state_dict
 from transformers.utils.hub import cached_file
 
 from .configuration_denseclip import WEIGHT_DTYPES, shorten
 
 
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 # Layers are paid for even where their weights are not. The largest backbone of Transformers has a fifth of so many.
 MAX_MODULES = 10_000
 # Numbers that a model may have and its weights lack, besides two for each byte of them (of 4 bits quantised).
@@ -248,3 +250,56 @@ def ask_hub(name: str | os.PathLike, filename: str, **hub_kwargs) -> OSError | N
     except ValueError:  # no id of a repository
         return None
     return None
+
+
+def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> str | None:
+    """
+    Path of a file of a directory or Hub repository, or `None` where that has no such file or cannot be reached.
+
+    Raises:
+        OSError: for what is neither, and where the Hub answers with another error than that there is no such file.
+    """
+    path = cached_file(
+        name_or_path,
+        filename,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub_kwargs,
+    )
+    if path is None and isinstance(error := ask_hub(name_or_path, filename, **hub_kwargs), HubError):
+        raise error
+    return path
+
+
+def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
+    """
+    CLIP's tokenizer from a directory or Hub repository.
+
+    Raises:
+        ValueError: where there is none (Transformers would make an empty one, which reads every word alike), or it
+            cannot be read.
+        OSError: where the Hub answers with an error.
+    """
+    try:
+        found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
+            name_or_path, "vocab.json", **hub_kwargs
+        )
+    except HubError:
+        raise
+    except OSError:  # neither a directory nor the id of a repository
+        found = None
+    if found is None:
+        raise ValueError(
+            f"No CLIP tokenizer (tokenizer.json or vocab.json) was found in {str(name_or_path)!r}. Pass `tokenizer`"
+            " (`--tokenizer` on the command line): a directory or Hub repository that holds it, such as"
+            " 'openai/clip-vit-base-patch16'."
+        )
+    # Not AutoTokenizer: it reads the model's config, and asks whether to run the model's code for that.
+    try:
+        return CLIPTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+    except Exception as error:  # its readers raise anything, and none of them names the file
+        raise ValueError(
+            f"The CLIP tokenizer in {str(name_or_path)!r} cannot be read: {found} is cut off or of another kind"
+            f" ({type(error).__name__}: {error}). Save or download it again."
+        ) from error

@@ -19,20 +19,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_denseclip import DenseCLIPConfig
+from .initialization_denseclip import InitializesItself
+from .resizing_denseclip import at_least_float32, resize_grid
 
 
 # CLIP's attention heads have this width.
 CLIP_HEAD_DIM = 64
-
-
-def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor` in float32 where it has fewer bits; float64 keeps its precision."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def eager_attention_forward(
@@ -73,20 +71,7 @@ def attend(
     return output.flatten(-2), weights
 
 
-def resize_grid(positions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """
-    Position embeddings of another grid: (1 + side * side, hidden_size) -> (1 + height * width, hidden_size).
-
-    Bilinear as published, where Transformers' CLIP is bicubic. It is always interpolated, since a branch on the size
-    of the input would be baked into an exported graph; at the same size that changes nothing.
-    """
-    side = math.isqrt(positions.shape[0] - 1)
-    grid = positions[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    grid = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
-    return torch.cat([positions[:1], grid[0].flatten(1).T])
-
-
-class DenseCLIPAttentionPool(nn.Module):
+class DenseCLIPAttentionPool(InitializesItself, nn.Module):
     """
     CLIP's attention pool, kept dense: attention among all cells and their mean, projected to the joint space.
     (batch_size, channels, height, width) -> (batch_size, 1 + height * width, projection_dim); the first is global.
@@ -110,6 +95,12 @@ class DenseCLIPAttentionPool(nn.Module):
         self.v_proj = nn.Linear(channels, channels)
         self.out_proj = nn.Linear(channels, config.projection_dim)
 
+    def initialize_own_weights(self):
+        std = self.q_proj.in_features**-0.5
+        init.normal_(self.position_embedding, std=std)
+        for linear in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            init.normal_(linear.weight, std=std)
+
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = hidden_states.shape[-2:]
         # (batch_size, channels, height, width) -> (batch_size, height * width, channels)
@@ -131,4 +122,4 @@ class DenseCLIPAttentionPool(nn.Module):
         return values.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
 
 
-__all__ = ["CLIP_HEAD_DIM", "DenseCLIPAttentionPool", "at_least_float32", "attend", "resize_grid"]
+__all__ = ["CLIP_HEAD_DIM", "DenseCLIPAttentionPool", "attend"]

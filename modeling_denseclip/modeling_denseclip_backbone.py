@@ -35,8 +35,8 @@ from .configuration_denseclip import (
     spread_feature_layers,
 )
 from .loading_denseclip import check_number_types, naming_checkpoint, read_heads
-from .modeling_denseclip_attention import at_least_float32
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
+from .resizing_denseclip import at_least_float32
 
 
 logger = logging.get_logger(__name__)

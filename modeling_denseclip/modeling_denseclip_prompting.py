@@ -12,21 +12,110 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Prompts before the text tower, and the context decoder. Source: paper section 3.3; DenseCLIP `models.py` (MIT).
+Prompting: how prompts are laid out for the text tower, and what class embeddings learn from the image. Source: paper
+section 3.3; DenseCLIP `models.py` (MIT).
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .class_names_denseclip import pack_prompts
 from .configuration_denseclip import DenseCLIPConfig
+from .initialization_denseclip import InitializesItself
 from .modeling_denseclip_attention import attend
 
 
-class DenseCLIPPrompts(nn.Module):
+# About how many positions the text tower reads as one sequence. So many that the prefix, which each sequence repeats,
+# counts little; so few that attention does. See "Many class names" in benchmarks/README.md.
+POSITIONS_PER_SEQUENCE = 512
+
+
+@dataclass
+class PackedPrompts:
+    """
+    All class prompts in S sequences of T positions: in each the prefix that all prompts share, then the rest of some.
+
+    Under a causal mask no position sees what follows it, so the states of a shared prefix are equal in all prompts and
+    need to be computed once: 343 positions instead of 150 x 13 for ADE20K. Many prompts take several sequences, since
+    attention takes time and memory with the square of T. Sequences that end before the longest one are padded.
+    """
+
+    token_ids: list[int]  # (M,) tokens to embed, each once
+    source_index: list[list[int]]  # (S, T) into [contexts, embedded tokens]
+    position_ids: list[list[int]]  # (S, T) position within its own prompt
+    class_index: list[list[int]]  # (S, T) class that a position belongs to, -1 for the shared prefix, -2 for padding
+    end_index: list[list[int]]  # (S, P) where in its sequence each prompt's end token stands, and zeros
+    prompt_index: list[int]  # (K,) which of the S x P ends is each prompt's
+
+
+def pack_prompts(
+    class_names: Sequence[str],
+    class_token_ids: Sequence[Sequence[int]],
+    num_context_tokens: int,
+    context_position: str,
+    max_positions: int,
+) -> PackedPrompts:
+    """
+    Lay out all class prompts in sequences of equal length.
+
+    Raises:
+        ValueError: for a prompt with more than `max_positions` positions; names the class.
+    """
+    for class_name, ids in zip(class_names, class_token_ids, strict=True):
+        if len(ids) + num_context_tokens > max_positions:
+            raise ValueError(
+                f"The prompt of class {class_name!r} takes {len(ids) + num_context_tokens} positions ({len(ids)}"
+                f" tokens of its name and {num_context_tokens} learned contexts); the text tower has {max_positions}."
+                " Shorten the name."
+            )
+    contexts = list(range(num_context_tokens))
+    # Among [contexts, embedded tokens]
+    tokens = dict.fromkeys(token for ids in class_token_ids for token in ids)
+    index_of_token = {token: num_context_tokens + index for index, token in enumerate(tokens)}
+    is_before = context_position == "before_name"
+    start = index_of_token[class_token_ids[0][0]]
+    prefix = [start, *contexts] if is_before else [start]
+    suffixes = [[index_of_token[token] for token in ids[1:]] for ids in class_token_ids]
+    if not is_before:
+        suffixes = [[*suffix[:-1], *contexts, suffix[-1]] for suffix in suffixes]
+
+    total = sum(map(len, suffixes))
+    # As many sequences as are needed, each as full as the others.
+    full = len(prefix) + math.ceil(total / math.ceil(total / POSITIONS_PER_SEQUENCE))
+    packed = PackedPrompts(list(index_of_token), [], [], [], [], [])
+    places = []
+    for index, suffix in enumerate(suffixes):
+        if not packed.source_index or len(packed.source_index[-1]) >= full:
+            packed.source_index.append(list(prefix))
+            packed.position_ids.append(list(range(len(prefix))))
+            packed.class_index.append([-1] * len(prefix))
+            packed.end_index.append([])
+        packed.source_index[-1].extend(suffix)
+        packed.position_ids[-1].extend(range(len(prefix), len(prefix) + len(suffix)))
+        packed.class_index[-1].extend([index] * len(suffix))
+        places.append((len(packed.source_index) - 1, len(packed.end_index[-1])))
+        packed.end_index[-1].append(len(packed.source_index[-1]) - 1)
+    for rows, padding in (
+        (packed.source_index, start),
+        (packed.position_ids, 0),
+        (packed.class_index, -2),
+        (packed.end_index, 0),
+    ):
+        longest = max(map(len, rows))
+        for row in rows:
+            row.extend([padding] * (longest - len(row)))
+    packed.prompt_index = [sequence * len(packed.end_index[0]) + place for sequence, place in places]
+    return packed
+
+
+class DenseCLIPPrompts(InitializesItself, nn.Module):
     """
     Learned contexts, and where they stand among the names of the classes: all prompts in packed sequences.
 
@@ -39,6 +128,11 @@ class DenseCLIPPrompts(nn.Module):
         self.config = config
         self.contexts = nn.Parameter(torch.empty(1, config.num_context_tokens, config.text_config.hidden_size))
         self.pack(config.class_names, config.class_token_ids)
+
+    def initialize_own_weights(self):
+        init.trunc_normal_(self.contexts)
+        for name, values in self.packed(self.config.class_names, self.config.class_token_ids).items():
+            init.copy_(getattr(self, name), torch.tensor(values))
 
     def pack(self, class_names: Sequence[str], class_token_ids: Sequence[Sequence[int]] | None):
         """Lay out the prompts of these classes from now on. Raises ValueError for one that is too long."""
@@ -161,24 +255,24 @@ class DenseCLIPContextDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(update)
 
 
-class DenseCLIPContextDecoder(nn.Module):
+class DenseCLIPContextDecoder(InitializesItself, nn.Module):
     """
     What the image adds to the prompts: queries of any width W read the image embeddings.
     (num_queries, W) and (batch_size, 1 + height * width, projection_dim) -> (batch_size, num_queries, W).
 
-    In post-model prompting the queries are class embeddings, `text + gamma * decoder(text, image)`. In pre-model
-    prompting they are the learned contexts, and the output stands in their place before the text tower.
+    Args:
+        config ([`DenseCLIPConfig`]): names width, depth and heads.
+        query_size (`int`): W.
+        shifts_queries (`bool`): whether the result is `queries + gamma * decoder(queries, image)`, with a learned
+            `gamma`, or what the decoder makes of them alone.
 
-    Source: paper section 3.3, equations 3 to 5; published `ContextDecoder` (post-model).
+    Source: paper section 3.3, equations 3 to 5; published `ContextDecoder`.
     """
 
-    def __init__(self, config: DenseCLIPConfig):
+    def __init__(self, config: DenseCLIPConfig, query_size: int, shifts_queries: bool):
         super().__init__()
         self.config = config
         hidden_size = config.context_decoder_hidden_size
-        # CODEPATH: the "pre-model prompting" row of Table 2 works in the text tower's width, all others after it
-        is_pre_model = config.prompting_mode == "pre_model"
-        query_size = config.text_config.hidden_size if is_pre_model else config.projection_dim
         self.memory_norm_in = nn.LayerNorm(config.projection_dim)
         self.memory_proj = nn.Linear(config.projection_dim, hidden_size)
         self.memory_norm_out = nn.LayerNorm(hidden_size)
@@ -189,7 +283,14 @@ class DenseCLIPContextDecoder(nn.Module):
         )
         self.out_norm = nn.LayerNorm(hidden_size)
         self.out_proj = nn.Linear(hidden_size, query_size)
-        self.gamma = None if is_pre_model else nn.Parameter(torch.empty(query_size))
+        self.gamma = nn.Parameter(torch.empty(query_size)) if shifts_queries else None
+
+    def initialize_own_weights(self):
+        if self.gamma is not None:
+            init.constant_(self.gamma, self.config.gamma_init_value)
+        for linear in self.modules():
+            if isinstance(linear, nn.Linear):
+                init.trunc_normal_(linear.weight, std=self.config.initializer_range)
 
     def forward(self, queries: torch.Tensor, visual_embeddings: torch.Tensor) -> torch.Tensor:
         memory = self.memory_norm_out(self.memory_proj(self.memory_norm_in(visual_embeddings)))
@@ -198,8 +299,85 @@ class DenseCLIPContextDecoder(nn.Module):
         for layer in self.layers:
             hidden_states = layer(hidden_states, memory)
         update = self.out_proj(self.out_norm(hidden_states))
-        # CODEPATH: the "pre-model prompting" row of Table 2 replaces its queries, all others shift them
         return update if self.gamma is None else queries + self.gamma * update
 
 
-__all__ = ["DenseCLIPContextDecoder", "DenseCLIPPrompts", "embed_prompts", "prompt_attention_mask"]
+class DenseCLIPPrompting:
+    """
+    What the class embeddings know of the image (paper, Table 2). A new mode is a class in this file, a line in
+    `PROMPTING_MODES`, and a value of `prompting_mode` in the config.
+
+    Attributes:
+        summary (`str`): a line for `denseclip info`.
+        description (`str`): half a sentence for model cards.
+        makes_contexts_from_image (`bool`): whether the text tower reads contexts that depend on the image, so that it
+            has to run for each one.
+        prompts_see_each_other (`bool`): whether the embedding of one prompt depends on the others.
+    """
+
+    summary: ClassVar[str]
+    description: ClassVar[str]
+    makes_contexts_from_image: ClassVar[bool] = False
+    prompts_see_each_other: ClassVar[bool] = False
+
+    @classmethod
+    def build_context_decoder(cls, config: DenseCLIPConfig) -> DenseCLIPContextDecoder | None:
+        """The context decoder, in a mode that has one."""
+        return None
+
+    @classmethod
+    def embed(
+        cls, model: PreTrainedModel, visual_embeddings: torch.Tensor, layout: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """
+        Embeddings of the prompts laid out by `layout`, by default those of the classes, as each image prompts them:
+        visual embeddings (batch_size, 1 + height * width, projection_dim) -> (batch_size, prompts, projection_dim).
+        """
+        raise NotImplementedError
+
+
+class DenseCLIPLanguagePrompting(DenseCLIPPrompting):
+    """Contexts are learned, and know nothing of the image: "language prompt only" in Table 2."""
+
+    @classmethod
+    def embed(cls, model, visual_embeddings, layout):
+        return model.embed_prompts_of_names(layout).expand(visual_embeddings.shape[0], -1, -1)
+
+
+class DenseCLIPPreModelPrompting(DenseCLIPPrompting):
+    """The context decoder makes contexts from the image, which the text tower reads. Source: equation 3."""
+
+    makes_contexts_from_image = True
+
+    @classmethod
+    def build_context_decoder(cls, config):
+        return DenseCLIPContextDecoder(config, query_size=config.text_config.hidden_size, shifts_queries=False)
+
+    @classmethod
+    def embed(cls, model, visual_embeddings, layout):
+        contexts = model.context_decoder(model.prompts()[0], visual_embeddings)
+        return model.encode_prompts(contexts, model.prompts.layout if layout is None else layout)
+
+
+class DenseCLIPPostModelPrompting(DenseCLIPPrompting):
+    """The context decoder shifts what the text tower makes of the names. Source: equations 4 and 5."""
+
+    prompts_see_each_other = True
+
+    @classmethod
+    def build_context_decoder(cls, config):
+        return DenseCLIPContextDecoder(config, query_size=config.projection_dim, shifts_queries=True)
+
+    @classmethod
+    def embed(cls, model, visual_embeddings, layout):
+        return model.context_decoder(model.embed_prompts_of_names(layout), visual_embeddings)
+
+
+PROMPTING_MODES: dict[str, type[DenseCLIPPrompting]] = {
+    "language": DenseCLIPLanguagePrompting,
+    "pre_model": DenseCLIPPreModelPrompting,
+    "post_model": DenseCLIPPostModelPrompting,
+}
+
+
+__all__ = ["PROMPTING_MODES", "DenseCLIPContextDecoder", "DenseCLIPPrompts", "embed_prompts", "prompt_attention_mask"]

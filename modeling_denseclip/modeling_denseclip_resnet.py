@@ -27,17 +27,7 @@ from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.output_capturing import capture_outputs, maybe_install_capturing_hooks
 
 from .configuration_denseclip import DenseCLIPResNetConfig
-
-
-class DenseCLIPInitializationMixin:
-    """Has weights that are missing in a checkpoint initialised as those of a new model are, CLIP's towers included."""
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        # In code outside the library `_init_weights` does not see modules that hold no tensor of their own, such as
-        # CLIP's attentions, in case it writes over loaded weights. Ours writes by `transformers.initialization`
-        # alone, which never does.
-        return False
+from .initialization_denseclip import DenseCLIPInitializationMixin
 
 
 class DenseCLIPPicklingMixin:
@@ -90,6 +80,8 @@ class DenseCLIPResNetStem(nn.Module):
     (batch_size, num_channels, height, width) -> (batch_size, embedding_size, height / 4, width / 4).
     """
 
+    folded_norms = (("conv1", "norm1"), ("conv2", "norm2"), ("conv3", "norm3"))
+
     def __init__(self, config: DenseCLIPResNetConfig):
         super().__init__()
         width = config.embedding_size
@@ -116,6 +108,7 @@ class DenseCLIPResNetBottleneck(nn.Module):
     """
 
     # Not a GradientCheckpointingLayer: recomputing would update the running statistics of its batch norms twice.
+    folded_norms = (("conv1", "norm1"), ("conv2", "norm2"), ("conv3", "norm3"), ("shortcut_conv", "shortcut_norm"))
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()

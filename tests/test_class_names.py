@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, CLIPTextModel
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, tokenize_class_names
-from modeling_denseclip.class_names_denseclip import check_class_names, pack_prompts
+from modeling_denseclip.class_names_denseclip import check_class_names
+from modeling_denseclip.modeling_denseclip_prompting import pack_prompts
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config, tiny_model
 from training.data.class_names import read_class_names
 from training.data.load import _check_names, _names_in_features

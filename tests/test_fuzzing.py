@@ -48,7 +48,7 @@ from modeling_denseclip import (
     DenseCLIPImageProcessor,
     tokenize_class_names,
 )
-from modeling_denseclip.class_names_denseclip import pack_prompts
+from modeling_denseclip.modeling_denseclip_prompting import pack_prompts
 from modeling_denseclip.tools.commands.info import collect
 from modeling_denseclip.tools.files.loading import load_model, read_card_head
 from modeling_denseclip.tools.files.photographs import read_photograph

@@ -16,16 +16,14 @@ from modeling_denseclip import (
     DenseCLIPForSemanticSegmentation,
     DenseCLIPImageProcessor,
     DenseCLIPResNetBackbone,
-    modeling_denseclip,
+    DenseCLIPSemanticSegmenterOutput,
+    inference_denseclip,
     multi_scale_inference,
 )
-from modeling_denseclip.modeling_denseclip import (
-    DenseCLIPDropPath,
-    compute_score_map,
-    resize_by_products,
-    resize_logits,
-    window_starts,
-)
+from modeling_denseclip.inference_denseclip import window_starts
+from modeling_denseclip.modeling_denseclip import compute_score_map
+from modeling_denseclip.modeling_denseclip_vit import DenseCLIPDropPath
+from modeling_denseclip.resizing_denseclip import resize_by_products, resize_logits
 from tests.tiny import TINY_CLASS_NAMES, spread_classes, tiny_config, tiny_model
 from training.learning.losses import SegmentationLoss
 
@@ -717,7 +715,7 @@ def test_training_step_makes_no_host_wait_for_the_device(kind, fields):
 )
 @torch.no_grad()
 def test_classes_are_those_of_post_processing(kind, use_language, at_a_time, windows, monkeypatch):
-    monkeypatch.setattr(modeling_denseclip, "CLASSES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(inference_denseclip, "CLASSES_AT_A_TIME", at_a_time)
     model = spread_classes(tiny_model(kind, use_language=use_language), torch.rand(2, 3, 130, 203))
     pixel_values = torch.rand(2, 3, 130, 203)
     outputs = model(pixel_values, **windows)
@@ -754,19 +752,19 @@ def test_classes_take_windows_where_a_call_does(size, monkeypatch):
 
 @torch.no_grad()
 def test_classes_are_enlarged_a_few_at_a_time_and_the_first_of_equal_ones_is_taken(monkeypatch):
-    monkeypatch.setattr(modeling_denseclip, "CLASSES_AT_A_TIME", 2)
+    monkeypatch.setattr(inference_denseclip, "CLASSES_AT_A_TIME", 2)
     numbers = []
-    resize_logits = modeling_denseclip.resize_logits
+    resize_logits = inference_denseclip.resize_logits
 
     def counted(logits, size):
         numbers.append(logits.shape[1])
         return resize_logits(logits, size)
 
-    monkeypatch.setattr(modeling_denseclip, "resize_logits", counted)
+    monkeypatch.setattr(inference_denseclip, "resize_logits", counted)
     model = tiny_model("resnet").eval()
     logits = torch.zeros(1, NUM_CLASSES, 16, 16)
     logits[:, 0] = -1
-    model.segment = lambda pixel_values: modeling_denseclip.DenseCLIPSemanticSegmenterOutput(logits=logits)
+    model.segment = lambda pixel_values: DenseCLIPSemanticSegmenterOutput(logits=logits)
     classes = model.segment_classes(torch.rand(1, 3, 64, 64))
     assert (classes == 1).all() and numbers == [2, 2, 1]
 
@@ -775,7 +773,7 @@ def test_windows_in_half_precision_are_averaged_in_single():
     generator = torch.Generator().manual_seed(0)
     parts = torch.rand(9, 1, 2, 8, 8, generator=generator).bfloat16()
     windows = [(slice(0, 8), slice(0, 8), part) for part in parts]
-    average = modeling_denseclip.average_windows(windows, slice(None), (8, 8))
+    average = inference_denseclip.average_windows(windows, slice(None), (8, 8))
     assert average.dtype == torch.float32
     torch.testing.assert_close(average.double(), parts.double().mean(dim=0), rtol=1e-6, atol=0)
 

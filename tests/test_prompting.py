@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_denseclip import class_names_denseclip
+from modeling_denseclip import modeling_denseclip_prompting
 from modeling_denseclip.modeling_denseclip_prompting import prompt_attention_mask
 from tests.test_modeling_denseclip import rough_model
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer
@@ -162,7 +162,7 @@ def test_prompts_of_many_classes_are_read_in_several_sequences(fields, positions
     pixel_values = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     results = []
     for bound in (10**9, positions):
-        monkeypatch.setattr(class_names_denseclip, "POSITIONS_PER_SEQUENCE", bound)
+        monkeypatch.setattr(modeling_denseclip_prompting, "POSITIONS_PER_SEQUENCE", bound)
         model = rough_model("resnet", **fields).eval()
         norm, runs = model.text_encoder.final_layer_norm, []
         norm.register_forward_hook(lambda module, args, output, runs=runs: runs.append(output.shape[1]))

@@ -31,7 +31,7 @@ from typing import Literal
 from transformers import HfArgumentParser
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.multi_scale_denseclip import PAPER_SCALES
+from modeling_denseclip.inference_denseclip import PAPER_SCALES
 from modeling_denseclip.tools.command import escape_controls, run_command
 from modeling_denseclip.tools.files.loading import load_model
 

@@ -44,7 +44,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.modeling_denseclip import resize_logits
+from modeling_denseclip.resizing_denseclip import resize_logits
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import list_images, read_photograph

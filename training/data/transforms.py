@@ -30,7 +30,7 @@ import torch
 from transformers import TrainerCallback
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.multi_scale_denseclip import scaled_size
+from modeling_denseclip.inference_denseclip import scaled_size
 from modeling_denseclip.tools.files.photographs import (
     decode_photograph,
     naming_errors,

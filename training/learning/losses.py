@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from modeling_denseclip import DenseCLIPSemanticSegmenterOutput
 from modeling_denseclip.configuration_denseclip import DenseCLIPConfig
-from modeling_denseclip.modeling_denseclip import resize_logits
-from modeling_denseclip.modeling_denseclip_attention import at_least_float32
+from modeling_denseclip.loss_denseclip import loss_parts, pixel_cross_entropy
+from modeling_denseclip.resizing_denseclip import at_least_float32, resize_logits
 
 
 class SegmentationLoss:
@@ -72,30 +72,32 @@ class SegmentationLoss:
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): ids, or `ignore_index`. Logits of any size
                 are resized to them.
         """
-        logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
-        labels = labels.to(logits.device)
-        pixel_losses = self._cross_entropy(logits, labels)
-        # A mean over all pixels, unlabelled ones included, as published.
-        parts = {"decode": self._hard(pixel_losses, logits, labels) if self.ohem_threshold else pixel_losses.mean()}
-        if outputs.score_map is not None:
-            score_logits = resize_logits(outputs.score_map / self.config.temperature, labels.shape[-2:])
-            score_map_loss = self._cross_entropy(score_logits, labels).mean()
-            parts["score_map"] = self.config.auxiliary_loss_weight * score_map_loss
-        if outputs.auxiliary_logits is not None:
-            auxiliary_logits = resize_logits(at_least_float32(outputs.auxiliary_logits), labels.shape[-2:])
-            auxiliary_loss = self._cross_entropy(auxiliary_logits, labels).mean()
-            parts["auxiliary"] = self.config.auxiliary_loss_weight * auxiliary_loss
+        parts = loss_parts(outputs, labels, self.config, self._cross_entropy, self._decode_loss)
         if self.dice_weight > 0:
-            parts["dice"] = self.dice_weight * dice_loss(logits, labels, self.config.ignore_index)
-        return {name: part.to(logits.device) for name, part in parts.items()}
+            logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
+            dice = dice_loss(logits, labels.to(logits.device), self.config.ignore_index)
+            parts["dice"] = self.dice_weight * dice
+        return parts
 
     def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Per pixel, 0 where unlabelled."""
-        weights = None if self.class_weights is None else self.class_weights.to(logits)
-        labels = labels.to(logits.device)  # the parts of a model may lie on several devices
-        return F.cross_entropy(logits, labels, weight=weights, ignore_index=self.config.ignore_index, reduction="none")
+        return pixel_cross_entropy(logits, labels, self.config.ignore_index, self._weights_for(logits))
 
-    def _hard(self, pixel_losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _weights_for(self, logits: torch.Tensor) -> torch.Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(logits)
+
+    def _decode_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if not self.ohem_threshold:
+            return self._cross_entropy(logits, labels)
+        pixel_losses = F.cross_entropy(
+            logits,
+            labels,
+            weight=self._weights_for(logits),
+            ignore_index=self.config.ignore_index,
+            reduction="none",
+        )
+        return self._mean_of_hardest(pixel_losses, logits, labels)
+
+    def _mean_of_hardest(self, pixel_losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labelled = labels != self.config.ignore_index
         # Chosen by probability, not by loss: class weights do not make a pixel harder.
         with torch.no_grad():

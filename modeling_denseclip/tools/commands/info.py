@@ -35,10 +35,9 @@ from transformers.image_utils import (
 )
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ...class_names_denseclip import find_file
 from ...configuration_denseclip import DenseCLIPConfig, shorten
 from ...image_processing_denseclip import DenseCLIPImageProcessor
-from ...loading_denseclip import check_is_inside
+from ...loading_denseclip import check_is_inside, find_file
 from ..files.loading import load_image_processor, read_card_head, read_config
 from ..insight.complexity import measure
 

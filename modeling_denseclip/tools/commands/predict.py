@@ -33,8 +33,8 @@ import torch
 from tqdm import tqdm
 
 from ...image_processing_denseclip import DenseCLIPImageProcessor
+from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
-from ...multi_scale_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ..command import escape_controls
 from ..files.loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import IMAGE_SUFFIXES, open_file, read_photograph

@@ -28,10 +28,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
-from ...class_names_denseclip import load_clip_tokenizer
 from ...configuration_denseclip import DenseCLIPConfig, shorten
 from ...image_processing_denseclip import DenseCLIPImageProcessor
-from ...loading_denseclip import CLEAR_ERRORS, ask_hub
+from ...loading_denseclip import CLEAR_ERRORS, ask_hub, load_clip_tokenizer
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 
 

@@ -27,9 +27,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from torch.nn import functional as F
 
-from ...class_names_denseclip import load_clip_tokenizer, normalize_class_name
+from ...class_names_denseclip import normalize_class_name
 from ...configuration_denseclip import DenseCLIPConfig
-from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map, resize_logits
+from ...loading_denseclip import load_clip_tokenizer
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map
+from ...resizing_denseclip import resize_logits
 from ..files.loading import load_denseclip
 from ..pictures.visualization import (
     PICTURE_WIDTH,

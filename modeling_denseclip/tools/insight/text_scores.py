@@ -19,7 +19,7 @@ import PIL.Image
 import torch
 
 from ...configuration_denseclip import DenseCLIPConfig
-from ...modeling_denseclip import resize_logits
+from ...resizing_denseclip import resize_logits
 from ..command import escape_controls
 from ..pictures.visualization import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
 

@@ -41,7 +41,8 @@ import PIL.Image
 import torch
 
 from ...image_processing_denseclip import DenseCLIPImageProcessor
-from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, resize_logits
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ...resizing_denseclip import resize_logits
 from ..commands.predict import Predictor, draw_mask
 from ..files.loading import choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
