@@ -463,6 +463,12 @@ def compute_score_map(pixel_embeddings: torch.Tensor, text_embeddings: torch.Ten
         return torch.matmul(texts, pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
 
 
+# A decode head brings together what its modules give, so all of it lies on one device.
+DenseCLIPForSemanticSegmentation._no_split_modules = [
+    *DenseCLIPPreTrainedModel._no_split_modules,
+    *(head_class.__name__ for head_class in DECODE_HEADS.values()),
+]
+
 # `pipeline("image-segmentation")` looks class names up in this table, and logs an error for those it does not hold.
 MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES.setdefault("denseclip", "DenseCLIPForSemanticSegmentation")
 

@@ -110,8 +110,6 @@ class DenseCLIPPreTrainedModel(DenseCLIPInitializationMixin, DenseCLIPPicklingMi
         "DenseCLIPAttentionPool",
         "DenseCLIPContextDecoder",
         "DenseCLIPNeck",
-        "DenseCLIPSemanticFPNHead",
-        "DenseCLIPUperNetHead",
     ]
 
 
