@@ -35,7 +35,7 @@ from modeling_denseclip.tools.insight.explanation import (
     load_text_reader,
     similarity_threshold,
 )
-from modeling_denseclip.tools.pictures.visualization import HEAT_COLORS
+from modeling_denseclip.tools.pictures.drawing import HEAT_COLORS
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_config, tiny_model
 
 

@@ -41,7 +41,8 @@ from modeling_denseclip.tools.commands.predict import (
 )
 from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
 from modeling_denseclip.tools.insight.text_scores import draw_scores
-from modeling_denseclip.tools.pictures.visualization import OPACITY, color_blind_palette, generate_palette
+from modeling_denseclip.tools.pictures.drawing import OPACITY
+from modeling_denseclip.tools.pictures.palettes import color_blind_palette, generate_palette
 from tests.test_pipeline import SIZE, as_map, load_pipeline, save_model
 from tests.tiny import TINY_CLASS_NAMES, draw_jpeg, draw_picture, make_tiny_tokenizer, write_avi
 

@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import main
 from modeling_denseclip.tools.page import web
-from modeling_denseclip.tools.pictures.visualization import generate_palette
+from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
 from training.space import write_space
 

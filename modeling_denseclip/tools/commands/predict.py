@@ -40,7 +40,8 @@ from ..files.loading import TooLittleMemoryError, choose_device, load_model, nam
 from ..files.photographs import IMAGE_SUFFIXES, open_file, read_photograph
 from ..files.saving import save_whole
 from ..insight.text_scores import describe, draw_scores, format_scores
-from ..pictures.visualization import color_blind_palette, draw_overlay, generate_palette
+from ..pictures.drawing import draw_overlay
+from ..pictures.palettes import color_blind_palette, generate_palette
 
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")

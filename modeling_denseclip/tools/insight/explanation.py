@@ -31,17 +31,17 @@ from ...class_names_denseclip import load_clip_tokenizer, normalize_class_name
 from ...configuration_denseclip import DenseCLIPConfig
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map, resize_logits
 from ..files.loading import load_denseclip
-from ..pictures.visualization import (
+from ..pictures.drawing import (
     PICTURE_WIDTH,
     contact_sheet,
     draw_bars,
     draw_heat_map,
-    draw_matrix,
     draw_overlay,
-    generate_palette,
     mark_pixel,
     to_picture_width,
 )
+from ..pictures.matrices import draw_matrix
+from ..pictures.palettes import generate_palette
 
 
 # As CLIP was trained, on captions; for contexts that nobody has trained.

@@ -21,7 +21,7 @@ import torch
 from ...configuration_denseclip import DenseCLIPConfig
 from ...modeling_denseclip import resize_logits
 from ..command import escape_controls
-from ..pictures.visualization import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
+from ..pictures.drawing import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
 
 
 def draw_scores(

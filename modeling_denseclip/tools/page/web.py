@@ -46,7 +46,7 @@ from ..commands.predict import Predictor, draw_mask
 from ..files.loading import choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
 from ..insight.text_scores import describe
-from ..pictures.visualization import generate_palette
+from ..pictures.palettes import generate_palette
 from .viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 
