@@ -58,6 +58,6 @@ keep_former_names(
         "predict": "commands.predict",
         "pictures.visualization": "pictures",
         "visualization": "pictures",
-        "web": "page.web",
+        "web": "page.server",
     },
 )

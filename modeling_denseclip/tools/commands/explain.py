@@ -26,6 +26,7 @@ import PIL.Image
 import torch
 
 from ...class_names_denseclip import normalize_class_name
+from ..files.inputs import check_name
 from ..files.loading import choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
 from ..files.saving import save_whole
@@ -43,7 +44,6 @@ from ..insight.explanation import (
     similar_names,
     similarity_threshold,
 )
-from .predict import check_name
 
 
 # How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 
-from ..page.web import load_page, serve
+from ..page.server import load_page, serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

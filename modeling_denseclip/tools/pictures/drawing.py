@@ -29,6 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .palettes import generate_palette
 
 
+PALETTE_SIZE = 256  # a PNG whose palette has the colours holds no more ids
 OPACITY = 0.55  # of the class colours over the image
 HEAT_OPACITY = 0.6  # of a heat map over the image
 # Smaller images are enlarged by a whole factor, so that the legend is not much larger than they are. Photographs on a
@@ -113,6 +114,15 @@ def draw_overlay(
     canvas.paste(overlay, (0, (canvas.height - overlay.height) // 2))
     canvas.paste(legend_picture, (overlay.width, 0))
     return canvas
+
+
+def draw_mask(class_ids: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Class ids, `(height, width)`, as the pixels of a palette picture, or of 16-bit greys where that is too small."""
+    if len(palette) > PALETTE_SIZE:
+        return Image.fromarray(class_ids.astype(np.uint16))
+    mask = Image.fromarray(class_ids.astype(np.uint8))
+    mask.putpalette(np.asarray(palette, dtype=np.uint8).tobytes())
+    return mask
 
 
 def draw_heat_map(
