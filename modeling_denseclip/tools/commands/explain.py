@@ -36,14 +36,12 @@ from ..insight.explanation import (
     PixelExplanation,
     class_similarity,
     confusable_names,
-    draw_class,
-    draw_pixel,
-    draw_similarity,
     explain_image,
     load_text_reader,
     similar_names,
     similarity_threshold,
 )
+from ..insight.explanation_sheets import draw_class, draw_pixel, draw_similarity
 
 
 # How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.
