@@ -39,13 +39,13 @@ from ..pictures.palettes import color_blind_palette, generate_palette
 
 
 PREDICTIONS = "predictions.json"
-# What a call of the model takes for windows as its config has them.
+# Arguments of a call of the model, by which it slides windows as its config says.
 MODEL_WINDOW = {"inference_mode": None, "window_size": None, "window_stride": None}
 JPEG_QUALITY = 90
 OVERLAY_SIDE = 1600  # the longer side of the photograph under an overlay, at most
 # How many classes the line about a photograph names.
 NAMED_CLASSES = 4
-# Raised of broken files, and of those that do not serve.
+# Raised for broken files, and for those that cannot be used; such a file is left out.
 LEFT_OUT = (OSError, ValueError)
 
 EPILOG = f"""files that are written, below --out:
@@ -277,7 +277,8 @@ def predict_photographs(
                 progress.update()
                 return
             predictions = None
-        if predictions is None:  # one at a time, outside of the handler, which keeps what the attempt has allocated
+        # One at a time; outside of the `except` block, during which the memory of the attempt is not freed.
+        if predictions is None:
             for item in batch:
                 predict([item])
             return
@@ -375,7 +376,7 @@ def run(args: argparse.Namespace) -> int:
         "videos": videos,
         "left_out": [{"file": str(file), "error": error} for file, error in left_out.items()],
     }
-    # The files that were written are named as seen from this one.
+    # Paths are those of files that were written; they are named relative to the folder of this one.
     text = json.dumps(report, indent=2, ensure_ascii=False, default=lambda path: path.relative_to(output).as_posix())
     # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
     save_whole(output / PREDICTIONS, lambda path: path.write_bytes(f"{text}\n".encode(errors="backslashreplace")))

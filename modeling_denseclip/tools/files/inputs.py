@@ -39,7 +39,7 @@ def is_video(file: Path) -> bool:
 
 def leave_out(file: Path, error: Exception, left_out: dict[Path, str]) -> None:
     """Name a file that cannot be read, and go on."""
-    left_out[file] = str(error)  # of the error itself, its traceback would keep the photograph
+    left_out[file] = str(error)  # the error itself would keep the photograph alive by its traceback
     tqdm.write(escape_controls(f"left out: {file}: {error}"), file=sys.stderr)
 
 
@@ -98,7 +98,7 @@ def _expand(word: str, output: Path, left_out: dict[Path, str] | None) -> list[t
             f"--out {output} is the folder that {word} is looked for in, where results would be taken for photographs"
             " the next time: choose another, which may lie in it."
         )
-    # With --out above all of them, everything lies in it.
+    # Where --out is above all inputs, everything lies below it, and nothing can be told to be a result by that.
     has_results = not Path(top).is_relative_to(results)
     files = []
     for file in sorted(set(found)):
@@ -168,7 +168,7 @@ def check_targets(targets: Mapping[Path, Sequence[Path]], output: Path, option: 
     sources, alike = {}, {}
     for file, results in targets.items():
         for target in results:
-            # Some file systems take upper and lower case, or the two ways to write an accent, for the same.
+            # Some file systems take upper and lower case, or the two encodings of an accent, for the same name.
             other = alike.setdefault(unicodedata.normalize("NFC", str(target)).casefold(), target)
             if target in sources or (other != target and not _tells_apart(output, other, target)):
                 raise ValueError(f"{sources[other]} and {file} would both become {target}: {advice}.")

@@ -32,7 +32,7 @@ from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_scor
 from ..files.loading import load_denseclip
 
 
-# As CLIP was trained, on captions; for contexts that nobody has trained.
+# How names are read where the learned contexts are untrained: as a caption, as CLIP saw them in its training.
 PLAIN_PROMPT = "a photo of a {}"
 # Names are confusable whose scores differ by no more than this part of what those of two names usually may.
 CONFUSABLE_PART = 0.5
@@ -275,9 +275,9 @@ def similarity_threshold(similarity: torch.Tensor) -> float:
 
     CLIP's text embeddings lie close together, and how close differs from model to model; so it is taken from these
     names themselves. The scores of two names can differ by at most `sqrt(2 - 2 cos)` at any pixel. Names are
-    confusable where that is no more than half of what it is for the median pair: `cos >= 1 - (1 - median) / 4`. With
-    two names there is nothing to compare them with, so only equal ones are; names that are all alike hide each other,
-    which the matrix shows.
+    confusable where that is no more than half of what it is for the median pair: `cos >= 1 - (1 - median) / 4`. Two
+    names alone have no other pair to be compared with, so only equal ones are confusable. Where all names are alike,
+    none stands out; the matrix shows that.
 
     Args:
         similarity (`torch.Tensor` of shape `(num_names, num_names)`): cosines of [`class_similarity`].

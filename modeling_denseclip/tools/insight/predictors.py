@@ -134,7 +134,7 @@ class ClassPredictor(Predictor):
         smaller = min(photographs[0].size[::-1], self.prepared_size(photographs[0]), key=math.prod)
         copies = (self.prepare(photographs, scale) for scale in self.scales)
         probabilities = average_probabilities(self.model, copies, smaller, **self.window)
-        # As logits, whose softmax they are again.
+        # The softmax of these logarithms gives the probabilities back.
         return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
     def find_classes(self, logits: torch.Tensor, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -168,7 +168,7 @@ class ClassPredictor(Predictor):
 
 
 def batched(items: Iterable[Item], batch_size: int, key: Callable[[Item], Hashable]) -> Iterator[list[Item]]:
-    """Up to `batch_size` items, one behind the other, of the same key."""
+    """Divide items into lists of up to `batch_size` consecutive ones that have the same key."""
     for _, group in itertools.groupby(items, key):
         while batch := list(itertools.islice(group, batch_size)):
             yield batch

@@ -33,13 +33,16 @@ from .predictors import ClassPredictor, batched
 MOVIE_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 MATROSKA = b"\x1a\x45\xdf\xa3"  # and WebM
 FRAMES_PER_SECOND = 65535  # that an MPEG-4 can have
-# How many frames may be broken, one behind the other, before the rest of a video is given up: where its header does
-# not say that there are more, and where it does.
+# How many frames in a row may be broken before the rest of a video is given up: the first number where its header does
+# not say that more follow, the second where it does.
 LOST_FRAMES = (16, 10_000)
 
 
 def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_size: int) -> dict[str, Any]:
-    """A few frames at a time, so that the length of the video takes no memory; see `predict_video`."""
+    """
+    Write the overlays of a video, `batch_size` frames at a time, so that a long one needs no more memory; returns its
+    entry for the JSON. Errors are those of [`~tools.commands.predict.predict_video`].
+    """
     try:
         import cv2
     except ImportError as error:
@@ -49,19 +52,20 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
     source = os.path.abspath(file)
     try:
         f"{source}{target}".encode()
-    except UnicodeEncodeError as error:  # of which OpenCV crashes
+    except UnicodeEncodeError as error:  # with such a name OpenCV would end the process
         raise ValueError(
             "OpenCV takes names of files and folders that are UTF-8 alone: give it another one."
         ) from error
     capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG)
     frames_per_second = capture.get(cv2.CAP_PROP_FPS)
-    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # not positive where the format does not say it
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less where the format does not say it
     lost = 0
 
     def read() -> Iterator[PIL.Image.Image]:
         nonlocal lost
         num_read = failed = 0
-        # The end and a broken frame look the same: behind a broken one there are others.
+        # OpenCV tells the end and a broken frame alike, so it is asked some more times: a broken frame has others
+        # behind it.
         while failed <= min(max(stated - num_read - lost, LOST_FRAMES[0]), LOST_FRAMES[1]):
             is_there, frame = capture.read()
             if is_there and frame is not None:
@@ -86,7 +90,7 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
         for batch in batched(itertools.chain([first], frames), batch_size, key=lambda frame: frame.size):
             for frame, (class_ids, frame_totals) in zip(batch, predictor(batch), strict=True):
                 overlay = draw_overlay(frame, class_ids, id2label, predictor.palette, legend=False)
-                if overlay.size != first.size:  # frames of another size OpenCV would drop
+                if overlay.size != first.size:  # OpenCV would drop a frame of another size
                     overlay = overlay.resize(first.size)
                 writer.write(cv2.cvtColor(np.asarray(overlay), cv2.COLOR_RGB2BGR))
                 totals, count = totals + frame_totals, count + 1
@@ -127,9 +131,11 @@ def check_container(file: Path) -> None:
 
 def states_frames(file: Path) -> bool:
     """
-    Whether the number of frames that OpenCV takes from a video's header tells how many there have to be. AVI counts
-    them. MP4 counts those too that an edit leaves out, and Matroska says how long it is alone: there the number tells
-    something where the file is shorter than its parts, by their own lengths.
+    Whether the number of frames that OpenCV takes from a video's header can be trusted to tell how many are missing.
+
+    The header of an AVI counts its frames. That of an MP4 also counts frames that an edit hides, and that of a
+    Matroska gives a duration alone, so their numbers may be too large for a file that is whole. They are trusted where
+    the file is shorter than the lengths that its parts state: then it was cut off.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:

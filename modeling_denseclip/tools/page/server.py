@@ -54,7 +54,7 @@ def load_page(
     """Load a model by its folder or Hub id, make it fast, and build its page."""
     device = choose_device(device)
     model, image_processor = load_model(name, tokenizer=tokenizer, revision=revision)
-    # The path of a folder is nobody's business.
+    # Of a folder, visitors see the name and not the path.
     return build_page(model.to(device).fuse(), image_processor, Path(name).name if Path(name).is_dir() else name)
 
 
@@ -111,7 +111,7 @@ def build_page(
     except ImportError as error:
         raise ImportError('The web page needs Gradio: pip install "modeling-denseclip[web]"') from error
 
-    # Whatever route a request takes, the model sees one photograph at a time, and few wait for it.
+    # Some routes of Gradio pass its queue. Here the model gets one photograph at a time, and few wait.
     turn, places = threading.Lock(), threading.BoundedSemaphore(MAXIMUM_WAITING)
 
     def answer_in_turn(compute: Callable[[], dict]) -> dict:

@@ -59,13 +59,13 @@ def make_upload_folder() -> Path:
     removed when the process ends, and with it what pages left that were killed.
     """
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
-    if str(parent) in _locks:  # of another page of this process
+    if str(parent) in _locks:  # another page of this process has made it
         return parent
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=UPLOADS, dir=parent)).resolve()
         lock = _lock(folder)
-        if folder.exists():  # and no other page that begins has taken it for one that was left
+        if folder.exists():  # another page that starts may have removed it before it was locked
             break
     owner = folder.stat().st_uid
     for other in parent.glob(f"{UPLOADS}*"):
@@ -130,7 +130,7 @@ def forget_unread(sessions: Mapping[str, asyncio.Queue]) -> None:
 
 class Gate:
     """
-    What requests reach Gradio, as a middleware: those that its own page makes, of limited size and time.
+    A middleware that lets those requests reach Gradio which its own page makes, if they are not too large or too slow.
 
     Args:
         app: the application behind it.
@@ -149,9 +149,9 @@ class Gate:
             return await self.app(scope, receive, send)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         _, is_gradio, route = scope["path"].partition("/gradio_api/")
-        # What is not of Gradio is the page and its files.
+        # Other paths than Gradio's API are the page and its files, which are read alone.
         allowed = ROUTES[method].fullmatch(route) if method in ROUTES and is_gradio else method == "GET"
-        if not allowed and method != "OPTIONS":  # by which a browser asks whether it may
+        if not allowed and method != "OPTIONS":  # a browser asks by it whether a request is allowed
             return await PlainTextResponse("The page takes no such request.", 404)(scope, receive, send)
         if method != "POST":
             return await self.app(scope, receive, send)
