@@ -24,7 +24,7 @@ from .image_processing_denseclip import DenseCLIPImageProcessor
 from .inference_denseclip import average_probabilities, multi_scale_inference
 from .modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
-from .tools.pictures.visualization import plot_score_maps, plot_segmentation
+from .tools.pictures import plot_score_maps, plot_segmentation
 
 
 AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)

@@ -23,19 +23,20 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWit
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.insight.explanation import (
-    MAXIMUM_NAMES,
-    PICTURE_WIDTH,
     ImageExplanation,
     class_similarity,
     confusable_names,
-    draw_class,
-    draw_pixel,
-    draw_similarity,
     explain_image,
     load_text_reader,
     similarity_threshold,
 )
-from modeling_denseclip.tools.pictures.visualization import HEAT_COLORS
+from modeling_denseclip.tools.insight.explanation_sheets import (
+    MAXIMUM_NAMES,
+    draw_class,
+    draw_pixel,
+    draw_similarity,
+)
+from modeling_denseclip.tools.pictures.drawing import HEAT_COLORS, PICTURE_WIDTH
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_config, tiny_model
 
 
@@ -353,7 +354,7 @@ def test_only_the_most_similar_of_many_names_are_drawn(monkeypatch):
     embeddings[41] = F.normalize(embeddings[7] + 0.01 * embeddings[41], dim=0)
     names, drawn = [f"name {index}" for index in range(60)], []
     monkeypatch.setattr(
-        "modeling_denseclip.tools.insight.explanation.draw_matrix", lambda *arguments: drawn.append(arguments)
+        "modeling_denseclip.tools.insight.explanation_sheets.draw_matrix", lambda *arguments: drawn.append(arguments)
     )
     similarity = embeddings @ embeddings.T
     draw_similarity(similarity, names)

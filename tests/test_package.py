@@ -186,8 +186,8 @@ def test_every_code_file_names_its_licence():
 FORMER_NAMES = {
     "modeling_denseclip.tools.explanation": "modeling_denseclip.tools.insight.explanation",
     "modeling_denseclip.tools.loading": "modeling_denseclip.tools.files.loading",
-    "modeling_denseclip.tools.visualization": "modeling_denseclip.tools.pictures.visualization",
-    "modeling_denseclip.tools.web": "modeling_denseclip.tools.page.web",
+    "modeling_denseclip.tools.visualization": "modeling_denseclip.tools.pictures",
+    "modeling_denseclip.tools.web": "modeling_denseclip.tools.page.server",
     "training.arguments": "training.options.arguments",
     "training.demo_tokenizer": "training.demonstration.tokenizer",
     "training.metrics.report": "training.reports.scores",

@@ -34,14 +34,15 @@ from modeling_denseclip.tools.commands.predict import (
     ClassPredictor,
     batched,
     choose_targets,
-    draw_mask,
     find_inputs,
     parse_window,
-    shrink,
+    to_overlay_size,
 )
 from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
+from modeling_denseclip.tools.insight import predictors
 from modeling_denseclip.tools.insight.text_scores import draw_scores
-from modeling_denseclip.tools.pictures.visualization import OPACITY, color_blind_palette, generate_palette
+from modeling_denseclip.tools.pictures.drawing import OPACITY, draw_mask
+from modeling_denseclip.tools.pictures.palettes import color_blind_palette, generate_palette
 from tests.test_pipeline import SIZE, as_map, load_pipeline, save_model
 from tests.tiny import TINY_CLASS_NAMES, draw_jpeg, draw_picture, make_tiny_tokenizer, write_avi
 
@@ -238,13 +239,13 @@ def test_tta_of_a_large_photograph_takes_the_memory_of_a_small_one(model, image_
     photograph = draw_picture(360, 288, seed=3)
     small = photograph.resize((120, 96), Image.Resampling.BILINEAR)
     predictor = ClassPredictor(model, image_processor, generate_palette(5), use_tta=True)
-    sizes, average = [], predict.average_probabilities
+    sizes, average = [], predictors.average_probabilities
 
     def note_size(model, copies, target_size):
         sizes.append(target_size)
         return average(model, copies, target_size)
 
-    monkeypatch.setattr(predict, "average_probabilities", note_size)
+    monkeypatch.setattr(predictors, "average_probabilities", note_size)
     (class_ids, _), (of_small, _) = predictor([photograph])[0], predictor([small])[0]
     assert sizes == [(96, 120), (96, 120)] and class_ids.shape == (288, 360)
     # The same, but for edges and for what shrinking has smoothed.
@@ -287,10 +288,10 @@ def test_masks_hold_every_id(tmp_path, num_labels):
 def test_large_photographs_are_shrunk_under_the_overlay():
     class_ids = np.zeros((1000, 3200), dtype=np.int64)
     class_ids[:, 1600:] = 300
-    photograph, ids = shrink(Image.new("RGB", (3200, 1000)), class_ids)
+    photograph, ids = to_overlay_size(Image.new("RGB", (3200, 1000)), class_ids)
     assert photograph.size == (OVERLAY_SIDE, 500) and ids.shape == (500, OVERLAY_SIDE)
     assert (ids[:, :800] == 0).all() and (ids[:, 800:] == 300).all()
-    assert shrink(photograph, ids)[0] is photograph
+    assert to_overlay_size(photograph, ids)[0] is photograph
 
 
 def test_batches_are_of_one_kind_and_keep_the_order():

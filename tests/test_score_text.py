@@ -26,13 +26,8 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.pictures.visualization import (
-    BACKGROUND,
-    HEAT_COLORS,
-    HEAT_OPACITY,
-    OPACITY,
-    generate_palette,
-)
+from modeling_denseclip.tools.pictures.drawing import BACKGROUND, HEAT_COLORS, HEAT_OPACITY, OPACITY
+from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_config, tiny_model
 from training.demonstration.tokenizer import build_tokenizer
 from training.score_text import draw_scores, main

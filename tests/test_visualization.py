@@ -16,6 +16,7 @@
 import subprocess
 import sys
 from itertools import combinations
+from pathlib import Path
 
 import cv2
 import matplotlib
@@ -25,16 +26,8 @@ import pytest
 import torch
 from PIL import Image
 
-import modeling_denseclip.tools.pictures.visualization
-from modeling_denseclip.tools.pictures.visualization import (
-    BACKGROUND,
-    EMPTY_COLOR,
-    HEAT_COLORS,
-    HEAT_OPACITY,
-    OPACITY,
-    WITHOUT_LONG,
-    WITHOUT_MIDDLE,
-    WITHOUT_SHORT,
+from modeling_denseclip.tools import pictures
+from modeling_denseclip.tools.pictures import (
     color_blind_palette,
     contact_sheet,
     draw_bars,
@@ -47,6 +40,8 @@ from modeling_denseclip.tools.pictures.visualization import (
     plot_segmentation,
     save_overlay,
 )
+from modeling_denseclip.tools.pictures.drawing import BACKGROUND, EMPTY_COLOR, HEAT_COLORS, HEAT_OPACITY, OPACITY
+from tests.fixtures.make_palettes import WITHOUT_LONG, WITHOUT_MIDDLE, WITHOUT_SHORT, choose_colors
 
 
 matplotlib.use("agg")
@@ -149,6 +144,12 @@ def test_generated_colours_are_far_apart_and_stay_with_their_class():
         assert smallest_difference(to_linear(palette[:num_labels])) > difference
     neutrals = to_linear([(grey, grey, grey) for grey in (0, 64, 128, 192, 255)])
     assert min(smallest_difference([color, grey]) for color in to_linear(palette) for grey in neutrals) > 8
+
+
+@pytest.mark.parametrize("palette, is_color_blind_safe", [(generate_palette, False), (color_blind_palette, True)])
+def test_the_tables_of_colours_can_be_made_again_and_more_classes_get_others(palette, is_color_blind_safe):
+    assert palette(256) == choose_colors(256, is_color_blind_safe)
+    assert palette(2000)[:256] == palette(256) and len(set(palette(2000))) == 2000
 
 
 def test_a_palette_that_is_changed_is_nobody_elses():
@@ -498,10 +499,10 @@ def test_without_matplotlib_plots_name_the_extra(monkeypatch):
         plot_segmentation(photograph(4, 4), np.zeros((4, 4)), NAMES)
 
 
-def test_the_module_needs_numpy_and_pillow_alone():
-    # Run as a file of its own, without the package around it.
+def test_the_pictures_need_numpy_and_pillow_alone():
+    # Imported as a package of their own, without the one around it.
     code = (
-        f"import runpy, sys; runpy.run_path({modeling_denseclip.tools.pictures.visualization.__file__!r});"
+        f"import sys; sys.path.insert(0, {str(Path(pictures.__file__).parents[1])!r}); import pictures;"
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -23,17 +23,16 @@ classes of its training alone. Whole images, no sliding windows.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.commands.predict import check_name
+from modeling_denseclip.tools.files.inputs import check_targets
 from modeling_denseclip.tools.files.loading import choose_device, load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.insight.text_scores import describe, draw_scores, format_scores
+from modeling_denseclip.tools.insight.text_scores import TextPredictor, draw_scores, format_scores
 
 
 # What CLIP's own training ended at: its `logit_scale` is 100.
@@ -112,7 +111,10 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         raise ValueError("A CLIP has no learned prompts: leave --learned_prompts or --clip away.")
     if args.temperature is not None and not args.temperature > 0:
         raise ValueError(f"--temperature must be positive; got {args.temperature}.")
-    targets = choose_targets([Path(image) for image in args.images], Path(args.output))
+    output = Path(args.output)
+    images = [Path(image) for image in args.images]
+    targets = {image: [output / f"{image.stem}-texts.png"] for image in images}
+    check_targets(targets, output, "--output", "draw them one after the other")
     for image in targets:
         if not image.exists():
             raise FileNotFoundError(f"There is no photograph {image}.")
@@ -121,48 +123,20 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
 
     model, image_processor = load_model(args.model, args.clip, args.tokenizer)
     model.to(device)
-    learned_prompts = args.learned_prompts
-    if learned_prompts is None:  # as `score_text` decides, to say which it was
-        learned_prompts = not model.has_untrained_contexts()
+    predictor = TextPredictor(model, image_processor, args.texts, args.learned_prompts, args.value_projection)
     temperature = args.temperature or (CLIP_TEMPERATURE if args.clip else model.config.temperature)
-    for image, target in targets.items():
+    for image, (target,) in targets.items():
         photograph = read_photograph(image)
-        # Not padded, even if the processor pads batches: the map has to lie on the photograph.
-        inputs = image_processor(photograph, do_pad=False, return_tensors="pt")
-        scores = model.score_text(
-            inputs.pixel_values.to(device, model.dtype),
-            args.texts,
-            learned_prompts=learned_prompts,
-            value_projection=args.value_projection,
-        )[0].cpu()
+        scores = predictor([photograph])[0].cpu()
         picture = draw_scores(photograph, scores, args.texts, temperature, image.name)
         save_whole(target, picture.save)
         print(f"\n{format_scores(scores, args.texts, image.name)}")
-    print(f"\n{describe(args.model, model.config, args.clip, learned_prompts)}")
-    print(f"Written to: {args.output}")
-    return list(targets.values())
-
-
-def choose_targets(images: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """
-    The picture to write for each photograph.
-
-    Raises:
-        ValueError: where one picture or photograph would replace another, or the name of a picture is too long.
-    """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file; --output must be a folder.")
-    targets = {image: output / f"{image.stem}-texts.png" for image in images}
-    sources = {os.path.realpath(image) for image in images}
-    seen = {}
-    for image, target in targets.items():
-        if target in seen:
-            raise ValueError(f"{seen[target]} and {image} would both become {target}: draw them one after the other.")
-        if os.path.realpath(target) in sources:
-            raise ValueError(f"{target} is one of the photographs and would be replaced: choose another --output.")
-        check_name(target, image)
-        seen[target] = image
-    return targets
+    meaning = predictor.explain_scores(args.model)
+    if args.clip:
+        meaning = f"Zero-shot: the CLIP {args.model} as it is, which has seen no masks."
+        meaning += " Texts are read plainly, as sentences."
+    print(f"\n{meaning}\nWritten to: {output}")
+    return [target for (target,) in targets.values()]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 
-from modeling_denseclip.tools.page.web import load_page, serve
+from modeling_denseclip.tools.page.server import load_page, serve
 
 
 # `python -m training.space` writes the model here. A variable of the Space goes before it.

@@ -56,7 +56,8 @@ keep_former_names(
         "info": "commands.info",
         "loading": "files.loading",
         "predict": "commands.predict",
-        "visualization": "pictures.visualization",
-        "web": "page.web",
+        "pictures.visualization": "pictures",
+        "visualization": "pictures",
+        "web": "page.server",
     },
 )

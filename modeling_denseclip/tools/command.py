@@ -14,8 +14,9 @@
 r"""
 The console command `denseclip`.
 
-A sub-command is a module beside this one, with `add_arguments(parser)` and `run(args)`, which returns the exit status.
-Only the one that is named is imported: all of them need PyTorch, and `--help` does not.
+A sub-command is a line of `SUB_COMMANDS` and a module of that name in `commands/`, with `add_arguments(parser)` and
+`run(args)`, which returns the exit status. Only the one that is named is imported: all of them need PyTorch, and
+`--help` does not.
 """
 
 import argparse
@@ -51,11 +52,11 @@ the Hub. `denseclip COMMAND --help` says what a command takes.
 exit status: 0, all is done; 1, files were left out; 2, an error ended it;
 130, Ctrl-C did.
 """
-# What terminals obey: control characters, of 8 bits too, and marks that turn the order of letters around. Passed are
-# line ends, tabs, and what a progress bar and our libraries' own reports write: back to the first column, a line up,
-# and colours.
+# What a terminal obeys instead of showing it: control characters, also those of 8 bits, and marks that turn the
+# direction of writing. The first group is let through: line ends, tabs, and what progress bars and the reports of
+# libraries write to go back to the first column, to go up a line, and to change the colour.
 CONTROL = re.compile(r"(\r?\n|\t|\r|\x1b\[(?:A|[0-9;]*m))|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# All of it, and what else begins a line, for what names a file.
+# For names of files nothing is let through, and the Unicode separators of lines and paragraphs are controls too.
 ANY_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -108,23 +109,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(work: Callable[[], object], error_status: int = 2, words: Sequence[str] | None = None) -> int:
     """
-    Run what a command does, `denseclip` or one of `training`; returns the exit status. What a file or a machine is at
-    fault for ends in a line, and a fault of the code in a traceback.
+    Run what a command does, `denseclip` or one of `training`; returns the exit status. Errors that come from files,
+    options or the machine are printed as one line, and mistakes of the code as a traceback.
 
     Classes and files may have any name: what the encoding of the output lacks, and what a terminal would obey, is
     printed as an escape.
 
     Args:
         work (`Callable[[], object]`): an integer that it returns is the exit status; anything else stands for 0.
-        error_status (`int`, *optional*, defaults to 2): of errors, for commands that leave out no files, which 1 tells
-            of others.
+        error_status (`int`, *optional*, defaults to 2): the exit status of errors. A command whose status 1 does not
+            mean that files were left out may use 1.
         words (`Sequence[str]`, *optional*): of the command line, which are checked; by default those of this process.
     """
     with printing_escapes():
         try:
             check_words(sys.argv[1:] if words is None else words)
             status = work()
-        # The first names an extra that is not installed, the last a config with values of another type.
+        # ImportError: an extra is not installed; StrictDataclassError: a config has values of a wrong type.
         except (ImportError, OSError, ValueError, StrictDataclassError) as error:
             print(escape_controls(f"error: {error}", but="\n\t"), file=sys.stderr)
             return error_status
@@ -132,15 +133,16 @@ def run_command(work: Callable[[], object], error_status: int = 2, words: Sequen
             print(f"error: there is too little memory{f': {error}' if str(error) else ''}", file=sys.stderr)
             return error_status
         except KeyboardInterrupt as stop:
-            print(f"\nInterrupted. {stop}".rstrip(" "), file=sys.stderr)  # below a progress bar
+            print(f"\nInterrupted. {stop}".rstrip(" "), file=sys.stderr)  # a line below a progress bar
             return 130
     return status if isinstance(status, int) else 0
 
 
 def escape_controls(text: str, but: str = "") -> str:
     """
-    What is said of a file, whose name may hold anything. Line ends too become escapes, and what else progress bars may
-    print, so that no name looks like a line of ours or goes over one; not those of `but`.
+    Write controls in a text about a file as escapes, since the name of a file may hold anything. Unlike in `CONTROL`,
+    line ends and the codes of progress bars become escapes too, so that no name looks like another line of the output
+    or overwrites one. Characters of `but` stay.
     """
     return ANY_CONTROL.sub(
         lambda found: found[0] if found[0] in but else found[0].encode("unicode_escape").decode(), text
@@ -182,7 +184,7 @@ def printing_escapes() -> Iterator[None]:
 
 
 def _move_logging(before: Sequence[TextIO], after: Sequence[TextIO]) -> None:
-    """Libraries keep the stream that there was when they were imported."""
+    """Let handlers of logging, which keep the stream that they were made with, write to the streams of now."""
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         for handler in getattr(logger, "handlers", ()):
             for old, new in zip(before, after, strict=True):
@@ -192,7 +194,7 @@ def _move_logging(before: Sequence[TextIO], after: Sequence[TextIO]) -> None:
 
 def check_words(words: Sequence[str]) -> None:
     """
-    Refuse words that scripts give by mistake: a path that is empty stands for the current folder.
+    Refuse words that scripts give by mistake, such as an empty path, which would stand for the current folder.
 
     Args:
         words (`Sequence[str]`): of a command line.

@@ -28,7 +28,7 @@ import PIL.Image
 
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.page.web import build_page, serve
+from modeling_denseclip.tools.page.server import build_page, serve
 from tests.web.browser import open_browser, upload
 
 

@@ -38,7 +38,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools.page import web
+from modeling_denseclip.tools.page import answers, server, uploads
 from tests.tiny import draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 
 
@@ -109,18 +109,18 @@ def test_small_file_that_swells_is_refused_before_it_is_decoded(kind, monkeypatc
     data = make()
     assert len(data) < 2**20, "the limit of bytes would do"
     decoded = []
-    monkeypatch.setattr(web, "decode_photograph", lambda *arguments: decoded.append(arguments))
+    monkeypatch.setattr(answers, "decode_photograph", lambda *arguments: decoded.append(arguments))
     tracemalloc.start()
     with pytest.raises(ValueError, match=message):
-        web.read_upload(data)
+        answers.read_upload(data)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     tracemalloc.stop()
     assert not decoded
 
 
 def test_largest_photographs_that_are_allowed_are_read():
-    assert web.read_upload(png_of_zeros(6000, 4000)).size == (6000, 4000)
-    assert web.read_upload(tiff_of_a_tile(100, 128)).size == (100, 100)
+    assert answers.read_upload(png_of_zeros(6000, 4000)).size == (6000, 4000)
+    assert answers.read_upload(tiff_of_a_tile(100, 128)).size == (100, 100)
 
 
 # What draws an EPS is another program, to which Pillow hands the file.
@@ -134,14 +134,14 @@ def test_other_formats_are_refused_whatever_their_name(form, monkeypatch):
         assert file.format == form, "Pillow itself would read it"
         monkeypatch.setattr(type(file), "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(ValueError, match="cannot be read as a picture"):
-        web.read_upload(OTHERS[form])
+        answers.read_upload(OTHERS[form])
 
 
 @pytest.mark.parametrize("form", ["BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP"])
 def test_formats_that_the_page_names_are_read(form):
     picture = draw_picture(40, 30)
     second = {"save_all": True, "append_images": [picture]} if form == "MPO" else {}
-    assert web.read_upload(encode(picture, form, **second)).size == (40, 30)
+    assert answers.read_upload(encode(picture, form, **second)).size == (40, 30)
 
 
 # --- Requests --------------------------------------------------------------------------------------------------------
@@ -199,12 +199,12 @@ def site(tmp_path_factory):
     model = tiny_model("resnet").eval()
     model.tokenizer = make_tiny_tokenizer()
     processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
-    page = web.build_page(model, processor, "tiny")
+    page = server.build_page(model, processor, "tiny")
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         port = listener.getsockname()[1]
         listener.close()
-        site = Site(web.serve(page, host="127.0.0.1", port=port)[0])
+        site = Site(server.serve(page, host="127.0.0.1", port=port)[0])
         site.page = page
         yield site
     page.close()
@@ -222,9 +222,9 @@ def test_photograph_is_answered(site, uploaded):
 
 
 def test_upload_of_too_many_bytes_is_cut_off_by_the_server(site):
-    status, answer = site.upload(bytes(web.MAXIMUM_BYTES + 1))
+    status, answer = site.upload(bytes(uploads.MAXIMUM_BYTES + 1))
     assert status == 413 and b"exceeded maximum allowed size of 20971520 bytes" in answer
-    assert site.upload(bytes(web.MAXIMUM_BYTES))[0] == 200
+    assert site.upload(bytes(uploads.MAXIMUM_BYTES))[0] == 200
 
 
 def test_bomb_that_is_uploaded_is_explained_and_the_page_lives_on(site, uploaded):
@@ -286,7 +286,7 @@ DIRECT = ["run/show_classes", "run/show_classes/", "api/show_classes", "call/sho
 
 @pytest.mark.parametrize("route", [*DIRECT, "run/predict", "/run/show_classes", "component_server", "vibe-edit"])
 def test_nothing_is_computed_past_the_queue(site, uploaded, route, monkeypatch):
-    monkeypatch.setattr(web, "segment", lambda *args: pytest.fail("it was computed"))
+    monkeypatch.setattr(server, "segment", lambda *args: pytest.fail("it was computed"))
     body = json.dumps({"data": [file_data(path=uploaded)], "fn_index": 1, "session_hash": "direct"}).encode()
     status, answer = site.post(f"gradio_api/{route}", body, "application/json")
     assert status == 404 and len(answer) < 100
@@ -302,8 +302,8 @@ def test_other_routes_of_gradio_are_closed(site, route):
 def test_photographs_go_through_the_model_one_at_a_time_and_few_wait(monkeypatch):
     """Of the functions themselves, whatever calls them."""
     pytest.importorskip("gradio", reason="the page needs Gradio: `make test-web`")
-    monkeypatch.setattr(web, "MAXIMUM_WAITING", 3)
-    page = web.build_page(tiny_model("resnet").eval(), DenseCLIPImageProcessor(), "tiny")
+    monkeypatch.setattr(server, "MAXIMUM_WAITING", 3)
+    page = server.build_page(tiny_model("resnet").eval(), DenseCLIPImageProcessor(), "tiny")
     (show_classes,) = (fn.fn for fn in page.fns.values() if fn.api_name == "show_classes")
     begun, go_on, running, most = threading.Event(), threading.Event(), [], []
 
@@ -315,7 +315,7 @@ def test_photographs_go_through_the_model_one_at_a_time_and_few_wait(monkeypatch
         running.pop()
         return {"title": "done"}
 
-    monkeypatch.setattr(web, "segment", segment)
+    monkeypatch.setattr(server, "segment", segment)
     data, answers = encode(draw_picture(40, 30)), []
     threads = [threading.Thread(target=lambda: answers.append(show_classes(data)[0])) for _ in range(7)]
     for thread in threads:
@@ -331,10 +331,10 @@ def test_photographs_go_through_the_model_one_at_a_time_and_few_wait(monkeypatch
 
 
 def test_words_without_end_are_not_read(site, uploaded, monkeypatch):
-    monkeypatch.setattr(web, "score_texts", lambda *args: pytest.fail("it was computed"))
-    answer = site.ask("click", file_data(path=uploaded), "a" * (web.MAXIMUM_LETTERS + 1))
+    monkeypatch.setattr(server, "score_texts", lambda *args: pytest.fail("it was computed"))
+    answer = site.ask("click", file_data(path=uploaded), "a" * (answers.MAXIMUM_LETTERS + 1))
     assert answer == {"error": "These words have 2001 letters; 2000 are the limit."}
-    body = json.dumps({"data": ["a" * web.MAXIMUM_QUESTION], "fn_index": 0, "session_hash": "long"}).encode()
+    body = json.dumps({"data": ["a" * uploads.MAXIMUM_QUESTION], "fn_index": 0, "session_hash": "long"}).encode()
     status, answer = site.post("gradio_api/queue/join", body, "application/json")
     assert status == 413 and len(answer) < 100
 
@@ -346,14 +346,14 @@ def test_length_of_a_request_is_counted_where_it_is_not_said(site):
         head = "POST /gradio_api/queue/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode())
         chunk = b"1" * 2**16
-        for _ in range(web.MAXIMUM_QUESTION // len(chunk) + 1):
+        for _ in range(uploads.MAXIMUM_QUESTION // len(chunk) + 1):
             connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         connection.sendall(b"0\r\n\r\n")
         assert connection.recv(64).split()[1] in (b"413", b"400")
 
 
 def test_a_request_that_never_ends_is_given_up(site, monkeypatch):
-    monkeypatch.setattr(web, "UPLOAD_SECONDS", 0.2)
+    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 0.2)
     host, port = site.address.removeprefix("http://").rstrip("/").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
@@ -380,13 +380,13 @@ def test_words_of_any_type_do_not_end_the_page(site, uploaded, words):
 def test_where_memory_ends_the_page_says_so_and_lives_on(site, uploaded, monkeypatch):
     with monkeypatch.context() as patch:
         for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
-            patch.setattr(web, "segment", lambda *args, error=error: (_ for _ in ()).throw(error))
+            patch.setattr(server, "segment", lambda *args, error=error: (_ for _ in ()).throw(error))
             assert "needs more memory than there is" in site.segment(path=uploaded)["error"]
     assert site.segment(path=uploaded)["title"].endswith("found")
 
 
 def test_answers_that_nobody_fetches_are_dropped(site, uploaded, monkeypatch):
-    monkeypatch.setattr(web, "MAXIMUM_WAITING", 2)
+    monkeypatch.setattr(uploads, "MAXIMUM_WAITING", 2)
     for number in range(6):
         assert site.join("upload", f"gone {number}", file_data(path=uploaded)) == 200
         site.segment(path=uploaded)  # behind it in the queue, so that one is done
@@ -402,14 +402,14 @@ def test_uploads_that_are_many_or_old_are_removed(site, tmp_path, monkeypatch):
     for age, path in enumerate(kept):
         os.utime(path, (time.time() - age,) * 2)
     old = upload(104)
-    os.utime(old, (time.time() - web.TEMPORARY_SECONDS - 9,) * 2)
+    os.utime(old, (time.time() - uploads.TEMPORARY_SECONDS - 9,) * 2)
     partial = old.parents[1] / "tmp-of-a-visitor-who-broke-off"
     partial.touch()
-    os.utime(partial, (time.time() - web.TEMPORARY_SECONDS - 9,) * 2)
+    os.utime(partial, (time.time() - uploads.TEMPORARY_SECONDS - 9,) * 2)
     upload(105)
     assert not old.exists() and not old.parent.exists() and not partial.exists()
     assert all(path.exists() for path in kept)
-    monkeypatch.setattr(web, "MAXIMUM_KEPT", 2)
+    monkeypatch.setattr(uploads, "MAXIMUM_KEPT", 2)
     last = upload(106)
     upload(107)
     assert last.exists() and not any(path.exists() for path in kept[1:])
@@ -419,7 +419,8 @@ def test_what_a_killed_page_left_is_removed_by_the_next_and_nothing_else(tmp_pat
     pytest.importorskip("fcntl", reason="Windows removes it once it is old")
     parent = tmp_path / "uploads"
     script = (
-        "import sys, os; from modeling_denseclip.tools import web; print(web.make_upload_folder(), flush=True);"
+        "import sys, os; from modeling_denseclip.tools.page.uploads import make_upload_folder;"
+        " print(make_upload_folder(), flush=True);"
         " sys.stdin.read(); os._exit(9)"
     )
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(parent)}
@@ -434,16 +435,16 @@ def test_what_a_killed_page_left_is_removed_by_the_next_and_nothing_else(tmp_pat
         (folder / "photo.png").touch()
     (parent / "of_another_app").mkdir()
     (parent / "of_another_app" / "photo.png").touch()
-    (parent / f"{web.UPLOADS}link").symlink_to(parent / "of_another_app")
+    (parent / f"{uploads.UPLOADS}link").symlink_to(parent / "of_another_app")
     pages[0].kill()
     pages[0].wait()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(parent))
-    own = web.make_upload_folder()
+    own = uploads.make_upload_folder()
     assert own.is_dir() and own not in folders and os.environ["GRADIO_TEMP_DIR"] == str(own)
     assert own.stat().st_mode & 0o777 == 0o700
     assert not folders[0].exists()
     assert (folders[1] / "photo.png").exists() and (parent / "of_another_app" / "photo.png").exists()
-    assert web.make_upload_folder() == own  # of all pages of a process
+    assert uploads.make_upload_folder() == own  # of all pages of a process
     pages[1].communicate("")
 
 
@@ -463,4 +464,4 @@ def test_page_that_is_asked_to_end_removes_its_uploads(tmp_path):
         assert path.startswith(str(tmp_path / "uploads")) and Path(path).is_file()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert not [path for path in (tmp_path / "uploads").rglob("*") if path.is_file() or web.UPLOADS in path.name]
+    assert not [path for path in (tmp_path / "uploads").rglob("*") if path.is_file() or uploads.UPLOADS in path.name]

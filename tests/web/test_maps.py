@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools.page import web
+from modeling_denseclip.tools.page import answers, server
 from tests.tiny import draw_picture, spread_classes, tiny_model
 
 
@@ -39,7 +39,7 @@ def test_photograph_is_turned_upright_and_made_rgb():
     picture = draw_picture(40, 30).convert("RGBA")
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-    upright = web.read_upload(encode(picture, exif=exif))
+    upright = answers.read_upload(encode(picture, exif=exif))
     assert upright.mode == "RGB" and upright.size == (30, 40)
     assert np.array_equal(np.asarray(upright), np.rot90(np.asarray(picture)[..., :3], -1))
 
@@ -54,7 +54,7 @@ def header_of_png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("size", [(6001, 4000), (20_000, 20_000)])
 def test_pixels_are_counted_before_they_are_decoded(size):
     with pytest.raises(ValueError, match="24 megapixels are the limit"):
-        web.read_upload(header_of_png(*size))
+        answers.read_upload(header_of_png(*size))
 
 
 @pytest.mark.parametrize(
@@ -70,43 +70,43 @@ def test_pixels_are_counted_before_they_are_decoded(size):
 )
 def test_broken_file_is_no_picture(data):
     with pytest.raises(ValueError, match="cannot be read as a picture"):
-        web.read_upload(data)
+        answers.read_upload(data)
 
 
 def test_words_are_split_and_counted():
-    assert web.split_texts(" bus  stop,dog;\n dog ,, a red car\n") == ["bus stop", "dog", "a red car"]
+    assert answers.split_texts(" bus  stop,dog;\n dog ,, a red car\n") == ["bus stop", "dog", "a red car"]
     with pytest.raises(ValueError, match="no words yet"):
-        web.split_texts(" , \n")
+        answers.split_texts(" , \n")
     with pytest.raises(ValueError, match="21 words or phrases; 20 are"):
-        web.split_texts(",".join(map(str, range(21))))
+        answers.split_texts(",".join(map(str, range(21))))
 
 
 def test_probability_of_the_best_class_is_that_of_a_softmax():
     logits = 3 * torch.randn(1, 37, 5, 7, generator=torch.Generator().manual_seed(0))
     enlarged = torch.nn.functional.interpolate(logits, size=(20, 31), mode="bilinear", align_corners=False)
     expected = enlarged.double().softmax(dim=1).amax(dim=1)[0]
-    assert torch.allclose(web.winning_probability(logits, (20, 31)).double(), expected, atol=1e-6)
+    assert torch.allclose(answers.winning_probability(logits, (20, 31)).double(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "num_maps"), [((128, 171), 11), ((512, 2048), 150), ((3000, 8), 4000)])
 def test_heat_maps_together_stay_within_their_limit(size, num_maps):
-    height, width = web.shrink(size, num_maps)
+    height, width = answers.map_size(size, num_maps)
     assert 1 <= height <= size[0] and 1 <= width <= size[1]
-    assert num_maps * height * width <= web.MAXIMUM_MAP_VALUES
-    if num_maps * size[0] * size[1] <= web.MAXIMUM_MAP_VALUES:
+    assert num_maps * height * width <= answers.MAXIMUM_MAP_VALUES
+    if num_maps * size[0] * size[1] <= answers.MAXIMUM_MAP_VALUES:
         assert (height, width) == size
 
 
 def test_more_classes_than_a_palette_holds():
     names = [f"class {index}" for index in range(300)]
     segmentation = np.random.default_rng(0).integers(0, 300, (30, 50))
-    page = web.describe_maps(
+    page = answers.pack_maps(
         draw_picture(50, 30),
         segmentation,
         names=names,
         palette=[(index % 256, index // 256, 0) for index in range(300)],
         remarks={},
-        scores=torch.rand(web.view_size(draw_picture(50, 30))),
+        scores=torch.rand(answers.view_size(draw_picture(50, 30))),
         maps=torch.rand(300, 3, 5),
         limits=(0.0, 1.0),
     )
@@ -123,7 +123,7 @@ def test_more_classes_than_a_palette_holds():
 def test_picture_that_the_model_cannot_take_is_explained():
     model = spread_classes(tiny_model("resnet"), torch.randn(1, 3, 64, 64))
     processor = DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
-    page = web.answer(lambda: web.segment(model, processor, draw_picture(500, 20), "tiny"))
+    page = answers.answer(lambda: answers.segment(model, processor, draw_picture(500, 20), "tiny"))
     assert page.keys() == {"error"} and re.search("20 x 500 pixels.* both sides must have at least 32", page["error"])
 
 
@@ -131,10 +131,10 @@ def test_memory_that_is_too_small_is_explained():
     def fail():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert "make it smaller" in web.answer(fail)["error"]
+    assert "make it smaller" in answers.answer(fail)["error"]
 
 
 def test_page_names_the_extra_that_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=re.escape('pip install "modeling-denseclip[web]"')):
-        web.build_page(tiny_model("resnet").eval(), DenseCLIPImageProcessor(), "tiny")
+        server.build_page(tiny_model("resnet").eval(), DenseCLIPImageProcessor(), "tiny")

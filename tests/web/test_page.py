@@ -39,8 +39,8 @@ from torch.nn import functional as F
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import main
-from modeling_denseclip.tools.page import web
-from modeling_denseclip.tools.pictures.visualization import generate_palette
+from modeling_denseclip.tools.page import answers, server, uploads
+from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
 from training.space import write_space
 
@@ -160,8 +160,8 @@ def open_page(browser, requests):
 
 @pytest.fixture(scope="module")
 def address(model, processor, connections):
-    page = web.build_page(model, processor, "tiny")
-    yield web.serve(page, host="127.0.0.1", port=free_port())[0]
+    page = server.build_page(model, processor, "tiny")
+    yield server.serve(page, host="127.0.0.1", port=free_port())[0]
     page.close()
 
 
@@ -329,7 +329,7 @@ def test_heat_map_shows_the_probability_of_a_class(page, probabilities, photogra
             assert np.abs(middle_of(picture, x, y, photograph) - color).max() <= COLOR_TOLERANCE, (x, y)
     assert page.locator("#classes .scale").inner_text().split() == [
         *("0", "%", "100", "%"),
-        *web.CLASS_MEANING.split(),
+        *answers.CLASS_MEANING.split(),
     ]
     page.locator("#classes .legend li", has_text="sky").click()
     assert hover(page, "#classes", 50, 75, photograph)[0] == "sky"
@@ -423,8 +423,8 @@ def test_model_without_language_has_no_words_and_names_are_no_html(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     names = ["<img src=x onerror=document.title='broken'>", "${1 + 1}{{this}}"]
     model = spread_classes(tiny_model("resnet", use_language=False, id2label=dict(enumerate(names))), pixel_values)
-    plain = web.build_page(model, processor, "<b>tiny</b>")
-    page = open_page(web.serve(plain, host="127.0.0.1", port=free_port())[0])
+    plain = server.build_page(model, processor, "<b>tiny</b>")
+    page = open_page(server.serve(plain, host="127.0.0.1", port=free_port())[0])
     assert page.get_by_role("tab").count() == 0
     assert "<b>tiny</b>" in page.locator(".masthead p").inner_text()
     for name in names:
@@ -471,7 +471,7 @@ def clear(page) -> None:
 def test_file_of_too_many_bytes_is_refused(careless_page, tmp_path):
     page = careless_page
     clear(page)
-    (tmp_path / "heavy.jpg").write_bytes(bytes(web.MAXIMUM_BYTES + 1))
+    (tmp_path / "heavy.jpg").write_bytes(bytes(uploads.MAXIMUM_BYTES + 1))
     page.set_input_files("#upload input[type=file]", tmp_path / "heavy.jpg")
     page.get_by_text(re.compile("exceeds|too large|maximum", re.IGNORECASE)).first.wait_for()
     assert page.locator("#classes .viewer").get_attribute("data-state") == "empty"

@@ -19,18 +19,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
+from modeling_denseclip.tools.pictures.drawing import BACKGROUND, EMPTY_COLOR, MUTED_COLOR, TEXT_COLOR, shorten
+from modeling_denseclip.tools.pictures.matrices import draw_cells
 
-from ..metrics.mean_iou.mean_iou import SegmentationScores
+
+if TYPE_CHECKING:  # this file is imported by `training.metrics`
+    from ..metrics.mean_iou.mean_iou import SegmentationScores
 
 
-BACKGROUND, TEXT_COLOR, MUTED_COLOR, UNDEFINED_COLOR = (255, 255, 255), (32, 32, 32), (120, 120, 120), (226, 226, 226)
 LOW_COLOR, HIGH_COLOR = np.array([247, 251, 255]), np.array([8, 48, 107])  # of recall 0 and 1
 MATRIX_SIDE = 1800  # pixels; the cells of many classes share it, those of few are no larger than MAX_CELL
 MIN_CELL, MAX_CELL = 2, 96
@@ -38,7 +41,7 @@ NUM_CONFUSED_PAIRS = 20
 FORMULA_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
-def format_scores(scores: SegmentationScores, class_names: Sequence[str]) -> str:
+def format_scores(scores: "SegmentationScores", class_names: Sequence[str]) -> str:
     """
     Write the scores as a table in per cent, one row per class, the best IoU first.
 
@@ -60,7 +63,7 @@ def format_scores(scores: SegmentationScores, class_names: Sequence[str]) -> str
 
 def write_report(
     output_dir: str | Path,
-    scores: SegmentationScores,
+    scores: "SegmentationScores",
     confusion: torch.Tensor | np.ndarray,
     class_names: Sequence[str],
     protocol: Mapping[str, Any],
@@ -165,72 +168,38 @@ def draw_confusion_matrix(confusion: torch.Tensor | np.ndarray, class_names: Seq
 
     Args:
         confusion (`torch.Tensor` or `np.ndarray` of shape `(num_labels, num_labels)`): row label, column prediction.
-        class_names (`Sequence[str]`): a name for each id; long ones are cut.
+        class_names (`Sequence[str]`): a name for each id; the middle of long ones is left out.
 
     Returns:
         `PIL.Image.Image`: an RGB picture. With more than 200 classes its cells are too small for names on the axes.
     """
     confusion = _as_matrix(confusion, class_names)
-    num_labels = len(class_names)
-    cell = min(MAX_CELL, max(MIN_CELL, MATRIX_SIDE // num_labels))
-    matrix = _draw_cells(confusion, cell)
-
-    font = ImageFont.load_default(size=min(16, max(9, cell - 2)))
-    names = [_shorten(name, font, 240) for name in class_names] if cell >= 9 else [""] * num_labels
-    name_length = math.ceil(max(map(font.getlength, names)))
-    title_font = ImageFont.load_default(size=18)
-    margin, gap, title_height = 24, 8, 40
-    left, top = margin + title_height + name_length + gap, margin + title_height + name_length + gap
-    panel = _draw_panel(confusion, class_names)
-    canvas = Image.new(
-        "RGB",
-        (left + matrix.width + 3 * margin + panel.width, max(top + matrix.height, margin + panel.height) + margin),
-        BACKGROUND,
-    )
-    canvas.paste(matrix, (left, top))
-    canvas.paste(panel, (left + matrix.width + 2 * margin, margin))
-
-    draw = ImageDraw.Draw(canvas)
-    for label, name in enumerate(names):
-        draw.text((left - gap, top + (label + 0.5) * cell), name, TEXT_COLOR, font=font, anchor="rm")
-    # Names of columns are written along a strip that is turned upright.
-    strip = Image.new("RGB", (name_length + gap, matrix.width), BACKGROUND)
-    strip_draw = ImageDraw.Draw(strip)
-    for label, name in enumerate(names):
-        strip_draw.text((gap, (label + 0.5) * cell), name, TEXT_COLOR, font=font, anchor="lm")
-    canvas.paste(_turn_upright(strip), (left, top - strip.width))
-    draw.text((left, margin), "predicted as", MUTED_COLOR, font=title_font, anchor="lt")
-    title = Image.new("RGB", (math.ceil(title_font.getlength("labelled as")), title_height), BACKGROUND)
-    ImageDraw.Draw(title).text((0, 0), "labelled as", MUTED_COLOR, font=title_font, anchor="lt")
-    title = title.rotate(90, expand=True)
-    canvas.paste(title, (margin, top + max(0, matrix.height - title.height)))
-    return canvas
-
-
-def _draw_cells(confusion: np.ndarray, cell: int) -> Image.Image:
     pixels = confusion.sum(axis=1, keepdims=True)
     shares = confusion / np.maximum(pixels, 1)
     colors = _color(shares)
-    colors[pixels[:, 0] == 0] = UNDEFINED_COLOR
-    matrix = Image.fromarray(colors.repeat(cell, axis=0).repeat(cell, axis=1))
-    draw = ImageDraw.Draw(matrix)
-    if cell >= 8:
-        # Lines along the cells lead the eye to the names.
-        for position in range(0, matrix.width, cell):
-            draw.line([(position, 0), (position, matrix.height)], UNDEFINED_COLOR)
-            draw.line([(0, position), (matrix.width, position)], UNDEFINED_COLOR)
-    if cell >= 40:
-        font = ImageFont.load_default(size=min(18, cell // 3))
-        for row, column in zip(*np.nonzero(confusion), strict=True):
-            share = shares[row, column]
-            draw.text(
-                ((column + 0.5) * cell, (row + 0.5) * cell),
-                f"{100 * share:.1f}",
-                BACKGROUND if share > 0.3 else TEXT_COLOR,
-                font=font,
-                anchor="mm",
-            )
-    return matrix
+    colors[pixels[:, 0] == 0] = EMPTY_COLOR
+    cell = min(MAX_CELL, max(MIN_CELL, MATRIX_SIDE // len(class_names)))
+
+    def write_share(row: int, column: int) -> str:
+        return f"{100 * shares[row, column]:.1f}" if confusion[row, column] else ""
+
+    matrix = draw_cells(colors, class_names, cell, write_share, line_color=EMPTY_COLOR)
+
+    font, margin, title_height = ImageFont.load_default(size=18), 24, 40
+    panel = _draw_panel(confusion, class_names)
+    corner = margin + title_height
+    left = corner + matrix.width - cell * len(class_names)
+    width = corner + matrix.width + 2 * margin + panel.width
+    height = max(corner + matrix.height, margin + panel.height)
+    canvas = Image.new("RGB", (width + margin, height + margin), BACKGROUND)
+    canvas.paste(matrix, (corner, corner))
+    canvas.paste(panel, (corner + matrix.width + 2 * margin, margin))
+    ImageDraw.Draw(canvas).text((left, margin), "predicted as", MUTED_COLOR, font=font, anchor="lt")
+    title = Image.new("RGB", (math.ceil(font.getlength("labelled as")), title_height), BACKGROUND)
+    ImageDraw.Draw(title).text((0, 0), "labelled as", MUTED_COLOR, font=font, anchor="lt")
+    title = title.rotate(90, expand=True)
+    canvas.paste(title, (margin, max(left, corner + matrix.height - title.height)))
+    return canvas
 
 
 def _draw_panel(confusion: np.ndarray, class_names: Sequence[str]) -> Image.Image:
@@ -238,7 +207,7 @@ def _draw_panel(confusion: np.ndarray, class_names: Sequence[str]) -> Image.Imag
     title_font, font, row_height = ImageFont.load_default(size=18), ImageFont.load_default(size=15), 24
     rows = []
     for label, prediction, pixels in most_confused_pairs(confusion):
-        names = [_shorten(class_names[index], font, 200) for index in (label, prediction)]
+        names = [shorten(class_names[index], font, 200) for index in (label, prediction)]
         share = 100 * pixels / confusion[label].sum()
         rows.append((names[0], names[1], f"{share:.1f} % of its pixels", f"{pixels:,}"))
     columns = [max((math.ceil(font.getlength(row[index])) for row in rows), default=0) for index in range(4)]
@@ -278,22 +247,8 @@ def _color(shares: np.ndarray) -> np.ndarray:
     return ((1 - strength) * LOW_COLOR + strength * HIGH_COLOR).round().astype(np.uint8)
 
 
-def _turn_upright(strip: Image.Image) -> Image.Image:
-    """Lines that run to the right below each other become lines that run upwards beside each other, in their order."""
-    return strip.transpose(Image.Transpose.ROTATE_90)
-
-
-def _shorten(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    name = _one_line(name)
-    if font.getlength(name) <= width:
-        return name
-    while name and font.getlength(name + "...") > width:
-        name = name[:-1]
-    return name + "..."
-
-
 def _format_markdown(
-    scores: SegmentationScores, class_names: Sequence[str], order: list[int], protocol: Mapping, dataset: Mapping
+    scores: "SegmentationScores", class_names: Sequence[str], order: list[int], protocol: Mapping, dataset: Mapping
 ) -> str:
     lines = [
         f"{_escape(dataset['name'])}, {_escape(dataset['split'])}, {dataset['num_images']:,} images. "
@@ -339,14 +294,14 @@ def _as_array(confusion: torch.Tensor | np.ndarray) -> np.ndarray:
     return confusion.cpu().numpy() if isinstance(confusion, torch.Tensor) else confusion
 
 
-def _sort_by_iou(scores: SegmentationScores, class_names: Sequence[str]) -> list[int]:
+def _sort_by_iou(scores: "SegmentationScores", class_names: Sequence[str]) -> list[int]:
     """Ids of the classes, the best IoU first and those without one last; ids decide between equals."""
     if len(scores.iou) != len(class_names):
         raise ValueError(f"Got scores of {len(scores.iou)} classes and {len(class_names)} class names.")
     return np.argsort(-scores.iou, kind="stable").tolist()  # NaN is sorted to the end
 
 
-def _summary(scores: SegmentationScores) -> list[tuple[str, float]]:
+def _summary(scores: "SegmentationScores") -> list[tuple[str, float]]:
     return [
         ("mIoU", scores.mean_iou),
         ("mAcc", scores.mean_accuracy),

@@ -26,6 +26,7 @@ import PIL.Image
 import torch
 
 from ...class_names_denseclip import normalize_class_name
+from ..files.inputs import check_name
 from ..files.loading import choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
 from ..files.saving import save_whole
@@ -35,15 +36,12 @@ from ..insight.explanation import (
     PixelExplanation,
     class_similarity,
     confusable_names,
-    draw_class,
-    draw_pixel,
-    draw_similarity,
     explain_image,
     load_text_reader,
     similar_names,
     similarity_threshold,
 )
-from .predict import check_name
+from ..insight.explanation_sheets import draw_class, draw_pixel, draw_similarity
 
 
 # How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.

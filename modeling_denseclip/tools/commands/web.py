@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 
-from ..page.web import load_page, serve
+from ..page.server import load_page, serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, OverflowError) as error:
         raise OSError(f"The page cannot listen at {args.host}:{args.port} ({error}): name another --port.") from error
     page = load_page(args.model, args.device, args.tokenizer, args.revision)
-    # An end as any other, which removes the uploads.
+    # Python ends as it does otherwise, and so removes the uploads.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))

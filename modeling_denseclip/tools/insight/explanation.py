@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -33,25 +32,12 @@ from ...loading_denseclip import load_clip_tokenizer
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map
 from ...resizing_denseclip import resize_logits
 from ..files.loading import load_denseclip
-from ..pictures.visualization import (
-    PICTURE_WIDTH,
-    contact_sheet,
-    draw_bars,
-    draw_heat_map,
-    draw_matrix,
-    draw_overlay,
-    generate_palette,
-    mark_pixel,
-    to_picture_width,
-)
 
 
-# As CLIP was trained, on captions; for contexts that nobody has trained.
+# How names are read where the learned contexts are untrained: as a caption, as CLIP saw them in its training.
 PLAIN_PROMPT = "a photo of a {}"
 # Names are confusable whose scores differ by no more than this part of what those of two names usually may.
 CONFUSABLE_PART = 0.5
-# A picture of similarities has room for so many names.
-MAXIMUM_NAMES = 24
 
 
 # -------------------------------------------------------------------------------------------------------- photographs
@@ -291,9 +277,9 @@ def similarity_threshold(similarity: torch.Tensor) -> float:
 
     CLIP's text embeddings lie close together, and how close differs from model to model; so it is taken from these
     names themselves. The scores of two names can differ by at most `sqrt(2 - 2 cos)` at any pixel. Names are
-    confusable where that is no more than half of what it is for the median pair: `cos >= 1 - (1 - median) / 4`. With
-    two names there is nothing to compare them with, so only equal ones are; names that are all alike hide each other,
-    which the matrix shows.
+    confusable where that is no more than half of what it is for the median pair: `cos >= 1 - (1 - median) / 4`. Two
+    names alone have no other pair to be compared with, so only equal ones are confusable. Where all names are alike,
+    none stands out; the matrix shows that.
 
     Args:
         similarity (`torch.Tensor` of shape `(num_names, num_names)`): cosines of [`class_similarity`].
@@ -328,12 +314,15 @@ def confusable_names(
 
 def similar_names(similarity: torch.Tensor, class_names: Sequence[str]) -> list[tuple[str, str, float]]:
     """All pairs of names with their cosines, the most similar first."""
+    return [(class_names[first], class_names[second], cosine) for first, second, cosine in similar_pairs(similarity)]
+
+
+def similar_pairs(similarity: torch.Tensor) -> list[tuple[int, int, float]]:
+    """The ids of all pairs of names with their cosines, the most similar first."""
     firsts, seconds = torch.triu_indices(*similarity.shape, offset=1)
     cosines = similarity[firsts, seconds]
-    return [
-        (class_names[firsts[pair]], class_names[seconds[pair]], cosines[pair].item())
-        for pair in cosines.argsort(descending=True, stable=True).tolist()
-    ]
+    order = cosines.argsort(descending=True, stable=True)
+    return list(zip(firsts[order].tolist(), seconds[order].tolist(), cosines[order].tolist(), strict=True))
 
 
 def load_text_reader(
@@ -372,154 +361,3 @@ def load_text_reader(
             f"{name_or_path} is no DenseCLIP, so it has no class names of its own: give those to compare."
         )
     return DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, class_names, tokenizer).eval()
-
-
-# ------------------------------------------------------------------------------------------------------------ pictures
-
-
-def draw_pixel(
-    photograph: PIL.Image.Image,
-    explanation: ImageExplanation,
-    pixel: PixelExplanation,
-    palette: Sequence[Sequence[int]] | None = None,
-    top_k: int = 5,
-) -> PIL.Image.Image:
-    """
-    Draw what speaks for each class at a pixel: the photograph and the classes with the pixel marked, the best classes
-    as bars, and below, the score map of the predicted class before and after prompting and that of the next.
-    """
-    names, order = pixel.class_names, pixel.probabilities.argsort(descending=True)
-    palette = generate_palette(len(names)) if palette is None else palette
-    sheet = _Sheet(photograph, explanation, palette)
-    place = (
-        (pixel.row + 0.5) * sheet.photograph.height / explanation.size[0],
-        (pixel.column + 0.5) * sheet.photograph.width / explanation.size[1],
-    )
-    best, second = order[:2].tolist() if len(order) > 1 else [0, 0]
-    low = min(pixel.score_before.min().item(), pixel.score_after.min().item())
-    high = max(pixel.score_before.max().item(), pixel.score_after.max().item())
-    span = high - low if high > low else 1.0
-
-    def bars(values: torch.Tensor, scores: bool) -> list:
-        rows = []
-        for index in values.argsort(descending=True)[:top_k].tolist():
-            value = values[index].item()
-            length, text = ((value - low) / span, f"{value:.3f}") if scores else (value, f"{100 * value:.1f} %")
-            rows.append((names[index], length, text, palette[index]))
-        return rows
-
-    sheet.add(mark_pixel(sheet.photograph, *place), f"pixel x {pixel.column}, y {pixel.row}")
-    sheet.add(mark_pixel(sheet.overlay(), *place), f"predicted here: {names[best]}")
-    sheet.add(
-        draw_bars(
-            [
-                ("probability, decode head", bars(pixel.probabilities, scores=False)),
-                (f"score after prompting; bars start at {low:.2f}", bars(pixel.score_after, scores=True)),
-                (f"score before prompting; bars start at {low:.2f}", bars(pixel.score_before, scores=True)),
-            ]
-        ),
-        "the best classes at this pixel",
-    )
-    maps = [
-        (explanation.score_before[best], names[best], "before prompting", pixel.score_before[best]),
-        (explanation.score_after[best], names[best], "after prompting", pixel.score_after[best]),
-        (explanation.score_after[second], names[second], "after prompting, the next class", pixel.score_after[second]),
-    ]
-    limits = _limits([values for values, *_ in maps])
-    for values, name, when, score in maps:
-        heat_map = sheet.heat_map(values, name, limits)
-        sheet.add(mark_pixel(heat_map, *place), f"{when}: {score:.3f} at the pixel")
-    return sheet.draw()
-
-
-def draw_class(
-    photograph: PIL.Image.Image,
-    explanation: ImageExplanation,
-    a_class: ClassExplanation,
-    palette: Sequence[Sequence[int]] | None = None,
-    top_k: int = 8,
-) -> PIL.Image.Image:
-    """
-    Draw where a class is seen: the photograph, the classes, what it is confused with as bars, and below, its score map
-    before and after prompting and its probability.
-    """
-    names, index = a_class.class_names, a_class.index
-    palette = generate_palette(len(names)) if palette is None else palette
-    sheet = _Sheet(photograph, explanation, palette)
-    sheet.add(sheet.photograph, "photograph")
-    sheet.add(sheet.overlay(), f"{100 * a_class.share:.1f} % are predicted as {names[index]}")
-    if a_class.share:
-        title, means = f"mean probability where {names[index]} is predicted", a_class.probabilities
-    else:
-        row, column = a_class.best_pixel
-        title = f"predicted nowhere; probabilities at x {column}, y {row}"
-        means = explanation.explain_pixel(row, column).probabilities
-    rows = [
-        (names[other], means[other].item(), f"{100 * means[other]:.1f} %", palette[other])
-        for other in means.argsort(descending=True)[:top_k].tolist()
-    ]
-    sheet.add(draw_bars([(title, rows)]), "what it is confused with")
-    limits = _limits([a_class.score_before, a_class.score_after])
-    change = (a_class.score_after - a_class.score_before).abs().max()
-    sheet.add(sheet.heat_map(a_class.score_before, names[index], limits), "score before prompting")
-    after = sheet.heat_map(a_class.score_after, names[index], limits)
-    sheet.add(after, f"score after prompting, changed by up to {change:.3f}")
-    heat_map = sheet.heat_map(a_class.probability_map, names[index], (0.0, 1.0))
-    sheet.add(heat_map, f"probability, up to {100 * a_class.probability_map.max():.1f} %")
-    return sheet.draw()
-
-
-def draw_similarity(similarity: torch.Tensor, class_names: Sequence[str]) -> PIL.Image.Image:
-    """
-    Draw the cosines of names as a matrix in which similar names stand together; of more than 24 names, those of the
-    most similar pairs.
-    """
-    shown = _most_similar(similarity, MAXIMUM_NAMES)
-    title = "cosine of class names"
-    if len(shown) < len(class_names):
-        title += f": the {len(shown)} of {len(class_names)} most alike"
-    return draw_matrix(similarity[shown][:, shown].numpy(), [class_names[index] for index in shown], title)
-
-
-def _most_similar(similarity: torch.Tensor, limit: int) -> list[int]:
-    """The ids of the names in the most similar pairs, each behind the one that it is most similar to."""
-    firsts, seconds = torch.triu_indices(*similarity.shape, offset=1)
-    chosen: list[int] = []
-    for pair in similarity[firsts, seconds].argsort(descending=True, stable=True).tolist():
-        for index in (firsts[pair].item(), seconds[pair].item()):
-            if index not in chosen and len(chosen) < limit:
-                chosen.append(index)
-    ordered, rest = chosen[:1], chosen[1:]
-    while rest:
-        ordered.append(max(rest, key=lambda index: similarity[ordered[-1], index].item()))
-        rest.remove(ordered[-1])
-    return ordered
-
-
-def _limits(maps: Sequence[torch.Tensor]) -> tuple[float, float]:
-    """One scale for all, so that their colours can be compared."""
-    return min(values.min().item() for values in maps), max(values.max().item() for values in maps)
-
-
-class _Sheet:
-    """Panels of one photograph at one width, three per row."""
-
-    def __init__(self, photograph: PIL.Image.Image, explanation: ImageExplanation, palette: Sequence[Sequence[int]]):
-        self.photograph = to_picture_width(photograph)
-        self.explanation, self.palette = explanation, palette
-        self.pictures, self.captions = [], []
-
-    def overlay(self) -> PIL.Image.Image:
-        segmentation = self.explanation.segmentation(self.photograph.size[::-1])
-        id2label = dict(enumerate(self.explanation.class_names))
-        return draw_overlay(self.photograph, segmentation, id2label, self.palette, legend=False)
-
-    def heat_map(self, values: torch.Tensor, title: str, limits: tuple[float, float]) -> PIL.Image.Image:
-        return draw_heat_map(self.photograph, values.numpy(), title, limits)
-
-    def add(self, picture: PIL.Image.Image, caption: str) -> None:
-        self.pictures.append(picture)
-        self.captions.append(caption)
-
-    def draw(self) -> PIL.Image.Image:
-        return contact_sheet(self.pictures, self.captions, columns=3, tile_width=PICTURE_WIDTH)

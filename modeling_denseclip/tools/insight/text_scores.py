@@ -11,17 +11,79 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-r"""Scores of any words, as pictures, tables and sentences."""
+r"""Where any words match a photograph: scores, and what they are as pictures, tables and sentences."""
 
 from collections.abc import Sequence
 
 import PIL.Image
 import torch
 
-from ...configuration_denseclip import DenseCLIPConfig
+from ...image_processing_denseclip import DenseCLIPImageProcessor
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 from ...resizing_denseclip import resize_logits
 from ..command import escape_controls
-from ..pictures.visualization import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
+from ..pictures.drawing import PICTURE_WIDTH, contact_sheet, draw_heat_map, draw_overlay, to_picture_width
+from .predictors import Predictor
+
+
+class TextPredictor(Predictor):
+    """
+    Where each of several texts matches, by the score map: the decode head, which knows the classes of its training
+    alone, takes no part.
+
+    Args:
+        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode, with language.
+        image_processor ([`DenseCLIPImageProcessor`]): prepares the images.
+        texts (`Sequence[str]`): any words.
+        learned_prompts (`bool`, *optional*): whether they are prompted as class names are, or read plainly. By default
+            as [`~DenseCLIPForSemanticSegmentation.score_text`] decides.
+        value_projection (`bool`, *optional*, defaults to `False`): whether pixels are embedded by values alone.
+    """
+
+    def __init__(
+        self,
+        model: DenseCLIPForSemanticSegmentation,
+        image_processor: DenseCLIPImageProcessor,
+        texts: Sequence[str],
+        learned_prompts: bool | None = None,
+        value_projection: bool = False,
+    ):
+        super().__init__(model, image_processor)
+        self.texts = texts
+        self.learned_prompts = learned_prompts
+        self.value_projection = value_projection
+
+    def __call__(self, photographs: Sequence[PIL.Image.Image]) -> torch.Tensor:
+        """
+        Photographs of one size -> cosines in [-1, 1], `(batch_size, num_texts, grid_height, grid_width)`, float32.
+
+        Raises:
+            ValueError: for a model without language, or texts that are empty, repeated or too long.
+        """
+        return self.model.score_text(
+            self.prepare(photographs),
+            self.texts,
+            learned_prompts=self.learned_prompts,
+            value_projection=self.value_projection,
+        )
+
+    def explain_scores(self, name: str) -> str:
+        """Say what the scores of the model that is called so are."""
+        config, learned_prompts = self.model.config, self.learned_prompts
+        if learned_prompts is None:  # as `score_text` decides
+            learned_prompts = not self.model.has_untrained_contexts()
+        lines = [
+            f"From the score map of {name}. The decode head takes no part: it knows {config.num_labels} classes alone."
+        ]
+        if not learned_prompts:
+            lines.append("Texts are read plainly, as sentences, without what training learned for class names.")
+        else:
+            lines.append("Texts are prompted as class names are; other words than those are untrained.")
+            if config.prompting_mode == "post_model":
+                lines.append(
+                    "They attend to each other: with another list of texts, the scores of the same text differ."
+                )
+        return "\n".join(lines)
 
 
 def draw_scores(
@@ -68,20 +130,4 @@ def format_scores(scores: torch.Tensor, texts: Sequence[str], name: str) -> str:
     lines = [f"{name:<{width}}  cosine: least    mean  greatest"]
     for text, values in zip(texts, scores, strict=True):
         lines.append(f"{text:<{width}}  {values.min():13.3f}  {values.mean():6.3f}  {values.max():8.3f}")
-    return "\n".join(lines)
-
-
-def describe(name: str, config: DenseCLIPConfig, is_clip: bool, learned_prompts: bool) -> str:
-    """Say what these scores are."""
-    if is_clip:
-        return f"Zero-shot: the CLIP {name} as it is, which has seen no masks. Texts are read plainly, as sentences."
-    lines = [
-        f"From the score map of {name}. The decode head takes no part: it knows {config.num_labels} classes alone."
-    ]
-    if not learned_prompts:
-        lines.append("Texts are read plainly, as sentences, without what training learned for class names.")
-    else:
-        lines.append("Texts are prompted as class names are; other words than those are untrained.")
-        if config.prompting_mode == "post_model":
-            lines.append("They attend to each other: with another list of texts, the scores of the same text differ.")
     return "\n".join(lines)

@@ -14,14 +14,14 @@
 r"""
 What of the web page runs in the browser: HTML, CSS and JavaScript of the picture with its legend.
 
-It is given everything at once, as [`~tools.web.describe_maps`] packs it: class ids, scores, and one map per class. So
-hover labels, opacity, heat maps and downloads need no further call, and the server keeps nothing of a photograph. They
-stand in this file because only Python files are installed.
+It is given everything at once, as [`~tools.page.answers.pack_maps`] packs it: class ids, scores, and one map per
+class. So hover labels, opacity, heat maps and downloads need no further call, and the server keeps nothing of a
+photograph. They stand in this file because only Python files are installed.
 """
 
 import json
 
-from ..pictures.visualization import HEAT_COLORS, OPACITY
+from ..pictures.drawing import HEAT_COLORS, OPACITY
 
 
 VIEWER_HTML = """

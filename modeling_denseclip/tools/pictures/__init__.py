@@ -11,4 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Colours and drawings."""
+"""Colours of classes, pictures to look at, and figures of Matplotlib."""
+
+from .drawing import contact_sheet, draw_bars, draw_heat_map, draw_overlay, mark_pixel, save_overlay
+from .matrices import draw_matrix
+from .palettes import color_blind_palette, generate_palette
+from .plots import plot_score_maps, plot_segmentation

@@ -1,0 +1,174 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a model finds in photographs: the class of each pixel. Where any words match: `text_scores.py`."""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL.Image
+import torch
+
+from ...image_processing_denseclip import DenseCLIPImageProcessor
+from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
+
+
+Item = TypeVar("Item")
+
+
+class Predictor:
+    """
+    What all predictions of photographs share.
+
+    Args:
+        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode.
+        image_processor ([`DenseCLIPImageProcessor`]): prepares the images. They are not padded, even if it pads
+            batches: what lies beside a photograph changes its classes, and maps have to lie on it.
+        scales (`Sequence[float]`, *optional*, defaults to `(1.0,)`): of the image processor's size.
+    """
+
+    def __init__(
+        self,
+        model: DenseCLIPForSemanticSegmentation,
+        image_processor: DenseCLIPImageProcessor,
+        scales: Sequence[float] = (1.0,),
+    ):
+        self.model = model
+        self.image_processor = copy.copy(image_processor)
+        self.image_processor.do_pad = False
+        self.scales = scales
+        smaller = "make it smaller" if model.device.type == "cpu" else "--device cpu"
+        self.memory_advice = f"{model.device} has too little memory for this: try --batch_size 1, or {smaller}."
+
+    def check(self, photograph: PIL.Image.Image) -> None:
+        """
+        Raises:
+            ValueError: for a photograph that is too small or too narrow for the model.
+        """
+        height, width = min((self.prepared_size(photograph, scale) for scale in self.scales), key=min)
+        if min(height, width) < self.model.min_image_size:
+            raise ValueError(
+                f"A photograph of {photograph.height} x {photograph.width} pixels (height x width) is {height} x"
+                f" {width} as the model sees it, and both sides must have at least {self.model.min_image_size}."
+            )
+
+    def prepared_size(self, photograph: PIL.Image.Image, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width of what the model sees."""
+        size = photograph.size[::-1]
+        if not self.image_processor.do_resize:
+            return size
+        return self.image_processor.get_resized_size(*size, scaled_size(self.image_processor.size, scale))
+
+    def prepare(self, photographs: Sequence[PIL.Image.Image], scale: float = 1.0) -> torch.Tensor:
+        """Photographs of one size -> `(batch_size, 3, height, width)`."""
+        inputs = self.image_processor(
+            list(photographs), size=scaled_size(self.image_processor.size, scale), return_tensors="pt"
+        )
+        return inputs.pixel_values.to(self.model.device, self.model.dtype)
+
+
+class ClassPredictor(Predictor):
+    """
+    The class of each pixel.
+
+    Args:
+        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode.
+        image_processor ([`DenseCLIPImageProcessor`]): prepares the images.
+        palette (`Sequence` of RGB triples in [0, 255]): one colour per class.
+        window (`dict[str, Any]`, *optional*): what a call of the model says about sliding windows.
+        use_tta (`bool`, *optional*, defaults to `False`): average over the scales of the paper, each mirrored too.
+
+    Raises:
+        ValueError: for an image processor that does not resize, where several sizes are asked for.
+    """
+
+    def __init__(
+        self,
+        model: DenseCLIPForSemanticSegmentation,
+        image_processor: DenseCLIPImageProcessor,
+        palette: Sequence[Sequence[int]],
+        window: dict[str, Any] | None = None,
+        use_tta: bool = False,
+    ):
+        super().__init__(model, image_processor, PAPER_SCALES if use_tta else (1.0,))
+        if use_tta and not image_processor.do_resize:
+            raise ValueError("The images of this model are not resized (`do_resize`), so --tta has no sizes for them.")
+        self.palette = palette
+        self.window = window or {}
+        self.use_tta = use_tta
+        self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+    @torch.no_grad()
+    def __call__(self, photographs: Sequence[PIL.Image.Image]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """
+        Segment photographs of one size.
+
+        Returns:
+            `list[tuple[np.ndarray, np.ndarray]]`: for each photograph the class ids, `(height, width)`, and for each
+            class its pixels and the sum of its probability over them, `(2, num_labels)`.
+        """
+        size = photographs[0].size[::-1]
+        return self.find_classes(self.compute_logits(photographs).cpu(), size)
+
+    def compute_logits(self, photographs: Sequence[PIL.Image.Image]) -> torch.Tensor:
+        """Photographs of one size -> `(batch_size, num_labels, logits_height, logits_width)`."""
+        if not self.use_tta:
+            return self.model(self.prepare(photographs), return_dict=True, **self.window).logits
+        # At the photograph's own size, as in the evaluation, unless that is large: the probabilities of all classes
+        # would take gigabytes.
+        smaller = min(photographs[0].size[::-1], self.prepared_size(photographs[0]), key=math.prod)
+        copies = (self.prepare(photographs, scale) for scale in self.scales)
+        probabilities = average_probabilities(self.model, copies, smaller, **self.window)
+        # The softmax of these logarithms gives the probabilities back.
+        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+    def find_classes(self, logits: torch.Tensor, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The logits of photographs of this height and width -> what a call returns."""
+        results = self.image_processor.post_process_panoptic_segmentation(
+            DenseCLIPSemanticSegmenterOutput(logits=logits), target_sizes=[size] * len(logits)
+        )
+        predictions = []
+        for result in results:
+            class_ids = result["segmentation"].cpu().numpy()
+            totals = np.zeros((2, len(self.labels)))
+            totals[0] = np.bincount(class_ids.ravel(), minlength=len(self.labels))
+            for segment in result["segments_info"]:
+                totals[1, segment["id"]] = segment["score"] * totals[0, segment["id"]]
+            predictions.append((class_ids, totals))
+        return predictions
+
+    def list_classes(self, totals: np.ndarray) -> list[dict[str, Any]]:
+        """Pixels and sums of probabilities, `(2, num_labels)` -> the classes that are there, the largest first."""
+        pixels, probabilities = totals.tolist()  # plain numbers, as JSON takes them
+        return [
+            {
+                "id": index,
+                "label": self.labels[index],
+                "pixels": int(pixels[index]),
+                "area": round(pixels[index] / sum(pixels), 6),
+                "score": round(probabilities[index] / pixels[index], 6),
+            }
+            for index in np.argsort(-totals[0], kind="stable")[: np.count_nonzero(pixels)].tolist()
+        ]
+
+
+def batched(items: Iterable[Item], batch_size: int, key: Callable[[Item], Hashable]) -> Iterator[list[Item]]:
+    """Divide items into lists of up to `batch_size` consecutive ones that have the same key."""
+    for _, group in itertools.groupby(items, key):
+        while batch := list(itertools.islice(group, batch_size)):
+            yield batch
