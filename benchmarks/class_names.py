@@ -23,18 +23,15 @@ same. Times are of the processor, so run it with one thread.
 """
 
 import argparse
-import gc
 import random
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 
-from .speed import END, START, check_equal, memory_of_process
+from .speed import END, START, check_equal, memory_of, seconds_of
 
 
 NUM_PADDED, BATCH_SIZE, VOCABULARY = 150, 50, 49_000
@@ -82,31 +79,26 @@ def read_padded(model: DenseCLIPForSemanticSegmentation, token_ids: list[list[in
     return torch.cat(embeddings)
 
 
-def processor_seconds(run: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-    """Of this process alone, on which other jobs of the machine weigh little; and what `run` gives."""
-    start = time.process_time()
-    result = run()
-    return time.process_time() - start, result
-
-
 @torch.inference_mode()
 def measure(count: int, kind: str, rounds: int) -> str:
     """One line of the table."""
     token_ids = make_token_ids(count, KINDS[kind])
     model, some = make_model(token_ids), token_ids[:NUM_PADDED]
+    embeddings, ours, padded = {}, [], []
+
+    def read_ours() -> None:
+        embeddings["ours"] = model.encode_class_names()
+
+    def read_plain() -> None:
+        embeddings["padded"] = read_padded(model, some)
+
     read_padded(model, some[:BATCH_SIZE])  # what every first call takes
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
-    before = memory_of_process("VmRSS")
-    seconds, embeddings = processor_seconds(model.encode_class_names)
-    peak = (memory_of_process("VmHWM") - before) / 2**20
-    ours, padded = [seconds], []
+    peak = memory_of(lambda: ours.append(seconds_of(read_ours, time.process_time))) / 2**20
     for turn in range(rounds):
         if turn > 0:
-            ours.append(processor_seconds(model.encode_class_names)[0])
-        seconds, expected = processor_seconds(lambda: read_padded(model, some))
-        padded.append(seconds)
-    check_equal(expected, embeddings[: len(some)], kind)
+            ours.append(seconds_of(read_ours, time.process_time))
+        padded.append(seconds_of(read_plain, time.process_time))
+    check_equal(embeddings["padded"], embeddings["ours"][: len(some)], kind)
     ours, padded = statistics.median(ours), 1000 * statistics.median(padded) / len(some)
     each = 1000 * ours / count
     sequences, length = model.prompts.source_index.shape

@@ -53,6 +53,8 @@ from training.data.transforms import (
     with_transform,
 )
 
+from .speed import seconds_of
+
 
 STEPS = {
     "decode image": (transforms, "read_image"),
@@ -63,12 +65,6 @@ STEPS = {
     "photometric distortion": (transforms, "photometric_distortion"),
     "channels first, pad": (TrainingTransform, "pad"),
 }
-
-
-def seconds_of(function: Callable[[], None]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def seconds_of_steps(function: Callable[[], None]) -> Counter:
@@ -87,7 +83,7 @@ def seconds_of_steps(function: Callable[[], None]) -> Counter:
     with ExitStack() as stack:
         for step, (owner, name) in STEPS.items():
             stack.enter_context(patch.object(owner, name, timed(step, getattr(owner, name))))
-        total = seconds_of(function)
+        total = seconds_of(function, time.process_time)
     seconds["rows, collate, all else"] = total - seconds.total()
     return seconds
 
@@ -142,10 +138,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     whole, normalized, opencv, pillow, steps = [], [], [], [], []
     for _ in range(args.rounds + 1):
-        whole.append(seconds_of(whole_pipeline))
-        normalized.append(seconds_of(normalize))
-        opencv.append(seconds_of(lambda: decode_and_resize(read_image)))
-        pillow.append(seconds_of(lambda: decode_and_resize(pillow_decode)))
+        whole.append(seconds_of(whole_pipeline, time.process_time))
+        normalized.append(seconds_of(normalize, time.process_time))
+        opencv.append(seconds_of(lambda: decode_and_resize(read_image), time.process_time))
+        pillow.append(seconds_of(lambda: decode_and_resize(pillow_decode), time.process_time))
         steps.append(seconds_of_steps(whole_pipeline))
 
     def milliseconds(seconds: list[float]) -> float:

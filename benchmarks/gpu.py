@@ -25,6 +25,8 @@ in which the GPU works on nothing, by PyTorch's profiler; the batch is there alr
 
 import argparse
 import platform
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -75,11 +77,9 @@ def training(stem: str, batch_size: int, side: int, device: str, rounds: int, ra
     torch.backends.cudnn.allow_tf32 = True
     plain, ours = make_training_steps(stem, pixel_values, labels, dtype=torch.bfloat16)
     check_losses(plain, ours, LOSS_TOLERANCE)
-    slow, fast, gain = alternate(lambda: (plain(), wait_for(device)), lambda: (ours(), wait_for(device)), rounds)
-    share = 3 * batch_size * multiply_adds(make_config(stem), (side, side)) / fast / rate
-    idle = f"{idle_share(ours, device):.1%}" if device == "cuda" else "-"
     what = f"{stem}, training step, {batch_size} x {side} x {side}"
-    return format_row(what, slow, fast, gain, ">= 2", share, SHARES[stem][0], batch_size / fast, idle)
+    flops = 3 * batch_size * multiply_adds(make_config(stem), (side, side))
+    return measure_row(what, plain, ours, ">= 2", flops / rate, SHARES[stem][0], batch_size, device, rounds)
 
 
 @torch.inference_mode()
@@ -90,29 +90,29 @@ def inference(stem: str, batch_size: int, side: int, device: str, rounds: int, r
     half = pixel_values.to(torch.bfloat16, memory_format=torch.channels_last)
     run = torch.compile(ours)
     check_equal(plain(pixel_values).logits, run(half).logits.float(), stem, LOGITS_TOLERANCE)
-    slow, fast, gain = alternate(
-        lambda: (plain(pixel_values), wait_for(device)), lambda: (run(half), wait_for(device)), rounds
-    )
-    share = batch_size * multiply_adds(ours.config, (side, side)) / fast / rate
-    idle = f"{idle_share(lambda: run(half), device):.1%}" if device == "cuda" else "-"
     what = f"{stem}, inference, {batch_size} x {side} x {side}"
-    return format_row(what, slow, fast, gain, "-", share, SHARES[stem][1], batch_size / fast, idle)
+    floor = batch_size * multiply_adds(ours.config, (side, side)) / rate
+    plain_call, our_call = partial(plain, pixel_values), partial(run, half)
+    return measure_row(what, plain_call, our_call, "-", floor, SHARES[stem][1], batch_size, device, rounds)
 
 
-def format_row(
+def measure_row(
     what: str,
-    plain: float,
-    ours: float,
-    gain: float,
+    plain: Callable[[], object],
+    ours: Callable[[], object],
     target: str,
-    share: float,
+    floor: float,
     share_target: float,
-    images_per_second: float,
-    idle: str,
+    batch_size: int,
+    device: str,
+    rounds: int,
 ) -> str:
+    """One line of the table. `floor` is how many seconds ours would take at the rate of the chip."""
+    slow, fast, gain = alternate(lambda: (plain(), wait_for(device)), lambda: (ours(), wait_for(device)), rounds)
+    idle = f"{idle_share(ours, device):.1%}" if device == "cuda" else "-"
     return (
-        f"| {what} | {1000 * plain:.1f} ms | {1000 * ours:.1f} ms | {gain:.2f} | {target} | {share:.1%} |"
-        f" >= {share_target:.0%} | {images_per_second:.0f} | {idle} |"
+        f"| {what} | {1000 * slow:.1f} ms | {1000 * fast:.1f} ms | {gain:.2f} | {target} | {floor / fast:.1%} |"
+        f" >= {share_target:.0%} | {batch_size / fast:.0f} | {idle} |"
     )
 
 

@@ -14,31 +14,29 @@
 """
 Compares the `mean_iou` metric of this project with the public one of `evaluate`: results, time, memory.
 
-    python benchmarks/mean_iou.py [--public FOLDER_OR_NAME]
+    python -m benchmarks.mean_iou [--public FOLDER_OR_NAME]
 
 Both get the same maps in batches, as stacked arrays, and compute once. They take turns in one process. "Regions" are
 maps as a model's logits make them: the largest of smooth random fields, of which some 4 % of the pixels border on
 another pair of label and prediction; "noise" is an id drawn for every pixel, which no segmentation looks like. Memory
-is the growth of the process's resident memory at its highest, sampled in a pass that is not timed.
+is the growth of the process's resident memory at its highest, in a pass that is not timed.
 """
 
 import argparse
-import statistics
-import threading
-import time
 import warnings
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import evaluate
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 
+from training import REPOSITORY
 
-OURS = Path(__file__).resolve().parents[1] / "training" / "metrics" / "mean_iou"
+from .speed import alternate, memory_of
+
+
+OURS = REPOSITORY / "training" / "metrics" / "mean_iou"
 HEIGHT, WIDTH, NUM_LABELS, IGNORE_INDEX = 512, 683, 150, 255
 NUM_REGION_CLASSES = 24  # in one image
 
@@ -73,29 +71,6 @@ def run(metric: evaluate.Metric, predictions: np.ndarray, labels: np.ndarray, ba
     return metric.compute(num_labels=NUM_LABELS, ignore_index=IGNORE_INDEX)
 
 
-def measure_seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def measure_growth(function: Callable[[], object]) -> float:
-    """How far the resident memory of this process rises during a call, in MB."""
-    process, done, highest = psutil.Process(), threading.Event(), [0]
-    before = process.memory_info().rss
-
-    def sample():
-        while not done.wait(0.002):
-            highest[0] = max(highest[0], process.memory_info().rss)
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    function()
-    done.set()
-    sampler.join()
-    return max(0, max(highest[0], process.memory_info().rss) - before) / 1e6
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--public", default="mean_iou", help="Folder of the public metric, or its name on the Hub.")
@@ -105,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the public metric's, of types and of 0 / 0
 
-    public, ours = evaluate.load(arguments.public), evaluate.load(str(OURS))
+    public_metric, our_metric = evaluate.load(arguments.public), evaluate.load(str(OURS))
     num_threads = torch.get_num_threads()
     print(f"{arguments.num_maps} maps of {HEIGHT} x {WIDTH}, {NUM_LABELS} classes, threads of torch: {num_threads}\n")
     print("| Maps | Type | Public, ms/map | Ours, ms/map | Ratio | Public, MB | Ours, MB |")
@@ -116,17 +91,15 @@ def main() -> None:
         for dtype in (np.uint8, np.int64):
             predictions, labels = (np.stack(maps).astype(dtype) for maps in zip(*pairs, strict=True))
             run_public, run_ours = (
-                partial(run, metric, predictions, labels, arguments.batch_size) for metric in (public, ours)
+                partial(run, metric, predictions, labels, arguments.batch_size)
+                for metric in (public_metric, our_metric)
             )
             results = run_ours()
             for name, value in run_public().items():
                 np.testing.assert_allclose(results[name], value, rtol=1e-12, err_msg=name)
-            ours_mb, public_mb = measure_growth(run_ours), measure_growth(run_public)
-            seconds = [(measure_seconds(run_public), measure_seconds(run_ours)) for _ in range(arguments.rounds)]
-            public_ms, ours_ms = (
-                1000 * statistics.median(column) / arguments.num_maps for column in zip(*seconds, strict=True)
-            )
-            ratio = statistics.median(public_seconds / ours_seconds for public_seconds, ours_seconds in seconds)
+            ours_mb, public_mb = (memory_of(function) / 1e6 for function in (run_ours, run_public))
+            public, ours, ratio = alternate(run_public, run_ours, arguments.rounds)
+            public_ms, ours_ms = (1000 * seconds / arguments.num_maps for seconds in (public, ours))
             print(
                 f"| {kind} | {dtype.__name__} | {public_ms:.2f} | {ours_ms:.2f} | {ratio:.0f} x | {public_mb:.0f} | "
                 f"{ours_mb:.1f} |",

@@ -128,7 +128,7 @@ class DenseCLIPImageProcessor(PilBackend):
             reason = f"it holds a {type(fields).__name__}"
         except (OSError, ValueError):
             raise
-        except Exception as error:  # Transformers looks into it before anybody knows what it is
+        except Exception as error:  # Transformers reads its entries before checking that it is a dictionary
             reason = f"{type(error).__name__}: {error}"
         raise OSError(
             f"The preprocessor_config.json of {pretrained_model_name_or_path} cannot be read ({reason}). It is a"
@@ -360,9 +360,10 @@ class DenseCLIPImageProcessor(PilBackend):
             for image in images
         ]
         if do_pad:
-            canvas_size = self._canvas_size([image.shape[-2:] for image in images], pad_size)
-            images = [_pad(image, canvas_size, fill_value=0) for image in images]
-            labels = [_pad(label, canvas_size, fill_value=IGNORE_INDEX) for label in labels]
+            height, width = self._canvas_size([image.shape[-2:] for image in images], pad_size)
+            canvas = SizeDict(height=height, width=width)
+            images = self.pad(images, canvas)
+            labels = [label[0] for label in self.pad([label[None] for label in labels], canvas, IGNORE_INDEX)]
         return images, labels
 
     def get_resized_size(
@@ -526,18 +527,15 @@ class DenseCLIPImageProcessor(PilBackend):
         results = []
         for logits, geometry in self._iterate_geometry(outputs.logits, target_sizes, input_sizes):
             segmentation = torch.empty(geometry[0], dtype=torch.int64, device=logits.device)
-            scores = None
+            result = segmentation
             if return_segmentation_scores:
                 scores = torch.empty(len(logits), *geometry[0], dtype=torch.float32, device=logits.device)
+                result = BatchFeature({"segmentation": segmentation, "segmentation_scores": scores})
             for rows, slab in _iterate_resized(logits, *geometry):
                 segmentation[rows] = slab.argmax(dim=-1)
-                if scores is not None:
+                if return_segmentation_scores:
                     scores[:, rows] = slab.movedim(-1, 0)
-            results.append(
-                segmentation
-                if scores is None
-                else BatchFeature({"segmentation": segmentation, "segmentation_scores": scores})
-            )
+            results.append(result)
         return results
 
     def post_process_panoptic_segmentation(
@@ -609,25 +607,21 @@ class DenseCLIPImageProcessor(PilBackend):
             raise ValueError(
                 f"Received logits of shape {tuple(logits.shape)}. It must be (batch_size, num_labels, height, width)."
             )
-        if target_sizes is None:
-            if input_sizes is not None:
-                raise ValueError("Received `input_sizes` without `target_sizes`. Pass the sizes the maps shall have.")
-            target_sizes = [tuple(logits.shape[-2:])] * len(logits)
-            input_sizes = target_sizes
-            canvas = target_sizes[0]
+        if target_sizes is None and input_sizes is not None:
+            raise ValueError("Received `input_sizes` without `target_sizes`. Pass the sizes the maps shall have.")
+        wanted = [tuple(logits.shape[-2:])] * len(logits)
+        if target_sizes is not None:
+            wanted = _check_sizes(target_sizes, "target_sizes", len(logits))
+        if input_sizes is not None:
+            processed = _check_sizes(input_sizes, "input_sizes", len(logits))
+            canvas = self._canvas_size(processed, self.pad_size)
+        elif target_sizes is not None and self.do_pad:
+            processed = [self.get_resized_size(*size) if self.do_resize else size for size in wanted]
+            canvas = self._canvas_size(processed, self.pad_size)
         else:
-            target_sizes = _check_sizes(target_sizes, "target_sizes", len(logits))
-            if input_sizes is not None:
-                input_sizes = _check_sizes(input_sizes, "input_sizes", len(logits))
-                canvas = self._canvas_size(input_sizes, self.pad_size)
-            elif self.do_pad:
-                input_sizes = [self.get_resized_size(*size) if self.do_resize else size for size in target_sizes]
-                canvas = self._canvas_size(input_sizes, self.pad_size)
-            else:
-                # Nothing was padded: the logits cover the picture, whatever size it was processed at.
-                input_sizes = target_sizes
-                canvas = None
-        for image_logits, target_size, input_size in zip(logits.detach(), target_sizes, input_sizes, strict=True):
+            # No padding is to be left out: the logits cover the map, whatever size the picture was processed at.
+            processed, canvas = wanted, None
+        for image_logits, target_size, input_size in zip(logits.detach(), wanted, processed, strict=True):
             yield image_logits, (target_size, input_size, canvas or input_size)
 
 
@@ -784,12 +778,6 @@ def _resize_nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     rows, columns = source_indices(height, image.shape[-2]), source_indices(width, image.shape[-1])
     return image[..., rows[:, None], columns]
-
-
-def _pad(image: np.ndarray, canvas_size: tuple[int, int], fill_value: int) -> np.ndarray:
-    """Pads a `(..., height, width)` array at the bottom and at the right."""
-    padding = [(0, canvas - side) for canvas, side in zip(canvas_size, image.shape[-2:], strict=True)]
-    return np.pad(image, [(0, 0)] * (image.ndim - 2) + padding, constant_values=fill_value)
 
 
 def _check_sizes(

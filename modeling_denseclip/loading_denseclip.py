@@ -34,6 +34,7 @@ from transformers.modeling_utils import load_state_dict
 from transformers.utils.hub import cached_file
 
 from .configuration_denseclip import WEIGHT_DTYPES, shorten
+from .weight_files_denseclip import refuse_compressed
 
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -108,8 +109,6 @@ def check_weight_files(model: nn.Module, files: Sequence[str], folder: str | Non
     for file in files:
         check_is_inside(file, folder)
         if not file.endswith(".safetensors"):
-            from .conversion_denseclip import refuse_compressed
-
             try:
                 refuse_compressed(file)
             except ValueError as error:

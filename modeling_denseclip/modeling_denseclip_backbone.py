@@ -37,6 +37,7 @@ from .configuration_denseclip import (
 from .loading_denseclip import check_number_types, naming_checkpoint, read_heads
 from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
 from .resizing_denseclip import at_least_float32
+from .weight_files_denseclip import listed
 
 
 logger = logging.get_logger(__name__)
@@ -232,8 +233,7 @@ def load_backbone(
     if problems:
         raise ValueError(
             f"The weights of {str(name_or_path)!r} do not fit a {vision_config.model_type!r} backbone of this"
-            f" `vision_config`. Tensors missing or of another shape: {', '.join(problems[:8])}"
-            + (f" and {len(problems) - 8} more." if len(problems) > 8 else ".")
+            f" `vision_config`. Tensors missing or of another shape: {listed(problems)}."
         )
     if missing:
         logger.info(f"Not in {str(name_or_path)!r}, and new: {', '.join(missing)}.")

@@ -8,11 +8,8 @@ import numpy as np
 import torch
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
-from modeling_denseclip.conversion_denseclip import (
-    convert_denseclip_state_dict,
-    infer_denseclip_config,
-    load_exactly,
-)
+from modeling_denseclip.checkpoint_formats_denseclip import convert_denseclip_state_dict, infer_denseclip_config
+from modeling_denseclip.conversion_denseclip import load_exactly
 
 
 CASES = ("denseclip-resnet", "denseclip-vit", "clip-fpn-resnet", "clip-fpn-vit")

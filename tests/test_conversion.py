@@ -34,7 +34,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip import conversion_denseclip as conversion
-from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
+from modeling_denseclip.checkpoint_formats_denseclip import FORMATS, SourceWeights, read_source, rename
+from modeling_denseclip.weight_files_denseclip import read_checkpoint
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 from training import convert
@@ -76,8 +77,8 @@ class ClipCase:
         return float(np.abs(values.numpy() - expected).max() / expected.std())
 
 
-def write_torchscript(state_dict: dict[str, torch.Tensor], path: Path) -> Path:
-    """An archive as OpenAI's: a tree of scripted modules that hold these tensors."""
+def module_of(state_dict: dict[str, torch.Tensor]) -> nn.Module:
+    """A tree of modules that hold these tensors: numbers with a gradient as parameters, others as buffers."""
     root = nn.Module()
     for name, tensor in state_dict.items():
         *parents, leaf = name.split(".")
@@ -86,8 +87,16 @@ def write_torchscript(state_dict: dict[str, torch.Tensor], path: Path) -> Path:
             if parent not in module._modules:
                 module.add_module(parent, nn.Module())
             module = module._modules[parent]
-        module.register_buffer(leaf, tensor)
-    torch.jit.save(torch.jit.script(root), path)
+        if tensor.is_floating_point() and "running_" not in leaf:
+            module.register_parameter(leaf, nn.Parameter(tensor))
+        else:
+            module.register_buffer(leaf, tensor)
+    return root
+
+
+def write_torchscript(state_dict: dict[str, torch.Tensor], path: Path) -> Path:
+    """An archive as OpenAI's: a tree of scripted modules that hold these tensors."""
+    torch.jit.save(torch.jit.script(module_of(state_dict)), path)
     return path
 
 
@@ -352,20 +361,24 @@ def test_config_of_another_image_encoder_is_refused(clip_cases):
 # --- Every tensor is accounted for -----------------------------------------------------------------------------------
 
 
+def source_weights(title: str, state_dict: dict[str, torch.Tensor]) -> SourceWeights:
+    """As a file of this format would be read."""
+    (table,) = (known.make_table(state_dict) for known in FORMATS if known.title == title)
+    return SourceWeights(title, rename(state_dict, table), table)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_published_name_and_back(name):
     state_dict = load_fixture(name).state_dict
-    weights = conversion.convert_denseclip_state_dict(state_dict)
-    table = conversion._denseclip_table(state_dict)
-    assert {conversion.source_name(new, table) for new in weights} == state_dict.keys()
+    weights = source_weights("a published DenseCLIP", state_dict)
+    assert {weights.source_name(new) for new in weights.state_dict} == state_dict.keys()
 
 
 @pytest.mark.parametrize("name", SMALL_CLIPS)
 def test_every_name_of_clip_and_back(clip_cases, name):
     state_dict = clip_cases[name].state_dict
-    weights = conversion.convert_clip_state_dict(state_dict)
-    table = conversion._clip_table(state_dict)
-    assert {conversion.source_name(new, table) for new in weights} == state_dict.keys() - {"logit_scale"}
+    weights = source_weights("CLIP", state_dict)
+    assert {weights.source_name(new) for new in weights.state_dict} == state_dict.keys() - {"logit_scale"}
 
 
 # What a name is, and another place of the same kind that nothing has.
@@ -462,23 +475,6 @@ def test_a_file_without_such_weights_is_refused(content, tmp_path):
 
 
 # --- As training programs write them ---------------------------------------------------------------------------------
-
-
-def module_of(state_dict: dict[str, torch.Tensor]) -> nn.Module:
-    """A tree of modules that hold these tensors: numbers with a gradient as parameters, others as buffers."""
-    root = nn.Module()
-    for name, tensor in state_dict.items():
-        *parents, leaf = name.split(".")
-        module = root
-        for parent in parents:
-            if parent not in module._modules:
-                module.add_module(parent, nn.Module())
-            module = module._modules[parent]
-        if tensor.is_floating_point() and "running_" not in leaf:
-            module.register_parameter(leaf, nn.Parameter(tensor))
-        else:
-            module.register_buffer(leaf, tensor)
-    return root
 
 
 def with_averages_of_mmcv(model: nn.Module) -> nn.Module:

@@ -185,10 +185,10 @@ def test_ablation_of_labels():
     pixel_values = torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2)
     labels = torch.tensor([[0, 1], [16, 255]], dtype=torch.uint8)
     sample = {"pixel_values": pixel_values, "labels": labels, "sizes": torch.tensor([2, 2])}
-    reduced = ablation.ReducedLabels(lambda *row: sample)(None, None, 0)
+    reduced = ablation.with_reduced_labels(lambda *row: sample)(None, None, 0)
     assert reduced["labels"].tolist() == [[255, 0], [15, 255]] and reduced["labels"].dtype == torch.uint8
     for index in (0, 1):
-        unflipped = ablation.UnflippedLabels(lambda *row: sample)(None, None, index)
+        unflipped = ablation.with_unflipped_labels(lambda *row: sample)(None, None, index)
         assert unflipped.keys() == reduced.keys() == sample.keys()
         assert torch.equal(unflipped["labels"], labels)
         assert torch.equal(unflipped["pixel_values"], pixel_values.flip(-1) if index else pixel_values)

@@ -60,7 +60,7 @@ def count_objects() -> tuple[int, int]:
 
 
 def test_predictions_leave_nothing_behind(model, processor, caplog):
-    """`python -m benchmarks.endurance predictions` makes 10,000, and measures memory."""
+    """A hundred predictions; benchmarks/README.md has the memory that 10,000 took."""
     caplog.set_level("ERROR", "modeling_denseclip")  # pytest keeps what is logged
     tokenizer = make_tiny_tokenizer()
 

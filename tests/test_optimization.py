@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_denseclip.conversion_denseclip import convert_denseclip_state_dict
+from modeling_denseclip.checkpoint_formats_denseclip import convert_denseclip_state_dict
 from tests.test_model_configs import FOLDER, build_on_meta
 from training.learning.optimization import (
     build_parameter_groups,

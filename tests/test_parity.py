@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from modeling_denseclip import multi_scale_inference
-from modeling_denseclip.conversion_denseclip import convert_denseclip_state_dict
+from modeling_denseclip.checkpoint_formats_denseclip import convert_denseclip_state_dict
 from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 
 

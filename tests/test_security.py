@@ -34,9 +34,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, PreTrainedModel, ResNetConfig
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.conversion_denseclip import read_checkpoint, read_source
+from modeling_denseclip.checkpoint_formats_denseclip import read_source
 from modeling_denseclip.tools.command import main as denseclip
 from modeling_denseclip.tools.files.loading import load_model, read_card_head
+from modeling_denseclip.weight_files_denseclip import read_checkpoint
 from tests import audit, licences
 from tests.test_conversion import Payload, write_malicious
 from tests.test_remote_code import ROOT, run_elsewhere
@@ -472,7 +473,7 @@ FORBIDDEN_IMPORTS = {
     *("subprocess", "sys", "tarfile", "tempfile", "threading", "urllib", "webbrowser", "zipfile"),
 }
 # The reader of OpenAI's archives: an unpickler that calls nothing, and the ZIP around it.
-EXCEPTIONS = {"conversion_denseclip": {"pickle", "zipfile"}}
+EXCEPTIONS = {"weight_files_denseclip": {"pickle", "zipfile"}}
 BUILTINS = {"eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "globals"}
 METHODS = (".write_text", ".write_bytes", ".unlink", ".rename", ".mkdir", ".rmdir", ".touch", ".chmod", ".symlink_to")
 

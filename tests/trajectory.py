@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
-from modeling_denseclip.conversion_denseclip import convert_denseclip_state_dict
+from modeling_denseclip.checkpoint_formats_denseclip import convert_denseclip_state_dict
 from tests.parity import FIXTURES, REFERENCE, ParityCase, config_fields
 
 

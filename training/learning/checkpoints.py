@@ -36,7 +36,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_denseclip import DenseCLIPConfig
-from modeling_denseclip.conversion_denseclip import PLAIN_DATA
+from modeling_denseclip.weight_files_denseclip import PLAIN_DATA
 
 
 logger = logging.get_logger(__name__)
