@@ -31,8 +31,8 @@ from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_en
 from tests.test_hub import make_environment
 from tests.tiny import TINY_CLASS_NAMES, tiny_model
 from training import evaluate, train
+from training.demo_scenes import main as write_tutorial_scenes
 from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
-from training.demonstration.scenes import main as write_tutorial_scenes
 from training.learning.checkpoints import check_classes
 
 
