@@ -38,8 +38,8 @@ from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.command import run_command
 from modeling_denseclip.tools.files.loading import read_json
 
-from .model_card import build_model_card, is_generated, read_metrics
 from .options.recipes import Recipe, load_recipe
+from .publishing.card import build_model_card, is_generated, read_metrics
 
 
 CARD = "README.md"
