@@ -22,8 +22,9 @@ from modeling_denseclip.tools.insight.complexity import (
 )
 from tests.test_model_configs import FILES, FOLDER
 from tests.tiny import TINY_CLASS_NAMES, tiny_config, tiny_model
-from training.complexity import ADE20K_NAME_TOKENS, ADE20K_NUM_LABELS, main, read_config
+from training.complexity import main
 from training.options.recipes import load_recipe
+from training.publishing.complexity import ADE20K_NAME_TOKENS, ADE20K_NUM_LABELS, read_config
 
 
 RECIPES = FOLDER.parent / "recipes" / "ade20k"
@@ -239,7 +240,7 @@ def test_checkpoint_counts_with_its_own_classes(tmp_path, capsys):
     [
         (None, [], "does not exist"),
         ("{", [], "is no valid JSON"),
-        ("[]", [], "is not the config of a DenseCLIP"),
+        ("[]", [], "holds a list; it is a mapping of fields to values"),
         ('{"model_type": "segformer"}', [], "is not the config of a DenseCLIP"),
         ('{"use_langauge": true}', [], "use_langauge"),
         ('{"use_language": "yes"}', [], "use_language"),

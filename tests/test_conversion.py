@@ -41,7 +41,7 @@ from tests.parity import CASES, REFERENCE, load_fixture, load_reference
 from training import convert
 from training.demo import build_tokenizer
 from training.options.arguments import ModelArguments
-from training.push import prepare_upload
+from training.publishing.hub import prepare_upload
 from training.train import build_model
 
 

@@ -17,6 +17,7 @@
 An export takes seconds, whatever the size of the model. So there are few, each with all that is asked of it.
 """
 
+import ast
 import errno
 import hashlib
 import json
@@ -36,9 +37,12 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.tools.files import photographs
 from modeling_denseclip.tools.pictures.visualization import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 from training import export, run_onnx
+from training.publishing import export as exporting
+from training.publishing import formats
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +119,7 @@ def test_resnet_with_language_runs_without_torch(tmp_path, capsys):
     card = export.main([str(folder), str(target)])
 
     assert "In 3 sizes onnxruntime differs from the model by at most " in capsys.readouterr().out
-    assert sorted(file.name for file in target.parent.iterdir()) == ["resnet.onnx", "resnet.onnx.json"]
+    assert sorted(file.name for file in target.parent.iterdir()) == ["resnet.onnx", "resnet.onnx.json", "run_onnx.py"]
     assert_logits_equal(target, model)
     check_that_text_is_folded(target, model)
 
@@ -130,8 +134,7 @@ def test_resnet_with_language_runs_without_torch(tmp_path, capsys):
     # A photograph, by that alone
     picture = draw_picture(300, 210, seed=8)
     picture.save(tmp_path / "street.png")
-    runner = tmp_path / "run_onnx.py"
-    runner.write_bytes((ROOT / "training" / "run_onnx.py").read_bytes())
+    runner = shutil.copy(target.with_name("run_onnx.py"), tmp_path)
     words = [runner, target, "street.png", "--output", "maps"]
     command = [sys.executable, "-c", RUN_WITHOUT_TORCH, *words]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -164,8 +167,34 @@ def check_that_text_is_folded(path: Path, model: DenseCLIPForSemanticSegmentatio
     assert image_bytes < path.stat().st_size < image_bytes + 300_000
 
 
+def test_copy_of_run_onnx_replaces_copies_alone(tmp_path):
+    runner = tmp_path / "run_onnx.py"
+    assert formats.may_replace(runner)
+    runner.write_text(formats.copy_runner())
+    assert formats.may_replace(runner)
+    runner.write_text("somebody's own")
+    assert not formats.may_replace(runner)
+    assert not formats.may_replace(ROOT / "training" / "run_onnx.py")
+
+
+def test_run_onnx_says_where_it_works(tmp_path):
+    runner = shutil.copy(ROOT / "training" / "run_onnx.py", tmp_path)
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, runner, "m.onnx", "a.png", "--output", "maps"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "photographs.py, which is not there" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_copy_of_run_onnx_holds_the_reader_of_photographs():
+    reader, copy = Path(photographs.__file__).read_text(), formats.copy_runner()
+    assert reader[reader.index("\nimport ") :].strip() in copy
+    names = [node.name for node in ast.parse(copy).body if isinstance(node, ast.FunctionDef)]
+    assert len(names) == len(set(names)) > 30  # none of one file hides one of the other
+    assert "importlib" not in copy.replace("import importlib.util\n", "")
+
+
 def check_static_quantization(path: Path, card: dict, images: list[Path], target: Path):
-    report = export.quantize(path, target, card, "static", images)
+    report = formats.quantize(path, target, card, "static", images)
     assert (report["num_calibration_images"], report["num_measured_images"]) == (2, 2)
     pictures = [run_onnx.read_picture(image) for image in images[1::2]]  # those that it was not calibrated on
     sessions = [onnxruntime.InferenceSession(file) for file in (path, target)]
@@ -234,7 +263,7 @@ def test_torch_program(tmp_path, capsys):
 @torch.no_grad()
 def test_what_an_image_does_not_need_is_left_out(prompting_mode):
     model = tiny_model("resnet", prompting_mode=prompting_mode, use_auxiliary_head=True).eval()
-    module = export.ExportableDenseCLIP(model, "logits")
+    module = exporting.ExportableDenseCLIP(model, "logits")
     pixel_values = smooth_noise((2, 75, 130))
     torch.testing.assert_close(module(pixel_values), model(pixel_values).logits)
     names = {name.split(".")[1] for name, _ in module.model.named_parameters(prefix="model")}
@@ -285,7 +314,7 @@ def test_pictures_are_prepared_as_by_the_image_processor(size, picture_size):
     fields = {"do_resize": False} if size is None else {"size": size}
     processor = DenseCLIPImageProcessor(**fields, do_rescale=size != SIZE, do_normalize=size != {"shortest_edge": 96})
     config = tiny_model("resnet").config
-    card = export.describe(config, processor, "logits", "whole", []) | {"smallest_side": 32}
+    card = exporting.describe(config, processor, "logits", "whole", []) | {"smallest_side": 32}
     picture = draw_picture(*picture_size)
     expected = processor(picture, return_tensors="np").pixel_values
     found = run_onnx.prepare(np.asarray(picture), json.loads(json.dumps(card)))
@@ -294,7 +323,9 @@ def test_pictures_are_prepared_as_by_the_image_processor(size, picture_size):
 
 def test_a_picture_that_the_file_is_wrong_on_is_refused():
     config = tiny_model("resnet").config
-    card = export.describe(config, DenseCLIPImageProcessor(size=SIZE), "logits", "whole", []) | {"smallest_side": 128}
+    card = exporting.describe(config, DenseCLIPImageProcessor(size=SIZE), "logits", "whole", []) | {
+        "smallest_side": 128
+    }
     with pytest.raises(ValueError, match="96 x 96 pixels when the model sees it, .* from 128 pixels on"):
         run_onnx.prepare(np.zeros((50, 50, 3), np.uint8), card)
 
@@ -369,7 +400,7 @@ def test_an_encoder_that_has_no_graph_is_named_in_one_line(sliding, monkeypatch)
 
 
 def test_weights_that_no_onnx_file_holds(sliding, monkeypatch):
-    monkeypatch.setattr(export, "MAX_ONNX_BYTES", 100_000)
+    monkeypatch.setattr(formats.OnnxFormat, "max_bytes", 100_000)
     with pytest.raises(ValueError, match="an ONNX file holds 2.*--format torch"):
         export.main(words_for(sliding))
 
@@ -387,8 +418,12 @@ def test_weights_that_no_onnx_file_holds(sliding, monkeypatch):
 )
 def test_a_file_that_computes_something_else_replaces_nothing(change, message, sliding, monkeypatch):
     model = DenseCLIPForSemanticSegmentation.from_pretrained(sliding)
-    monkeypatch.setattr(export, "write", lambda module, file_format, path: path.write_bytes(b""))
-    monkeypatch.setattr(export, "load", lambda path: lambda pixels: change(model.segment(pixels).logits, pixels.shape))
+    monkeypatch.setattr(exporting, "write", lambda module, file_format, path: path.write_bytes(b""))
+    monkeypatch.setattr(
+        formats.OnnxFormat,
+        "load",
+        lambda self, path: lambda pixels: change(model.segment(pixels).logits, pixels.shape),
+    )
     with pytest.raises(ValueError, match=message):
         export.main(words_for(sliding))
 
@@ -405,7 +440,7 @@ def test_a_class_map_is_judged_by_what_its_classes_lose():
         return logits.topk(2, dim=1).indices[:, 1]
 
     with torch.no_grad():
-        found = export.difference(second_best, model, "class_map", size)
+        found = exporting.difference(second_best, model, "class_map", size)
         logits = model(pixel_values).logits
         best, second = torch.nn.functional.interpolate(logits, size=size[1:], mode="bilinear").topk(2, dim=1).values[0]
     assert found == pytest.approx(((best - second).max() / logits.std()).item()) and found > 1e-3
@@ -418,7 +453,7 @@ def test_the_smallest_size_is_found():
         return model(pixels).logits + (min(pixels.shape[2:]) == 64)
 
     # Not 32, although that happens to be right
-    assert export.check(run, model, "logits") == (0, 128)
+    assert exporting.check(run, model, "logits") == (0, 128)
 
 
 def test_no_map_of_run_onnx_replaces_another_or_a_photograph(tmp_path):
@@ -575,8 +610,8 @@ def test_full_disk_is_no_fault_of_the_exporter(tmp_path, monkeypatch, file_forma
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(export, "save_onnx", fail)
+    monkeypatch.setattr(formats.OnnxFormat, "save", fail)
     monkeypatch.setattr(torch.export, "save", fail)
     with pytest.raises(OSError, match="out.bin.* could not be written: .*No space left on device"):
-        target = tmp_path / f"out.bin{export.SUFFIXES[file_format]}"
+        target = tmp_path / f"out.bin{formats.FORMATS[file_format].suffix}"
         export.main([str(folder), str(target), "--format", file_format])

@@ -38,7 +38,7 @@ from tests.tiny import (
     tiny_model,
 )
 from training.demonstration.tokenizer import build_tokenizer
-from training.push import prepare_upload, push_directory
+from training.publishing.hub import prepare_upload, push_directory
 
 
 # Runs modules as `python -m` does, one after another, without importing torch for each.

@@ -25,8 +25,9 @@ from huggingface_hub import ModelCard
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPImageProcessor
 from tests.tiny import draw_picture, make_tiny_tokenizer, tiny_config, tiny_model
 from training import model_card
-from training.model_card import CARDS, REPOSITORY, build_model_card, is_generated, read_metrics
+from training.model_card import CARDS, REPOSITORY
 from training.options.recipes import Recipe
+from training.publishing.card import build_model_card, is_generated, read_metrics
 
 
 # The 18 rows of the paper's Tables 1, 2 and 5: mIoU SS and MS, what they start from, and words of their description.

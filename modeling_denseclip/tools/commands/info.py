@@ -27,12 +27,6 @@ from huggingface_hub import get_local_safetensors_metadata, get_safetensors_meta
 from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
 from huggingface_hub.utils import SafetensorsRepoMetadata
 from safetensors import SafetensorError, safe_open
-from transformers.image_utils import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
-)
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ...configuration_denseclip import DenseCLIPConfig, shorten
@@ -40,11 +34,11 @@ from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...loading_denseclip import check_is_inside, find_file
 from ..files.loading import load_image_processor, read_card_head, read_config
 from ..insight.complexity import measure
+from ..insight.description import DECODE_HEADS, PROMPTING_MODES, describe, name_normalization
 
 
 SHOWN_CLASSES = 10
 SQUARE = (512, 512)
-ENCODERS = {"denseclip_resnet": "CLIP's ResNet", "clip_vision_model": "CLIP's Vision Transformer"}
 # Fields of image encoders that tell how large they are -> in words.
 ENCODER_FIELDS = {
     "depths": "blocks per stage",
@@ -54,16 +48,6 @@ ENCODER_FIELDS = {
     "hidden_size": "width",
     "hidden_sizes": "widths",
     "patch_size": "patch size",
-}
-PROMPTING_MODES = {
-    "language": "none: what the text tower makes of the names is the same for every image",
-    "pre_model": "pre-model: contexts are made from the image, so the text tower runs for each one",
-    "post_model": "post-model: the image refines what the text tower makes of the names",
-}
-DECODE_HEADS = {"semantic_fpn": "Semantic FPN", "upernet": "UperNet"}
-NORMALIZATIONS = {
-    (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)): "CLIP's",
-    (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)): "ImageNet's",
 }
 NUMBER_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Parts of a model -> where their weights are.
@@ -76,17 +60,17 @@ PARTS = {
     "decode head": ("decode_head.",),
     "auxiliary head": ("auxiliary_head.",),
 }
-# What comes with learned weights, and may have learned more.
+# Parts that begin with pretrained weights: whether training went on with them cannot be told from the weights.
 TOWERS = ("image encoder", "text tower")
 PART_STATES = {"initial": "no", "learned": "yes", None: "not known"}
-# A norm has a number per channel. What is larger is none, whatever it is called.
+# A norm has one number per channel, so a larger tensor is not a norm's, whatever its name.
 MAX_NORM_SIZE = 2**20
 EPILOG = """Code of the checkpoint is not run, and of its weights only norms, gamma and
 counters are read, of which a part that was never trained still has the initial
 ones: where norms were frozen in training, nothing shows. Of a repository on the
 Hub only the configuration, the card and the heads of the weights' files are
-downloaded, so what is trained is not known. Multiply-adds are counted while the architecture runs without
-numbers, as in the paper: a multiply-add is 1.
+downloaded, so what is trained is not known. Multiply-adds are counted while the
+architecture runs without numbers, as in the paper: a multiply-add is 1.
 
 examples:
   denseclip info outputs/mine
@@ -147,7 +131,7 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
         parts = read_parts(name_or_path, revision, config)
     except SafetensorError as error:
         raise ValueError(f"The weights of {name_or_path} are broken: {shorten(error)}") from error
-    # Every decode head has norms, so where they are to be read they tell.
+    # Every decode head has norms, so its state is known wherever the weights can be read.
     head_state = parts["decode head"]["state"]
     is_trained = head_state == "learned" if head_state else False if config.untrained_contexts else None
     complexity = measure(config, size)
@@ -159,7 +143,7 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
         "image_encoder": collect_encoder(config),
         "language": collect_language(config),
         "decode_head": {"type": config.decode_head_type, "hidden_size": config.decode_head_hidden_size},
-        "classes": [config.id2label[index] for index in range(config.num_labels)],
+        "classes": describe(config).class_names,
         "parameters": {
             "total": complexity.parameters + complexity.text_parameters,
             "image": complexity.parameters,
@@ -180,11 +164,9 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
 
 
 def collect_encoder(config: DenseCLIPConfig) -> dict[str, Any]:
-    vision_config = config.vision_config
-    name = ENCODERS.get(vision_config.model_type, type(vision_config).__name__.removesuffix("Config"))
-    fields = vision_config.to_dict()
+    fields = config.vision_config.to_dict()
     sizes = {field: fields[field] for field in ENCODER_FIELDS if field in fields}
-    return {"name": name, "model_type": vision_config.model_type, **sizes}
+    return {"name": describe(config).image_encoder, "model_type": config.vision_config.model_type, **sizes}
 
 
 def collect_language(config: DenseCLIPConfig) -> dict[str, Any] | None:
@@ -208,18 +190,20 @@ def collect_images(image_processor: DenseCLIPImageProcessor) -> dict[str, Any]:
 
 
 def as_list(values: float | Sequence[float] | None) -> list[float]:
-    """Of each channel, of all of them alike, or of none."""
+    """One value per channel as a list; one value for all channels as a list of it; `None` as an empty list."""
     return [] if values is None else list(values) if isinstance(values, Sequence) else [values]
 
 
-def read_local_heads(folder: Path) -> SafetensorsRepoMetadata:
+def read_local_heads(name_or_path: str, revision: str) -> tuple[Path, SafetensorsRepoMetadata | None]:
     """
-    As [`get_local_safetensors_metadata`].
+    The folder of a checkpoint, which for a repository is the one in the cache, and the heads of the weights in it;
+    `None` where it has no safetensors.
 
     Raises:
         ValueError: for a shard of another folder.
-        OSError: for what is no regular file: a named pipe would be waited for.
+        OSError: for what is not a regular file: reading a named pipe would wait for ever.
     """
+    folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
     files, index = [folder / SAFE_WEIGHTS_NAME], folder / SAFE_WEIGHTS_INDEX_NAME
     if not files[0].exists() and index.is_file():
         files = [folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()]
@@ -227,7 +211,10 @@ def read_local_heads(folder: Path) -> SafetensorsRepoMetadata:
         check_is_inside(str(file), str(folder))
         if file.exists() and not file.is_file():
             raise OSError(f"{file} is no regular file, but a folder, a named pipe, a socket or a device.")
-    return get_local_safetensors_metadata(folder)
+    try:
+        return folder, get_local_safetensors_metadata(folder)
+    except NotASafetensorsRepoError:
+        return folder, None
 
 
 def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
@@ -237,12 +224,9 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
     Raises:
         ValueError: for files that are no safetensors.
     """
-    # A repository that is in the cache is a folder too.
-    folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
     try:
-        try:
-            metadata = read_local_heads(folder)
-        except NotASafetensorsRepoError:
+        _, metadata = read_local_heads(name_or_path, revision)
+        if metadata is None:
             if Path(name_or_path).is_dir():
                 return None
             metadata = get_safetensors_metadata(name_or_path, revision=revision)
@@ -261,7 +245,7 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
         raise OSError(f"The Hub answered with status {status} ({said}) for the weights of {name_or_path}.") from error
     except OSError:
         raise
-    except Exception as error:  # the reader takes heads and index for what they should be
+    except Exception as error:  # the reader does not check that head and index hold what they should
         raise ValueError(
             f"The weights of {name_or_path} are broken: {type(error).__name__}: {shorten(error)}"
         ) from error
@@ -273,19 +257,16 @@ def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dic
 
     - `"initial"`, as long as each norm (and gamma of the context decoder) has its initial value, or the contexts are
       those that `from_clip_pretrained` made;
-    - `"learned"` otherwise; of the towers that says nothing about who taught them;
-    - `None` where the checkpoint shows nothing: a neck has no norms, and weights may not be here.
+    - `"learned"` otherwise; a tower may have learned all of it in its pretraining;
+    - `None` where it is not known: a neck has no norms, and weights on the Hub are not read.
 
     Raises:
         ValueError: for files that are no safetensors.
     """
     evidence = {name: [] for name in PARTS}
     batches = dict.fromkeys(PARTS)
-    folder = Path(find_file(name_or_path, "config.json", revision=revision)).parent
-    try:
-        files = read_local_heads(folder).files_metadata
-    except Exception:
-        files = {}  # what is wrong with them `read_weights` has said
+    folder, metadata = read_local_heads(name_or_path, revision)
+    files = {} if metadata is None else metadata.files_metadata
     shapes = {key: tensor.shape for file in files.values() for key, tensor in file.tensors.items()}
     for file, metadata in files.items():
         with safe_open(folder / file, framework="pt") as tensors:
@@ -304,13 +285,8 @@ def read_parts(name_or_path: str, revision: str, config: DenseCLIPConfig) -> dic
                     values = tensors.get_tensor(key)
                     is_initial = bool((values == 0).all()) or leaf == "weight" and bool((values == 1).all())
                     evidence[part].append(is_initial)
-    has_part = {
-        "pyramid": any(key.startswith(PARTS["pyramid"]) for key in shapes),
-        "text tower": config.use_language,
-        "context decoder": config.use_language and config.prompting_mode != "language",
-        "neck": config.decode_head_type == "semantic_fpn",
-        "auxiliary head": config.use_auxiliary_head,
-    }
+    # Whether a backbone of Transformers needs a pyramid, its config does not tell, but its weights do.
+    has_part = {"pyramid": any(key.startswith(PARTS["pyramid"]) for key in shapes), **describe(config).has_part}
     parts = {}
     for name, found in evidence.items():
         if has_part.get(name, True):
@@ -367,7 +343,7 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
                 f"CLIP's text tower, layers {language['num_hidden_layers']}, width {language['hidden_size']}; in each"
                 f" prompt {language['num_context_tokens']} learned contexts",
             ),
-            ("Prompting", PROMPTING_MODES[language["prompting_mode"]]),
+            ("Prompting", PROMPTING_MODES[language["prompting_mode"]].line),
         ]
     lines += [
         ("Decode head", f"{DECODE_HEADS[head['type']]}, width {head['hidden_size']}"),
@@ -420,7 +396,6 @@ def format_images(images: dict[str, Any] | None) -> str:
         return "unknown: there is no preprocessor_config.json"
     size = images["size"]
     mean, std = tuple(images["mean"]), tuple(images["std"])
-    statistics = NORMALIZATIONS.get((mean, std))
     if size is None:
         resized = "in their own size"
     elif "height" in size:
@@ -428,7 +403,7 @@ def format_images(images: dict[str, Any] | None) -> str:
     else:
         limit = f", the long one at most {size['longest_edge']}" if "longest_edge" in size else ""
         resized = f"the short side {size['shortest_edge']} pixels{limit}"
-    normalized = f"{statistics} mean and deviation" if statistics else f"mean {mean}, deviation {std}"
+    normalized = name_normalization(mean, std) or f"mean {mean}, deviation {std}"
     return f"{resized}; {normalized}{'; padded' if images['pads'] else ''}"
 
 
@@ -443,7 +418,7 @@ def format_weights(weights: dict[str, Any] | None) -> str:
     if weights is None:
         return "no safetensors are there"
     total = sum(weights["numbers"].values())
-    # Batch norms count their batches: a few integers say nothing of the weights' type.
+    # The few integers are what batch norms count their batches by; they are no type of the weights.
     types = [name for name, count in weights["numbers"].items() if count > total / 100]
     return f"{weights['bytes'] / 1e6:.1f} MB, {' and '.join(types)}"
 

@@ -11,8 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Photographs that are read."""
+"""
+Photographs and masks, read from files.
 
+`training/run_onnx.py` loads this file by its path, where neither PyTorch nor Transformers is installed, and
+`training.export` copies its text. So it imports NumPy and Pillow alone, and nothing of this package.
+"""
+
+import functools
+import logging
 import os
 import re
 import stat
@@ -28,10 +35,9 @@ import PIL.Image
 from PIL.ExifTags import Base
 from PIL.Image import DecompressionBombError, Transpose
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TILELENGTH, TILEWIDTH
-from transformers.utils import logging
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # What a file begins with that is a TIFF of either byte order, or a large one.
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -39,8 +45,7 @@ TO_8_BITS = (
     "Choose one band or three, and write them with 8 bits, such as by `gdal_translate -b 3 -b 2 -b 1 -ot Byte -scale 0"
     " 4095 0 255 in.tif out.png` for values from 0 to 4095."
 )
-# As Pillow calls what these suffixes name. Whatever a file is named, Pillow would read many more, and have another
-# program draw EPS.
+# Pillow's names of the formats that are read; it would read many more, and start another program to draw EPS.
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Orientation of EXIF -> what turns the picture upright.
@@ -54,12 +59,14 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])\s*["'<]""")
-# Of a JPEG: each scan goes over the whole picture. Usual are 1 and, if it is progressive, 10; libtiff takes as many.
+# Scans of a JPEG that are read; each one goes over the whole picture. Usual are 1 and, if it is progressive, 10.
+# libtiff has the same limit.
 MAXIMUM_SCANS = 100
-# What tags of EXIF or of a TIFF may take in memory beyond the size of the file: Pillow copies what each of them names,
-# and all may name the same. It takes as much for the texts in a PNG.
+# What the tags of EXIF or of a TIFF may take in memory beyond the size of the file: Pillow copies the bytes that each
+# tag refers to, and all may refer to the same ones. Pillow's own limit for the texts in a PNG is as large.
 MAXIMUM_TAG_BYTES = 64 * 2**20
-JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)  # of a segment, which ends the data of a scan
+# What a segment of a JPEG begins with, and so where the data of a scan ends.
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 START_OF_JPEG = b"\xff\xd8\xff"
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
@@ -82,10 +89,11 @@ def open_file(path: str | Path) -> BinaryIO:
     Open a file to read its bytes.
 
     Raises:
-        OSError: for what is no file, such as a named pipe, at which a reader would wait for ever; names none.
+        OSError: for what is no file, such as a named pipe, at which a reader would wait for ever. Its message does
+            not name the file.
     """
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says it
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises an error
         raise OSError("it is no regular file, but a named pipe, a socket or a device")
     return open(path, "rb")
 
@@ -229,7 +237,7 @@ def decode_photograph(image: PIL.Image.Image, source: str) -> PIL.Image.Image:
     with naming_errors(source):
         orientation = read_orientation(image)
         photograph = turn_upright(to_rgb(image, source), orientation)
-    photograph.info = {}  # by which the next reader would turn it again
+    photograph.info = {}  # its orientation would have the next reader turn it again
     return photograph
 
 
@@ -245,14 +253,14 @@ def to_rgb(image: PIL.Image.Image, source: str = "The picture") -> PIL.Image.Ima
         ValueError: for 32 bits per pixel, integers or floating point, whose range is unknown.
     """
     _refuse_unknown_range(image, source)
-    if image.mode == "La":  # a TIFF of greys that were multiplied by their alpha, which Pillow converts to "LA" alone
+    if image.mode == "La":  # greys multiplied by their alpha, of a TIFF; Pillow converts them to "LA" alone
         image = image.convert("LA")
     if not image.mode.startswith("I;16"):
         return image.convert("RGB")
     # Pillow's own conversion would cut off at 255, and leave white.
     values = np.asarray(image).astype(np.uint32)
     if values.max() < 4096:
-        logger.warning_once(
+        _warn_once(
             "A 16-bit picture holds no value above 4095. As it is read, 65535 is white, so it is nearly black. If its"
             f" camera has 12 bits or fewer, scale its pictures, all by one factor. {TO_8_BITS}"
         )
@@ -269,6 +277,11 @@ def read_photograph(path: str | Path) -> PIL.Image.Image:
     """
     with open_photograph(path) as file:
         return decode_photograph(file, str(path))
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _refuse_bombs(file: BinaryIO) -> None:
@@ -293,10 +306,10 @@ def _check_jpeg(file: BinaryIO) -> None:
         if marker in START_OF_FRAME:
             components, is_progressive = segment[5:6], marker in PROGRESSIVE
         elif marker == EXIF and segment.startswith(b"Exif\0\0"):
-            exif += segment[6:]  # Pillow joins them, and reads them as it opens the file, for the resolution
+            exif += segment[6:]  # Pillow joins all such segments, and reads the resolution of them in `PIL.Image.open`
         elif marker == MULTI_PICTURE and segment.startswith(b"MPF\0"):
             _check_tags(BytesIO(segment[4:]))
-        elif marker == START_OF_SCAN and (is_progressive or segment[:1] != components):  # else there is but one
+        elif marker == START_OF_SCAN and (is_progressive or segment[:1] != components):  # else it is the only one
             _count_scans(file.read())
     _check_tags(BytesIO(exif))
 
@@ -307,7 +320,7 @@ def _read_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     byte = file.read(1)
     while byte:
         last, byte = byte, file.read(1)
-        if JPEG_MARKER.match(last + byte):  # what belongs to no segment is passed over
+        if JPEG_MARKER.match(last + byte):  # bytes between segments are passed over
             marker = byte[0]
             yield marker, file.read(max(int.from_bytes(file.read(2), "big") - 2, 0))
             if marker == START_OF_SCAN:
@@ -316,7 +329,7 @@ def _read_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _open_without_metadata(file: str | Path | BinaryIO) -> PIL.Image.Image:
-    """Open a JPEG, of which Pillow stumbles over EXIF or a list of pictures as it looks for the resolution."""
+    """Open a JPEG of which `PIL.Image.open` raises an error, as it looks for the resolution in broken metadata."""
     if isinstance(file, str | Path):
         with open_file(file) as stream:
             file = BytesIO(stream.read())
@@ -339,7 +352,7 @@ def _open_without_metadata(file: str | Path | BinaryIO) -> PIL.Image.Image:
 
 def _count_scans(data: bytes) -> None:
     """`data` begins behind the header of the first scan."""
-    # Metadata may hold these bytes by chance, so this counts too many, but fast; most files need no more.
+    # This counts too many, since metadata may hold these bytes by chance, but it is fast, and enough for most files.
     if data.count(bytes([0xFF, START_OF_SCAN])) < MAXIMUM_SCANS:
         return
     scans, place = 1, 0
@@ -360,14 +373,14 @@ def _check_tags(file: BinaryIO, is_tiff: bool = False) -> None:
     head = file.read(16)
     order = BYTE_ORDERS.get(head[:2])
     if order is None or len(head) < 16:
-        return  # nothing that Pillow reads either
-    if head.startswith(b"MM\0+"):  # of which it reads something else than libtiff
+        return  # Pillow does not read it either
+    if head.startswith(b"MM\0+"):  # Pillow and libtiff, by which it decodes, would not read the same
         raise ValueError("it is a BigTIFF of the byte order MM, which is not read. Save it anew")
     offset_type, count_type, entry = ("Q", "Q", "HHQ8s") if 43 in head[2:4] else ("I", "H", "HHI4s")
     offset_size, entry_size = struct.calcsize(offset_type), struct.calcsize(order + entry)
     file.seek(struct.unpack_from(order + offset_type, head, offset_size)[0] % 2**63)
     count = int.from_bytes(file.read(struct.calcsize(count_type)), "little" if order == "<" else "big")
-    # More entries than there are tags would only replace each other.
+    # There are no more tags than these, so further entries would only replace others.
     entries = file.read(min(count, 2**16) * entry_size)
     total, sizes = 0, []
     for tag, kind, number, value in struct.iter_unpack(

@@ -29,13 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...configuration_denseclip import DenseCLIPConfig
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
+from .description import describe
 
 
 aten = torch.ops.aten
 
-# What the paper's columns leave out.
+# What the paper's figures leave out.
 TEXT_TOWER = ("text_encoder", "text_projection")
-# The image encoder is large: it is shown by its own parts.
+# Its parts are listed one by one, as if they were parts of the model.
 IMAGE_ENCODER = "image_encoder"
 BETWEEN_PARTS = "between the parts"
 
@@ -45,7 +46,7 @@ KINDS = {
     aten.convolution: CONVOLUTION,
     aten.mm: LINEAR,
     aten.addmm: LINEAR,
-    # Activations with activations: attention, which the meta device does not fuse, and the score map.
+    # Products of activations: attention, which is not fused on the meta device, and the score map.
     aten.bmm: MATCHING,
     aten.baddbmm: MATCHING,
     aten.native_batch_norm: NORMALIZATION,
@@ -57,7 +58,9 @@ KINDS = {
 
 
 def per_input_element(count: int) -> Callable[..., int]:
-    """A formula of `FlopCounterMode`. Doubled: PyTorch counts a multiply-add as 2, and all is halved in the end."""
+    """
+    A formula of `FlopCounterMode`, doubled: PyTorch counts a multiply-add as 2, and `kinds_of` halves all counts.
+    """
     return lambda input_shape, *args, **kwargs: 2 * count * math.prod(input_shape)
 
 
@@ -66,7 +69,7 @@ def per_output_element(count: int) -> Callable[..., int]:
     return lambda *args, out_shape, **kwargs: 2 * count * math.prod(out_shape)
 
 
-# What fvcore counts besides products, whose formulas PyTorch has. Neither nearest resizing nor pooling counts here.
+# What fvcore counts besides products, for which PyTorch has formulas. Nearest resizing and pooling are not counted.
 FORMULAS = {
     aten.native_batch_norm: per_input_element(2),
     aten._native_batch_norm_legit_no_training: per_input_element(2),
@@ -123,7 +126,7 @@ class Complexity:
 
     @property
     def flops(self) -> int:
-        """Of an image when the class embeddings are there, if they can be."""
+        """Of an image whose class embeddings have been computed before, unless they depend on the image."""
         if self.encodes_text_per_image:
             return self.flops_with_text
         return self.flops_with_text - sum(self.parts[name].flops.total() for name in TEXT_TOWER if name in self.parts)
@@ -160,7 +163,7 @@ def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Co
         raise ValueError(
             f"An image of {size[0]} x {size[1]} is too small: both sides must be {model.min_image_size} or more."
         )
-    # On the meta device class embeddings are never kept, so the text tower runs too.
+    # The model keeps no class embeddings on the meta device, so the text tower runs and is counted.
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with OperatorRecorder() as recorder, counter:
         model(pixel_values, inference_mode="whole")
@@ -180,7 +183,7 @@ def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Co
         is_free = operator.is_view or torch.Tag.pointwise in operator.tags
         if operator.overloadpacket not in counter.flop_registry and not is_free:
             uncounted[str(operator.overloadpacket).removeprefix("aten.")] += calls
-    return Complexity(parts, uncounted, encodes_text_per_image=config.prompting_mode == "pre_model")
+    return Complexity(parts, uncounted, describe(config).encodes_text_per_image)
 
 
 def part_of(name: str) -> str:

@@ -1,0 +1,329 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A DenseCLIP as one file that runs without this code. See `training.export`."""
+
+import copy
+import hashlib
+import json
+import logging
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from torch.export import Dim
+
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.resizing_denseclip import resize_logits
+from modeling_denseclip.tools.files.loading import load_model
+from modeling_denseclip.tools.files.photographs import list_images
+from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
+from modeling_denseclip.tools.insight.description import describe as describe_model
+from modeling_denseclip.tools.pictures.visualization import generate_palette
+
+from .formats import (
+    FORMATS,
+    RUNNER,
+    OnnxFormat,
+    TorchFormat,
+    copy_runner,
+    describe_quantization,
+    may_replace,
+    quantize,
+)
+
+
+# Sizes of 0 or 1 and equal sizes would be taken for constants. At these sides no map is a multiple of a window of
+# 7 x 7 at any stride: Swin pads such maps, and a program that was traced without padding would never pad.
+TRACED_SHAPE = (2, 3, 288, 352)
+# (batch_size, height, width), neither traced ones nor only multiples of 32.
+CHECKED_SIZES = ((1, 256, 330), (2, 300, 410), (1, 420, 288))
+# Some backbones work differently on maps smaller than their windows, and programs refuse maps of one cell.
+SMALLER_SIDES = (128, 64)
+# Of the standard deviation of the logits.
+TOLERANCE = 1e-4
+
+
+def export_model(
+    checkpoint: str | Path,
+    target: str | Path,
+    *,
+    file_format: str = "onnx",
+    output: str = "logits",
+    inference_mode: str | None = None,
+    int8: str | None = None,
+    calibration_images: Sequence[str | Path] = (),
+) -> dict:
+    """
+    Export, check and write; prints what was found, and returns what `TARGET.json` holds.
+
+    Args:
+        checkpoint (`str` or `Path`): the folder of a saved DenseCLIP.
+        target (`str` or `Path`): the file to write.
+        file_format (`str`, *optional*, defaults to `"onnx"`): a key of `FORMATS`.
+        output (`str`, *optional*, defaults to `"logits"`): what the file computes, or `"class_map"`.
+        inference_mode (`str`, *optional*): `"whole"` or `"slide"`; defaults to the checkpoint's.
+        int8 (`str`, *optional*): `"static"` or `"dynamic"`: integers of 8 bits.
+        calibration_images (`Sequence[str | Path]`, *optional*): photographs, or folders of them, for `int8`.
+
+    Raises:
+        ValueError: for words that contradict each other, a model that cannot be exported, and a file that does not
+            compute what the model does. Nothing that existed before is changed then.
+        OSError: for files that are not there.
+    """
+    checkpoint, target = Path(checkpoint), Path(target)
+    chosen = FORMATS[file_format]
+    if target.suffix != chosen.suffix or target.is_dir():
+        raise ValueError(f"--format {file_format} writes a file that ends in {chosen.suffix}; got {target}.")
+    if not checkpoint.is_dir():
+        raise ValueError(f"{checkpoint} is no folder. Give the one that `save_pretrained` or a training wrote.")
+    chosen.check_packages()
+    images = list_calibration_images(chosen, int8, calibration_images)
+    # They warn of operators that no model here has, of constants that are not folded, and of their own deprecations.
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+    model, image_processor = load_model(str(checkpoint), dtype=torch.float32, **chosen.model_options)
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    card = describe(model.config, image_processor, output, inference_mode or model.config.inference_mode, weights)
+
+    with naming_what_failed(target), staging_folder(target.parent) as folder:
+        written = folder / target.name
+        write(ExportableDenseCLIP(model, output), chosen, written)
+        difference, card["smallest_side"] = check(chosen.load(written), model, output)
+        print(
+            f"In {len(CHECKED_SIZES)} sizes {chosen.runtime} differs from the model by at most {difference:.1e} of the"
+            " logits' standard deviation."
+        )
+        if card["smallest_side"] > model.min_image_size:
+            print(f"Smaller images than {card['smallest_side']} pixels it refuses, or computes otherwise.")
+        if int8 is not None:
+            quantized = written.with_name("int8.onnx")
+            card["int8"] = quantize(written, quantized, card, int8, images)
+            print(describe_quantization(card["int8"], written.stat().st_size, quantized.stat().st_size))
+            quantized.replace(written)
+        card_file = folder / f"{target.name}.json"
+        lines = (f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in card.items())
+        card_file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        names, runner = [written.name, card_file.name], target.with_name(RUNNER.name)
+        if isinstance(chosen, OnnxFormat) and may_replace(runner):
+            (folder / runner.name).write_text(copy_runner(), encoding="utf-8")
+            names.insert(0, runner.name)
+        move_together(folder, target.parent, names)
+    copied = f", {runner}" if runner.name in names else ""
+    print(f"Written to: {target} ({target.stat().st_size / 1e6:.1f} MB), {target}.json{copied}")
+    return card
+
+
+def list_calibration_images(
+    file_format: OnnxFormat | TorchFormat, int8: str | None, paths: Sequence[str | Path]
+) -> list[Path]:
+    """
+    The photographs for `int8`, of which folders name all that they hold.
+
+    Raises:
+        ValueError: for too few of them, or for some without `int8`.
+    """
+    if int8 is None:
+        if paths:
+            raise ValueError("--calibration_images are for --int8, which is missing.")
+        return []
+    if not isinstance(file_format, OnnxFormat):
+        raise ValueError("--int8 is onnxruntime's: it needs --format onnx.")
+    images = [file for path in map(Path, paths) for file in list_images(path)]
+    if len(images) < 2:
+        raise ValueError(
+            f"--int8 needs at least two photographs as --calibration_images, to measure what it costs; got"
+            f" {len(images)}."
+        )
+    return images
+
+
+def describe(
+    config: DenseCLIPConfig,
+    image_processor: DenseCLIPImageProcessor,
+    output: str,
+    inference_mode: str,
+    weights: Sequence[Path],
+) -> dict:
+    """
+    What a program that runs the file has to know, for JSON.
+
+    Raises:
+        ValueError: for class maps of a model that slides windows.
+    """
+    slides = inference_mode == "slide"
+    if slides and output == "class_map":
+        raise ValueError(
+            "This model is run by sliding windows, whose logits are averaged, which class maps cannot be. Say --output"
+            " logits (run_onnx.py slides the windows), or --inference_mode whole."
+        )
+    size = {name: side for name, side in dict(image_processor.size).items() if side is not None}
+    identity = (0.0,) * 3, (1.0,) * 3
+    mean, std = (image_processor.image_mean, image_processor.image_std) if image_processor.do_normalize else identity
+    return {
+        "output": output,
+        "class_names": describe_model(config).class_names,
+        "palette": config.palette or generate_palette(config.num_labels),
+        "ignore_index": config.ignore_index,
+        "image_processor": {
+            # None: pictures keep their size. They are resized by OpenCV, bilinear without antialiasing, to sides of
+            # int(side * scale + 0.5).
+            "size": size if image_processor.do_resize else None,
+            "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
+            "image_mean": list(mean),
+            "image_std": list(std),
+        },
+        "windows": {"size": list(config.window_size), "stride": list(config.window_stride)} if slides else None,
+        "checkpoint_sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+class ExportableDenseCLIP(nn.Module):
+    """
+    `pixel_values` (batch_size, 3, height, width) -> logits (batch_size, num_labels, height / 4, width / 4), or class
+    ids (batch_size, height, width), int64. Holds a copy of the model without what an image does not need.
+    """
+
+    def __init__(self, model: DenseCLIPForSemanticSegmentation, output: str):
+        super().__init__()
+        self.output = output
+        self.model = copy.deepcopy(model).eval()
+        config = model.config
+        if config.use_auxiliary_head:
+            del self.model.auxiliary_head
+        if describe_model(config).encodes_text_per_image:
+            # Each image makes its own prompts, so the text tower stays, and of its vocabulary the words in use.
+            embedding, prompts = self.model.text_encoder.get_input_embeddings(), self.model.prompts
+            words, prompts.token_ids = prompts.token_ids.unique(return_inverse=True)
+            self.model.text_encoder.set_input_embeddings(nn.Embedding.from_pretrained(embedding.weight[words]))
+        elif config.use_language:
+            with torch.no_grad():
+                self.model.keep_text_embeddings()
+            self.model.is_fused = True  # a fused model uses the embeddings that it keeps
+            del self.model.text_encoder, self.model.text_projection, self.model.prompts
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        logits = self.model.segment(pixel_values).logits
+        if self.output == "class_map":
+            return resize_logits(logits, pixel_values.shape[-2:]).argmax(dim=1)
+        return logits
+
+
+def write(module: ExportableDenseCLIP, file_format: OnnxFormat | TorchFormat, path: Path) -> None:
+    """
+    Write the graph of a module, for any batch size, height and width.
+
+    Raises:
+        ValueError: for an image encoder that has no such graph, or weights that are too large for the format.
+    """
+    num_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
+    if num_bytes > file_format.max_bytes:
+        raise ValueError(
+            f"The weights take {num_bytes / 1e9:.1f} GB, and an ONNX file holds 2. Take a smaller image encoder, or"
+            " --format torch."
+        )
+    dynamic_shapes = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                module, (torch.zeros(TRACED_SHAPE),), dynamic_shapes=dynamic_shapes, strict=False
+            )
+        converted = file_format.convert(program, module.output)
+    except Exception as error:  # the exporters raise errors of all kinds
+        raise ValueError(
+            f"A DenseCLIP on the image encoder {module.model.config.vision_config.model_type!r} cannot be exported to"
+            f" {file_format.name}: {first_line(error)}"
+        ) from error
+    file_format.save(converted, path)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error came from, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return textwrap.shorten(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", 200)
+
+
+@torch.no_grad()
+def check(
+    run: Callable[[torch.Tensor], torch.Tensor], model: DenseCLIPForSemanticSegmentation, output: str
+) -> tuple[float, int]:
+    """
+    Compare a file with its model, in sizes that it was not traced with.
+
+    Returns:
+        The largest difference as a share of the standard deviation of the logits, and the smallest side in pixels
+        from which on the file is right.
+
+    Raises:
+        ValueError: if it does not run or differs by more than `TOLERANCE`.
+    """
+    model.eval()
+    differences = []
+    for size in CHECKED_SIZES:
+        try:
+            differences.append(difference(run, model, output, size))
+        except Exception as error:  # the runtimes raise errors of all kinds
+            raise ValueError(
+                f"The file does not run on {size[0]} x 3 x {size[1]} x {size[2]} and was not kept: the graph of its"
+                f" image encoder, {model.config.vision_config.model_type!r}, depends on the size. {first_line(error)}"
+            ) from error
+    # Written so that NaN fails.
+    if not max(differences) <= TOLERANCE:
+        raise ValueError(
+            f"The file differs from the model by {max(differences):.1e} of the logits' standard deviation, in the"
+            f" sizes {CHECKED_SIZES}; {TOLERANCE} is allowed. It was not kept."
+        )
+    smallest = min(min(size[1:]) for size in CHECKED_SIZES)
+    for side in (*(side for side in SMALLER_SIDES if side > model.min_image_size), model.min_image_size):
+        try:
+            is_right = difference(run, model, output, (1, side, side * 3 // 2)) <= TOLERANCE
+        except Exception:  # this one was only tried
+            is_right = False
+        if not is_right:
+            break
+        smallest = side
+    return max(differences), smallest
+
+
+def difference(
+    run: Callable[[torch.Tensor], torch.Tensor],
+    model: DenseCLIPForSemanticSegmentation,
+    output: str,
+    size: tuple[int, int, int],
+) -> float:
+    """
+    The largest difference of logits on random pictures; of class maps, by how much the class of a pixel scores worse
+    than the model's best. As a share of the standard deviation of the logits.
+    """
+    batch_size, height, width = size
+    generator = torch.Generator().manual_seed(0)
+    # Smooth as pictures are: on noise, the last digits of resized coordinates would count.
+    noise = torch.randn(batch_size, 3, height // 8, width // 8, generator=generator)
+    pixel_values = nn.functional.interpolate(noise, size=(height, width), mode="bilinear")
+    logits, found = model.segment(pixel_values).logits, run(pixel_values)
+    scale = logits.std()
+    if output == "class_map":
+        logits = resize_logits(logits, (height, width))
+        worse = logits.amax(dim=1) - logits.gather(1, found[:, None])[:, 0]
+    elif found.shape != logits.shape:
+        raise ValueError(f"gives {tuple(found.shape)}, the model {tuple(logits.shape)}")
+    else:
+        worse = (found - logits).abs()
+    return (worse.max() / scale).item()

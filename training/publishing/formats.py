@@ -1,0 +1,219 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Formats of exported files.
+
+A format is a class with what `TorchFormat` has, and an entry in `FORMATS`.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from modeling_denseclip.tools.files import photographs
+
+from .. import REPOSITORY
+
+
+# The program that runs an ONNX file. It imports nothing of the checkout, so it stands outside of the rooms.
+RUNNER = REPOSITORY / "training" / "run_onnx.py"
+# First line of a copy of `RUNNER`.
+COPY_MARK = "# Written by training.export: run_onnx.py and photographs.py of the DenseCLIP repository in one file.\n"
+
+
+class TorchFormat:
+    """A program of `torch.export`."""
+
+    name = "torch"
+    suffix = ".pt2"
+    runtime = "the program"  # what computes, in words
+    model_options = {}  # for `from_pretrained` of the model that is exported
+    max_bytes = float("inf")  # of the weights
+
+    def check_packages(self) -> None:
+        """
+        Raises:
+            ValueError: for a package that the format needs and that is not installed.
+        """
+
+    def convert(self, program: ExportedProgram, output: str):
+        """The program in this format; `output` is what it computes, `"logits"` or `"class_map"`."""
+        return program
+
+    def save(self, converted, path: Path) -> None:
+        torch.export.save(converted, path)
+
+    def load(self, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The file as a function of `pixel_values`, on the CPU."""
+        return torch.export.load(path).module()
+
+
+class OnnxFormat:
+    """ONNX, for onnxruntime."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    runtime = "onnxruntime"
+    # There is no operator of fused attention in the ONNX that is written; without it, Swin can be exported too.
+    model_options = {"attn_implementation": "eager"}
+    max_bytes = 2**31 - 1  # what a protobuf, and so an ONNX file, can hold
+
+    def check_packages(self) -> None:
+        try:
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise ValueError(
+                f'ONNX needs a package that is not installed, {error.name!r}: pip install ".[export]"'
+            ) from error
+
+    def convert(self, program: ExportedProgram, output: str):
+        from onnxscript import opset18 as op
+
+        def floor_division(dividend, divisor):
+            # torch.onnx divides towards zero: rounding up, written -(-side // 32), would round down.
+            return op.Div(op.Sub(dividend, op.Mod(dividend, divisor)), divisor)
+
+        def cell_weights(length, num_cells):
+            # (num_cells, length): the share of each place in each cell; cells overlap where they do not divide length.
+            firsts = op.Mul(op.Constant(value_ints=list(range(num_cells))), length)
+            starts = op.Unsqueeze(op.Div(firsts, num_cells), [1])
+            ends = op.Unsqueeze(op.Div(op.Add(op.Add(firsts, length), num_cells - 1), num_cells), [1])
+            places = op.Range(0, op.Squeeze(length), 1)
+            inside = op.And(op.GreaterOrEqual(places, starts), op.Less(places, ends))
+            inside = op.Cast(inside, to=1)  # float32
+            return op.Div(inside, op.ReduceSum(inside, [1]))
+
+        def adaptive_average_pool(hidden_states, output_size):
+            # As two matrix products: torch.onnx has it for the traced size alone.
+            rows = cell_weights(op.Shape(hidden_states, start=2, end=3), output_size[0])
+            columns = cell_weights(op.Shape(hidden_states, start=3, end=4), output_size[1])
+            return op.MatMul(op.MatMul(rows, hidden_states), op.Transpose(columns, perm=[1, 0]))
+
+        exported = torch.onnx.export(
+            program,
+            input_names=["pixel_values"],
+            output_names=[output],
+            dynamic_shapes=({0: "batch_size", 2: "height", 3: "width"},),  # names alone; the program says what varies
+            custom_translation_table={
+                operator.floordiv: floor_division,
+                torch.ops.aten.adaptive_avg_pool2d.default: adaptive_average_pool,
+            },
+            dynamo=True,
+            verbose=False,
+        )
+        # These say where each node came from, with the paths of this machine, and are as large as a small model.
+        exported.model.graph.metadata_props.clear()
+        for node in exported.model.graph.all_nodes():
+            node.metadata_props.clear()
+        return exported
+
+    def save(self, converted, path: Path) -> None:
+        converted.save(path, external_data=False)
+
+    def load(self, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+        session = open_session(path)
+        return lambda pixel_values: torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0])
+
+
+FORMATS = {file_format.name: file_format for file_format in (OnnxFormat(), TorchFormat())}
+
+
+def open_session(path: Path):
+    """A session of onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # an error is raised, and need not be printed too
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def copy_runner() -> str:
+    """The text of `run_onnx.py` with that of `photographs.py` in it, so that it needs no checkout."""
+    before, _, rest = RUNNER.read_text(encoding="utf-8").partition("# Begin: ")
+    reader = Path(photographs.__file__).read_text(encoding="utf-8")
+    _, _, reader = reader.split('"""\n', 2)  # behind its docstring
+    return COPY_MARK + before + reader.strip() + rest.partition("# End\n")[2]
+
+
+def may_replace(runner: Path) -> bool:
+    """Whether there is no file, or a copy of `RUNNER`: not the original, or one that somebody else wrote or edited."""
+    return not runner.exists() or (runner.is_file() and runner.read_bytes().startswith(COPY_MARK.encode()))
+
+
+def quantize(source: Path, target: Path, card: dict, method: str, images: Sequence[Path]) -> dict:
+    """
+    Write an ONNX file in integers of 8 bits, and measure what it costs.
+
+    Returns:
+        Numbers of images, and the agreement: the share of pixels in [0, 1] that get the class of the float file.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from ..run_onnx import prepare, read_picture, segment
+
+    # This folds batch norms into convolutions.
+    folded = source.with_name("folded.onnx")
+    quant_pre_process(source, folded, skip_symbolic_shape=True)
+    calibrating, measuring = (images[::2], images[1::2]) if method == "static" else ([], images)
+    if method == "dynamic":
+        quantize_dynamic(folded, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+    else:
+
+        class Photographs(CalibrationDataReader):
+            def __init__(self):
+                self.remaining = iter(calibrating)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                image = next(self.remaining, None)
+                return None if image is None else {"pixel_values": prepare(read_picture(image), card)}
+
+        quantize_static(
+            folded,
+            target,
+            Photographs(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    before, after = open_session(source), open_session(target)
+    equal = total = 0
+    for image in measuring:
+        picture = read_picture(image)
+        same = segment(before, card, picture) == segment(after, card, picture)
+        equal, total = equal + int(same.sum()), total + same.size
+    return {
+        "method": method,
+        "agreement": equal / total,
+        "num_calibration_images": len(calibrating),
+        "num_measured_images": len(measuring),
+    }
+
+
+def describe_quantization(report: dict, before: int, after: int) -> str:
+    """Sizes in bytes."""
+    calibrated = f", calibrated on {report['num_calibration_images']} others" if report["method"] == "static" else ""
+    return (
+        f"int8, {report['method']}: {100 * report['agreement']:.2f} % of the pixels of"
+        f" {report['num_measured_images']} images have the class of the float file{calibrated};"
+        f" {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB."
+    )
