@@ -60,7 +60,7 @@ from modeling_denseclip.tools.commands.predict import ClassPredictor, find_input
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.pictures.visualization import generate_palette
+from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture
 from tests.tiny import (

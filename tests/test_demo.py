@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import training.demo
-from modeling_denseclip.tools.pictures.visualization import save_overlay
+from modeling_denseclip.tools.pictures.drawing import save_overlay
 from training.data.class_names import read_class_names
 from training.data.segmentation_folder import SegmentationFolder
 from training.demo import build_model, build_tokenizer

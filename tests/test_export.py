@@ -38,7 +38,7 @@ from transformers import pipeline
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.files import photographs
-from modeling_denseclip.tools.pictures.visualization import generate_palette
+from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 from training import export, run_onnx
 from training.publishing import export as exporting

@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngImageFile
 import training.inspect_dataset
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from modeling_denseclip.tools.insight.explanation import class_similarity, load_text_reader
-from modeling_denseclip.tools.pictures.visualization import draw_overlay
+from modeling_denseclip.tools.pictures.drawing import draw_overlay
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.data.load import check_for_training, load_data

@@ -34,7 +34,7 @@ from PIL import Image
 from transformers import pipeline, set_seed
 
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.pictures.visualization import save_overlay
+from modeling_denseclip.tools.pictures.drawing import save_overlay
 
 from .data.class_names import read_class_names
 from .demonstration.ablation import DEMANDED, break_after_training, break_in_training

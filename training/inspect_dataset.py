@@ -63,7 +63,7 @@ from modeling_denseclip.tools.command import escape_controls, run_command
 from modeling_denseclip.tools.files.photographs import open_image, read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.insight.explanation import class_similarity, confusable_names, load_text_reader
-from modeling_denseclip.tools.pictures.visualization import contact_sheet, draw_overlay
+from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_overlay
 
 from .data.ade20k import find_ade20k
 from .data.class_names import CLASSES_FILE, read_class_names

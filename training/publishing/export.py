@@ -33,7 +33,7 @@ from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import list_images
 from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
 from modeling_denseclip.tools.insight.description import describe as describe_model
-from modeling_denseclip.tools.pictures.visualization import generate_palette
+from modeling_denseclip.tools.pictures.palettes import generate_palette
 
 from .formats import (
     FORMATS,

@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.pictures.visualization import contact_sheet
+from modeling_denseclip.tools.pictures.drawing import contact_sheet
 
 from ..data.load import SegmentationData
 from ..data.transforms import with_encoded

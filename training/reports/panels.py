@@ -21,7 +21,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from modeling_denseclip.tools.pictures.visualization import contact_sheet, draw_heat_map, draw_overlay
+from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_heat_map, draw_overlay
 
 from ..data.transforms import read_image, with_encoded
 
