@@ -36,8 +36,8 @@ from modeling_denseclip.tools.command import escape_controls, run_command
 from modeling_denseclip.tools.files.loading import load_model
 
 from .data.load import SegmentationData, load_data
+from .data.processes import quiet_interrupts
 from .data.transforms import EvaluationTransform, with_transform
-from .learning.interrupts import quiet_interrupts
 from .learning.trainer import DenseCLIPTrainer
 from .options.arguments import DataArguments, DenseCLIPTrainingArguments
 from .options.command_line import names_of_arguments, parse_words

@@ -41,9 +41,9 @@ from modeling_denseclip.tools.command import run_command
 from . import REPOSITORY
 from .convert import read_config_fields
 from .data.load import SegmentationData, check_for_training, load_data
+from .data.processes import quiet_interrupts
 from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
-from .learning.checkpoints import check_classes, checkpoint_to_resume
-from .learning.interrupts import how_to_go_on, quiet_interrupts
+from .learning.checkpoints import check_classes, checkpoint_to_resume, how_to_go_on
 from .learning.optimization import format_parameter_table
 from .learning.trainer import DenseCLIPTrainer
 from .options.arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments

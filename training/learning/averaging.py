@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .checkpoints import check_tensors
+from .resuming import check_tensors
 
 
 AVERAGED_WEIGHTS_NAME = "averaged_weights.safetensors"
@@ -49,7 +49,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside, and its own again behind. Inside of itself it changes nothing."""
+        """Within this context the model has the averaged weights. Contexts may be nested."""
         if self._is_applied:
             yield
             return
