@@ -79,7 +79,7 @@ class AveragedWeights:
         if not os.path.isfile(path):
             raise ValueError(f"{folder} comes from a run without --ema_decay, so it cannot be gone on from with it.")
         own = self._state()
-        check_tensors([Path(path)], own)
+        check_tensors(Path(path), own)
         state = load_file(path)
         with torch.no_grad():
             for name, tensor in own.items():
