@@ -38,11 +38,11 @@ from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
 from training import evaluate, inspect_dataset, train
 from training.data import segmentation_folder
+from training.data.processes import quiet_interrupts
 from training.data.segmentation_folder import SegmentationFolder, UnreadableFileError
 from training.data.transforms import EvaluationTransform, TrainingTransform
 from training.learning import checkpoints
 from training.learning.checkpoints import alone_in, checkpoint_to_resume
-from training.learning.interrupts import quiet_interrupts
 
 
 LIMIT = ["--max_steps", "4", "--save_steps", "2", "--eval_strategy", "no"]
@@ -52,7 +52,8 @@ DRIVER = """
 import json, os, sys
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.command import main as denseclip
-from training import checkpoints, train
+from training import train
+from training.learning import checkpoints
 
 words, folder = map(json.loads, sys.argv[1:])
 checkpoints.LOCK_SECONDS = 0

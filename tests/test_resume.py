@@ -19,7 +19,8 @@ from tests.test_security import build_trainer
 from tests.tiny import save_tiny_architecture, save_tiny_dataset
 from training import train
 from training.learning.averaging import AVERAGED_WEIGHTS_NAME
-from training.learning.checkpoints import check_resumable, checkpoint_to_resume
+from training.learning.checkpoints import checkpoint_to_resume
+from training.learning.resuming import check_resumable
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,11 +222,11 @@ def test_random_numbers_of_other_processes_are_warned_of(runs, tmp_path, caplog,
     numbers = (checkpoint / "rng_state.pth").rename(checkpoint / "numbers")
     for suffix in found:
         shutil.copy(numbers, checkpoint / f"rng_state{suffix}.pth")
-    logging.getLogger("training.learning.checkpoints").addHandler(caplog.handler)
+    logging.getLogger("training.learning.resuming").addHandler(caplog.handler)
     try:
         check_resumable(checkpoint, num_processes)
     finally:
-        logging.getLogger("training.learning.checkpoints").removeHandler(caplog.handler)
+        logging.getLogger("training.learning.resuming").removeHandler(caplog.handler)
     assert f"where a run of {num_processes} process" in caplog.text and "other random numbers" in caplog.text
 
 

@@ -38,6 +38,7 @@ from training import evaluate
 from training.data.load import load_data
 from training.data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform
 from training.demonstration.tokenizer import build_tokenizer
+from training.learning.batch_norm import find_norm_of_one_value
 from training.learning.optimization import build_parameter_groups, freeze_text_encoder
 from training.learning.trainer import DenseCLIPTrainer
 from training.options.arguments import DenseCLIPTrainingArguments
@@ -366,7 +367,7 @@ def test_batch_norms_that_keep_their_statistics_need_no_second_value(model, fold
     frozen = trainer_for(model, folder, tmp_path, crop=32, batch_norm="frozen")
     names = {id(module): name for name, module in model.named_modules()}
     assert any(names[id(module)].startswith("image_encoder") for module in frozen._modules_in_evaluation)
-    found = frozen._find_norm_of_one_value((32, 32))
+    found = find_norm_of_one_value(model, (32, 32), frozen._modules_in_evaluation)
     assert found is None or not found.startswith("image_encoder.backbone")
 
 

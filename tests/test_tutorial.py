@@ -30,10 +30,11 @@ from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_end, save_clip_stand_in
 from tests.test_hub import make_environment
 from tests.tiny import TINY_CLASS_NAMES, tiny_model
-from training import evaluate, train
+from training import train
 from training.demo_scenes import main as write_tutorial_scenes
 from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
 from training.learning.checkpoints import check_classes
+from training.options.command_line import parse_evaluation_arguments
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,7 +216,7 @@ def test_mistyped_words_are_refused_with_cause_and_fix(words, message, tmp_path)
 
 def test_a_mistyped_word_of_the_evaluation_is_refused_too():
     with pytest.raises(ValueError, match="no argument of python -m training.evaluate; did you mean --multi_scale"):
-        evaluate.parse_arguments(["model", "--data_dir", "d", "--multiscale"])
+        parse_evaluation_arguments(["model", "--data_dir", "d", "--multiscale"])
 
 
 def test_a_run_is_not_gone_on_from_with_other_classes(scenes, tmp_path):

@@ -24,11 +24,7 @@ is 2.
 """
 
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-from transformers import HfArgumentParser
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.inference_denseclip import PAPER_SCALES
@@ -36,58 +32,30 @@ from modeling_denseclip.tools.command import escape_controls, run_command
 from modeling_denseclip.tools.files.loading import load_model
 
 from .data.load import SegmentationData, load_data
+from .data.processes import quiet_interrupts
 from .data.transforms import EvaluationTransform, with_transform
-from .learning.interrupts import quiet_interrupts
 from .learning.trainer import DenseCLIPTrainer
-from .options.arguments import DataArguments, DenseCLIPTrainingArguments
-from .options.command_line import names_of_arguments, parse_words
-from .reports.evaluation import report_evaluation
-from .reports.scores import format_scores
-
-
-@dataclass
-class EvaluationArguments:
-    """How to evaluate."""
-
-    checkpoint: str = field(metadata={"help": "The model: a folder or a Hub id."})
-    output_dir: str | None = field(
-        default=None,
-        metadata={"help": "Where tables and pictures go. Defaults to the checkpoint's folder, or one in outputs/."},
-    )
-    multi_scale: bool = field(default=False, metadata={"help": "Average over six scales, each with flip ('MS')."})
-    inference_mode: Literal["checkpoint", "whole", "slide"] = field(
-        default="checkpoint", metadata={"help": "Whole images or sliding windows."}
-    )
-    window_size: int | None = field(default=None, metadata={"help": "Side of the window in pixels."})
-    window_stride: int | None = field(default=None, metadata={"help": "Its step in pixels."})
-    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Images that are loaded at a time."})
-    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that load them."})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
-    use_cpu: bool = field(default=False, metadata={"help": "Leave GPUs alone."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub checkpoint."})
+from .options.arguments import DataArguments, EvaluationArguments
+from .options.command_line import parse_evaluation_arguments
+from .reports.evaluation import format_report, report_evaluation
 
 
 def main(words: list[str] | None = None) -> dict:
     """Evaluate, print and write; returns the report, as `metrics.json` holds it."""
-    arguments = parse_arguments(sys.argv[1:] if words is None else words)
+    arguments = parse_evaluation_arguments(sys.argv[1:] if words is None else words)
     with quiet_interrupts(lambda: "An evaluation begins anew."):
         return run_evaluation(*arguments)
 
 
 def run_evaluation(evaluation_args: EvaluationArguments, data_args: DataArguments, sizes_given: bool) -> dict:
     """As [`main`], of arguments that were read."""
-    output_dir = evaluation_args.output_dir or evaluation_args.checkpoint
-    if not evaluation_args.output_dir and not Path(output_dir).is_dir():
-        output_dir = str(Path("outputs") / output_dir.replace("/", "--"))  # the name of a repository is no folder here
-    training_args = DenseCLIPTrainingArguments(
-        output_dir=output_dir,
-        per_device_eval_batch_size=evaluation_args.per_device_eval_batch_size,
-        dataloader_num_workers=evaluation_args.dataloader_num_workers,
-        bf16=evaluation_args.bf16,
-        use_cpu=evaluation_args.use_cpu,
-        report_to="none",
-    )
-    model, image_processor = load_model(evaluation_args.checkpoint, revision=evaluation_args.revision or "main")
+    checkpoint = evaluation_args.checkpoint
+    if not evaluation_args.output_dir:
+        # The name of a repository of the Hub is no folder here.
+        is_folder = Path(checkpoint).is_dir()
+        evaluation_args.output_dir = checkpoint if is_folder else f"outputs/{checkpoint.replace('/', '--')}"
+    output_dir, training_args = evaluation_args.output_dir, evaluation_args.training_arguments()
+    model, image_processor = load_model(checkpoint, revision=evaluation_args.revision or "main")
     data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
     apply_choices(evaluation_args, model, image_processor, data)
     if sizes_given:
@@ -106,28 +74,12 @@ def run_evaluation(evaluation_args: EvaluationArguments, data_args: DataArgument
     if not trainer.is_world_process_zero():
         return {}
     report = report_evaluation(trainer, data, output_dir, scales)
-    print(format_scores(trainer.scores, data.class_names))
-    print(f"{data.name}, validation: {report['protocol']['description']}\nWritten to: {output_dir}")
+    print(format_report(trainer, data, report, output_dir))
     for fault in data.left_out:
         print(escape_controls(f"left out: {fault}"), file=sys.stderr)
     if data.left_out:
         print(f"{len(data.validation)} images were scored, {len(data.left_out)} left out.", file=sys.stderr)
     return report
-
-
-def parse_arguments(words: list[str]) -> tuple[EvaluationArguments, DataArguments, bool]:
-    """Read the words; the last result tells whether they say how large images are made."""
-    if words and not words[0].startswith("-"):
-        words = ["--checkpoint", *words]
-    parser = HfArgumentParser(
-        (EvaluationArguments, DataArguments),
-        prog="python -m training.evaluate",
-        usage="python -m training.evaluate CHECKPOINT --data_dir FOLDER [--argument value ...]",
-        description="Score a checkpoint by the paper's protocol.",
-    )
-    evaluation_args, data_args = parse_words(parser, words)
-    sizes_given = not names_of_arguments(words).isdisjoint({"short_side", "long_side"})
-    return evaluation_args, data_args, sizes_given
 
 
 def apply_choices(

@@ -78,9 +78,9 @@ from .data.files import (
     read_ade20k_classes,
 )
 from .data.load import MIN_IMAGE_SIZE, check_ade20k_options, holds_no_label, is_binary, narrow_size
+from .data.processes import starting_helpers
 from .data.segmentation_folder import check_image
 from .data.transforms import read_bytes, read_mask
-from .learning.interrupts import starting_helpers
 from .options.arguments import DataArguments
 
 

@@ -23,35 +23,25 @@ accepted and override the recipe; `--help` lists them.
 """
 
 import sys
-from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 from transformers.utils import logging
 
-from modeling_denseclip import (
-    DenseCLIPConfig,
-    DenseCLIPForSemanticSegmentation,
-    DenseCLIPImageProcessor,
-    tokenize_class_names,
-)
-from modeling_denseclip.conversion_denseclip import load_tokenizer, merge_fields
+from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import run_command
 
-from . import REPOSITORY
-from .convert import read_config_fields
 from .data.load import SegmentationData, check_for_training, load_data
+from .data.processes import quiet_interrupts
 from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
-from .learning.checkpoints import check_classes, checkpoint_to_resume
-from .learning.interrupts import how_to_go_on, quiet_interrupts
+from .learning.building import build_image_processor, build_model, check_pretrained
+from .learning.checkpoints import check_classes, checkpoint_to_resume, how_to_go_on
 from .learning.optimization import format_parameter_table
 from .learning.trainer import DenseCLIPTrainer
 from .options.arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
 from .options.command_line import parse_train_arguments
 from .options.recipes import Recipe
-from .reports.evaluation import describe_protocol, report_evaluation
+from .reports.evaluation import describe_protocol, format_report, report_evaluation
 from .reports.panels import SamplePanels
-from .reports.scores import format_scores
 
 
 logger = logging.get_logger(__name__)
@@ -98,95 +88,11 @@ def train(
     protocol = describe_protocol(trainer.model.config, trainer.processing_class)["description"]
     trainer.save_metrics("eval", {**metrics, "eval_protocol": protocol})
     if trainer.is_world_process_zero():
-        report_evaluation(trainer, data, training_args.output_dir)
-        print(format_scores(trainer.scores, data.class_names))
-        print(f"{data.name}, validation: {protocol}\nWritten to: {training_args.output_dir}")
+        report = report_evaluation(trainer, data, training_args.output_dir)
+        print(format_report(trainer, data, report, training_args.output_dir))
     if training_args.push_to_hub:
         trainer.push_to_hub(recipe=recipe, base_model=model_args.pretrained())
     return trainer
-
-
-def check_pretrained(model_args: ModelArguments, training_args: DenseCLIPTrainingArguments) -> None:
-    """
-    Raises:
-        ValueError: where the weights of an image encoder that is to be frozen would be random.
-    """
-    if model_args.pretrained():
-        return
-    for name in ("freeze_image_encoder", "lora_rank"):
-        if getattr(training_args, name):
-            raise ValueError(
-                f"--{name} keeps the pretrained weights of the image encoder, and without --clip or --image they are"
-                " random. Name a checkpoint to start from."
-            )
-
-
-def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
-    """
-    Build the model for the data's classes: from CLIP's weights, an image encoder's own, or random ones.
-
-    Raises:
-        ValueError: for a config with unknown fields or values of another type, or weights that do not fit.
-    """
-    try:
-        return _build_model(arguments, data)
-    except StrictDataclassError as error:
-        raise ValueError(f"The config {arguments.config} is invalid: {' '.join(str(error).split())}") from error
-
-
-def _build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
-    fields = {}
-    if arguments.config is not None:
-        path = Path(arguments.config)
-        fields = merge_fields({}, read_config_fields(path if path.exists() else REPOSITORY / path))
-    fields["palette"] = data.palette
-    if arguments.pretrained():
-        return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
-            arguments.clip,
-            image=arguments.image,
-            class_names=data.class_names,
-            tokenizer=arguments.tokenizer,
-            **fields,
-        )
-    fields["id2label"] = dict(enumerate(data.class_names))
-    if not fields.get("use_language", True):
-        return DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields))
-    tokenizer = load_tokenizer(arguments.tokenizer)
-    fields["class_token_ids"] = tokenize_class_names(data.class_names, tokenizer)
-    model = DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields))
-    model.tokenizer = tokenizer  # saved with the model
-    return model
-
-
-def build_image_processor(
-    data_args: DataArguments, model_args: ModelArguments, reduce_labels: bool
-) -> DenseCLIPImageProcessor:
-    """The image processor. It normalises as the image encoder's weights are used to."""
-    mean, std = model_args.image_mean, model_args.image_std
-    if mean is None and model_args.image is not None:
-        mean, std = read_normalization(model_args.image)
-    return DenseCLIPImageProcessor(
-        size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side},
-        do_reduce_labels=reduce_labels,
-        **({} if mean is None else {"image_mean": mean, "image_std": std}),  # CLIP's are the default
-    )
-
-
-def read_normalization(checkpoint: str) -> tuple[list[float], list[float]]:
-    """
-    Mean and standard deviation in the preprocessor_config.json of a checkpoint, a folder or a Hub id.
-
-    Raises:
-        ValueError: for a checkpoint without them.
-    """
-    try:
-        fields, _ = DenseCLIPImageProcessor.get_image_processor_dict(checkpoint)
-        return fields["image_mean"], fields["image_std"]
-    except (OSError, KeyError) as error:
-        raise ValueError(
-            f"image_mean and image_std could not be read from the preprocessor_config.json of {checkpoint}"
-            f" ({type(error).__name__}: {error}). Give both by --image_mean and --image_std."
-        ) from error
 
 
 def build_trainer(

@@ -30,7 +30,6 @@ from datasets.exceptions import DatasetGenerationError
 
 from modeling_denseclip.tools.files.photographs import naming_errors, open_photograph, read_orientation
 
-from ..learning.interrupts import leave_interrupts_to_parent, starting_helpers
 from .files import (
     IGNORE_INDEX,
     IMAGE_SUFFIXES,
@@ -40,6 +39,7 @@ from .files import (
     printable,
     upright_size,
 )
+from .processes import leave_interrupts_to_parent, starting_helpers
 from .transforms import EncodedImage, encoded_file, read_mask
 
 

@@ -11,7 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""LoRA on the image encoder: few weights learn beside the pretrained ones, and are merged where they are saved."""
+"""
+LoRA on the image encoder: few weights learn beside the pretrained ones, and are merged where they are saved.
+
+By peft, and not by `add_adapter` of Transformers: after it `save_pretrained` writes the adapter alone, where prompts,
+neck and head are trained as well and a checkpoint has to be a whole model. `load_adapter` of Transformers makes a new
+adapter, where a run goes on with its own.
+"""
 
 import json
 import re
@@ -24,16 +30,16 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 
-from .checkpoints import check_tensors, naming_file
 from .optimization import LORA, freeze_image_encoder, pretrained_image_modules
+from .resuming import check_tensors, naming_file
 
 
 # Beside the merged weights: the adapter alone, as peft saves it.
 ADAPTER_DIR = "adapter"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER_NAME = "default"  # peft's, a part of its parameters' names
+ADAPTER_NAME = "default"  # peft's name of an adapter that was given none
 BASE_LAYER = ".base_layer."  # in the names of an adapted layer's own parameters
-PREFIX = "base_model.model."  # of all names in a file of peft
+PREFIX = "base_model.model."  # of all names in a file of peft, which has a PeftModel around the model
 
 
 def add_lora(model: DenseCLIPForSemanticSegmentation, rank: int, alpha: int | None = None) -> None:
@@ -57,7 +63,7 @@ def add_lora(model: DenseCLIPForSemanticSegmentation, rank: int, alpha: int | No
         raise ImportError('--lora_rank needs peft: pip install "modeling-denseclip[lora]"') from error
     freeze_image_encoder(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    targets = "|".join(map(re.escape, lora_targets(model)))  # whole names; lists would match endings
+    targets = "|".join(map(re.escape, lora_targets(model)))  # of a list, peft would match endings of names
     config = LoraConfig(r=rank, lora_alpha=2 * rank if alpha is None else alpha, target_modules=targets)
     inject_adapter_in_model(config, model)
     for parameter in trainable:  # peft has frozen all but its own
@@ -82,7 +88,7 @@ def lora_targets(model: DenseCLIPForSemanticSegmentation) -> list[str]:
 
 @torch.no_grad()
 def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a model with LoRA as those of a model without. The model keeps them apart."""
+    """The weights of a model with LoRA, merged, by the names of a model without. The model itself is not changed."""
     state = model.state_dict()
     for name, module in adapted_layers(model).items():
         weight = f"{name}{BASE_LAYER}weight"
@@ -105,23 +111,24 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
 
 def adapter_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """The matrices of LoRA alone, as peft names them in a file."""
-    return {
-        PREFIX + name.replace(f".{ADAPTER_NAME}.", "."): tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if LORA in name
-    }
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {PREFIX + name: tensor.contiguous() for name, tensor in state.items()}
 
 
 @torch.no_grad()
 def load_with_adapter(model: nn.Module, checkpoint: Path) -> None:
     """
-    Load what a run with LoRA has saved into a model with LoRA, to the bit. What the adapted layers were before is not
-    in a checkpoint, as it does not change: `model` has it, started from the same weights as the run was.
+    Load what a run with LoRA has saved into a model with LoRA, bit by bit. A checkpoint has the weights of the adapted
+    layers only merged; unmerged, `model` has them, if it was started from the same weights as the run was.
 
     Raises:
         ValueError: for a checkpoint without LoRA, with another one or with damaged files, or a model that was started
             from other weights.
     """
+    from peft import set_peft_model_state_dict
+
     folder = checkpoint / ADAPTER_DIR
     if not folder.is_dir():
         raise ValueError(f"{checkpoint} comes from a run without --lora_rank, so it cannot be gone on from with it.")
@@ -134,20 +141,19 @@ def load_with_adapter(model: nn.Module, checkpoint: Path) -> None:
             f"{checkpoint} comes from a run with --lora_rank {rank} --lora_alpha {alpha}, so it cannot be gone on from"
             f" with --lora_rank {own.r} --lora_alpha {own.lora_alpha}."
         )
-    check_tensors([folder / ADAPTER_WEIGHTS], adapter_state_dict(model))
+    check_tensors(folder / ADAPTER_WEIGHTS, adapter_state_dict(model))
+    set_peft_model_state_dict(
+        model, {name.removeprefix(PREFIX): t for name, t in load_file(folder / ADAPTER_WEIGHTS).items()}
+    )
     merged = load_file(checkpoint / SAFE_WEIGHTS_NAME)
-    adapted = {f"{name}.weight": f"{name}{BASE_LAYER}weight" for name in adapted_layers(model)}
-    named_as_merged = {name.replace(BASE_LAYER, "."): name for name in model.state_dict()}
-    state = {named_as_merged[name]: tensor for name, tensor in merged.items() if name not in adapted}
-    for name, tensor in load_file(folder / ADAPTER_WEIGHTS).items():
-        module_name, _, leaf = name.removeprefix(PREFIX).rpartition(".")
-        state[f"{module_name}.{ADAPTER_NAME}.{leaf}"] = tensor
-    # All but the adapted weights themselves, which the model has.
-    model.load_state_dict(state | {name: model.get_parameter(name) for name in adapted.values()})
+    adapted = [f"{name}.weight" for name in adapted_layers(model)]
+    state = model.state_dict()
+    named_as_merged = {name.replace(BASE_LAYER, "."): name for name in state}
+    model.load_state_dict(state | {named_as_merged[name]: merged[name] for name in merged if name not in adapted})
 
     now = merged_state_dict(model)
     for name in adapted:
-        # Apart from the rounding of another device.
+        # Another device rounds otherwise.
         if (now[name].cpu() - merged[name]).abs().max() > 1e-3 * merged[name].abs().max():
             raise ValueError(
                 f"{checkpoint} was started from other weights than this model, as {name} shows. Start from the same"

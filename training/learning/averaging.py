@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .checkpoints import check_tensors
+from .resuming import check_tensors
 
 
 AVERAGED_WEIGHTS_NAME = "averaged_weights.safetensors"
@@ -49,7 +49,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside, and its own again behind. Inside of itself it changes nothing."""
+        """Within this context the model has the averaged weights. Contexts may be nested."""
         if self._is_applied:
             yield
             return
@@ -79,7 +79,7 @@ class AveragedWeights:
         if not os.path.isfile(path):
             raise ValueError(f"{folder} comes from a run without --ema_decay, so it cannot be gone on from with it.")
         own = self._state()
-        check_tensors([Path(path)], own)
+        check_tensors(Path(path), own)
         state = load_file(path)
         with torch.no_grad():
             for name, tensor in own.items():

@@ -11,7 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Batch norm over several processes, and batch norm that keeps its statistics."""
+"""Batch norm over several processes, batch norm that keeps its statistics, and batches that are too small for it."""
+
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -71,3 +73,40 @@ def pretrained_batch_norms(model: DenseCLIPForSemanticSegmentation) -> list[nn.M
             " norm. Leave it at 'sync'."
         )
     return norms
+
+
+@torch.no_grad()
+def find_norm_of_one_value(
+    model: DenseCLIPForSemanticSegmentation, size: tuple[int, int], in_evaluation: Iterable[nn.Module] = ()
+) -> str | None:
+    """
+    The name of a batch norm that sees one value per channel of an image: trained on it alone, it would divide by 0.
+
+    Args:
+        model: DenseCLIP.
+        size (`tuple[int, int]`): height and width of the image.
+        in_evaluation (`Iterable[nn.Module]`, *optional*): modules that stay in evaluation mode, whose batch norms do
+            not matter.
+    """
+    kept = {id(module) for part in in_evaluation for module in part.modules()}
+    norms = {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in kept
+    }
+    found = []
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0][:, 0].numel() == 1:
+            found.append(norms[module])
+
+    hooks = [module.register_forward_pre_hook(look) for module in norms]
+    was_training = model.training
+    try:
+        # In evaluation mode no random numbers are drawn, and no statistics change.
+        model.eval()(torch.zeros(1, 3, *size, device=model.device), inference_mode="whole")
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None

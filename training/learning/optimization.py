@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from modeling_denseclip.modeling_denseclip_backbone import NEW_IN_BACKBONES
+
+from ..options.arguments import DenseCLIPTrainingArguments
 
 
 # The first part of a parameter's name says which part of the model it belongs to.
@@ -54,6 +56,33 @@ def freeze_image_encoder(model: DenseCLIPForSemanticSegmentation) -> None:
         for name, parameter in module.named_parameters():
             if not name.startswith(NEW_IN_BACKBONES):
                 parameter.requires_grad_(False)
+
+
+def parameter_groups_for(model: nn.Module, args: DenseCLIPTrainingArguments) -> list[dict]:
+    """[`build_parameter_groups`] by training arguments: an option of the groups is read here alone."""
+    return build_parameter_groups(
+        model,
+        args.learning_rate,
+        args.weight_decay,
+        args.image_encoder_lr_multiplier,
+        args.image_encoder_no_decay,
+    )
+
+
+def schedule_for(
+    optimizer: torch.optim.Optimizer, num_training_steps: int, args: DenseCLIPTrainingArguments
+) -> LRScheduler | None:
+    """The learning rate schedule of `--lr_schedule`, or `None` for those of Transformers (`--lr_scheduler_type`)."""
+    if args.lr_schedule == "published_poly":
+        return published_poly(
+            optimizer,
+            num_training_steps,
+            args.get_warmup_steps(num_training_steps),
+            args.lr_power,
+            args.min_learning_rate,
+            args.warmup_start_ratio,
+        )
+    return None
 
 
 def build_parameter_groups(
@@ -102,7 +131,7 @@ def build_parameter_groups(
         is_image_encoder = name.split(".")[0] == IMAGE_ENCODER
         own_name = name.removeprefix(IMAGE_ENCODER) if is_image_encoder else ""
         found = {part for part in image_encoder_no_decay if part in own_name}
-        unused -= found  # also by what is frozen: the same words fit a run that freezes the image encoder
+        unused -= found  # for frozen parameters too, so that a recipe also serves with --freeze_image_encoder
         if not parameter.requires_grad:
             continue
         if LORA in name:
@@ -196,10 +225,10 @@ def format_parameter_table(model: nn.Module, parameter_groups: list[dict]) -> st
     rows += [(part, len(sizes), sum(sizes), "frozen", "-") for part, sizes in frozen.items()]
     rows.append(("total", sum(row[1] for row in rows), sum(row[2] for row in rows), "", ""))
 
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{'parameter group':<{max(width, 15)}}  tensors   parameters  learning rate  weight decay"]
+    width = max(15, *(len(row[0]) for row in rows))
+    lines = [f"{'parameter group':<{width}}  tensors   parameters  learning rate  weight decay"]
     lines += [
-        f"{name:<{max(width, 15)}}  {tensors:>7}  {size:>11,}  {rate:>13}  {decay:>12}".rstrip()
+        f"{name:<{width}}  {tensors:>7}  {size:>11,}  {rate:>13}  {decay:>12}".rstrip()
         for name, tensors, size, rate, decay in rows
     ]
     return "\n".join(lines)

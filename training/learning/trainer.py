@@ -11,23 +11,21 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The Hugging Face Trainer with DenseCLIP's learning rates, losses, batch norms, and evaluation at original size."""
+"""
+The Hugging Face Trainer with DenseCLIP's learning rates, losses, batch norms, and evaluation at original size.
+
+Methods of the Trainer that begin with an underscore may change with any release. Those that are overridden here have
+no public counterpart; each says what would be lost without it.
+"""
 
 import copy
-import difflib
-import heapq
-import math
-import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from huggingface_hub import HfApi
-from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -39,47 +37,34 @@ from transformers.trainer_utils import (
     HubStrategy,
     PredictionOutput,
     TrainOutput,
+    get_last_checkpoint,
     has_length,
 )
 from transformers.utils import logging
 
 from modeling_denseclip import average_probabilities
 
+from ..data.processes import explain_worker_errors, leave_interrupts_to_us
 from ..data.transforms import collate_for_evaluation, normalize_batch
-from ..metrics import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
+from ..metrics import SegmentationScores, mean_iou_from_confusion
 from ..push import HUB_ERRORS, explain_hub_error, push_directory
 from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
 from .averaging import AVERAGED_WEIGHTS_NAME, AveragedWeights
-from .batch_norm import pretrained_batch_norms, synchronize_batch_norm
-from .checkpoints import (
-    LAST,
-    alone_in,
-    check_optimizer,
-    check_resumable,
-    check_weights,
-    checkpoint_to_resume,
-    is_json,
-    naming_file,
-    read_trainer_state,
-    unusable,
-)
-from .interrupts import initialize_worker
+from .batch_norm import find_norm_of_one_value, pretrained_batch_norms, synchronize_batch_norm
+from .checkpoints import LAST, alone_in, checkpoint_to_resume, explain_full_disk, is_json
 from .losses import SegmentationLoss, read_class_weights
 from .optimization import (
-    build_parameter_groups,
     freeze_image_encoder,
     freeze_text_encoder,
+    parameter_groups_for,
     pretrained_image_modules,
-    published_poly,
+    schedule_for,
 )
+from .resuming import check_optimizer, check_resumable, check_weights, naming_file, unusable
+from .scoring import RunningCounts, check_metric_for_best_model, name_scores
 
 
 logger = logging.get_logger(__name__)
-
-NUM_WORST_IMAGES = 20
-# What an evaluation reports beside the loss, of all classes and of each.
-SCORES = ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
-CLASS_SCORES = ("iou", "accuracy")
 
 
 class DenseCLIPTrainer(Trainer):
@@ -113,14 +98,18 @@ class DenseCLIPTrainer(Trainer):
                 " the model, and `lora_rank` in the training arguments."
             )
         self.args.check_launcher()
-        self._check_metric_for_best_model()
+        if self.args.metric_for_best_model is not None:
+            set_names = list(self.eval_dataset) if isinstance(self.eval_dataset, dict) else []
+            check_metric_for_best_model(self.args.metric_for_best_model, self.model.config.id2label, set_names)
         if self.args.freeze_text_encoder:
             freeze_text_encoder(self.model)
         if self.args.freeze_image_encoder:
             freeze_image_encoder(self.model)
+        self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        for name in ("lora_rank", "ema_decay"):
+            if getattr(self.args, name) is not None and self._is_sharded:
+                raise ValueError(f"--{name} needs whole weights on every device; FSDP and DeepSpeed shard them.")
         if self.args.lora_rank is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("--lora_rank needs whole weights on every device; FSDP and DeepSpeed shard them.")
             add_lora(self.model, self.args.lora_rank, self.args.lora_alpha)
         if self.args.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -143,8 +132,6 @@ class DenseCLIPTrainer(Trainer):
 
         self.averaged_weights: AveragedWeights | None = None
         if self.args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("--ema_decay needs whole weights on every device; FSDP and DeepSpeed shard them.")
             self.averaged_weights = AveragedWeights(self.model, self.args.ema_decay)
             self.add_callback(_UpdateAverage(self.averaged_weights))
 
@@ -152,30 +139,10 @@ class DenseCLIPTrainer(Trainer):
         self.scores: SegmentationScores | None = None
         self.confusion: torch.Tensor | None = None
         self.worst_images: list[tuple[float, int]] = []
+        self._state_of_checkpoint: dict = {}
         self._push: Future | None = None
 
-    def _check_metric_for_best_model(self) -> None:
-        """
-        Raises:
-            ValueError: if what is to choose the best model is nothing that an evaluation reports.
-        """
-        asked = self.args.metric_for_best_model
-        if asked is None:
-            return
-        sets = [f"{name}_" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else [""]
-        of_all = [f"{name}{score}" for name in sets for score in ("loss", *SCORES)]
-        of_each = [f"{name}{score}/" for name in sets for score in CLASS_SCORES]
-        known = of_all + [f"{score}{label}" for score in of_each for label in self.model.config.id2label.values()]
-        name = asked.removeprefix("eval_")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"--metric_for_best_model {asked} is nothing that an evaluation"
-                f" reports{f'; did you mean {near[0]}?' if near else '.'} It reports {', '.join(of_all)}, and of each"
-                f" class {', '.join(f'{score}NAME' for score in of_each)}, all with or without eval_ in front."
-            )
-
-    def train(self, *args, **kwargs) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
         """
         As [`Trainer.train`].
 
@@ -185,51 +152,41 @@ class DenseCLIPTrainer(Trainer):
             ChildProcessError: if a process that loads images died.
         """
         alone = alone_in(self.args.output_dir) if self.is_world_process_zero() else nullcontext()
-        with alone, self._explain_deaths():
-            return super().train(*args, **kwargs)
+        with alone, explain_worker_errors(self._advise_last_checkpoint):
+            if resume_from_checkpoint is True:
+                resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) or True
+            if isinstance(resume_from_checkpoint, str | Path):
+                self._check_checkpoint(Path(resume_from_checkpoint))
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _check_checkpoint(self, checkpoint: Path) -> None:
+        """Check what can be checked before any of it is loaded, and keep the state of the Trainer that it holds."""
+        state = check_resumable(checkpoint, self.args.world_size, self.args.output_dir, self._is_sharded)
+        for name in ("logging_steps", "eval_steps"):  # of these the checkpoint's apply, and steps are divided by them
+            if state.get(name) == 0 and getattr(self.args, name) != 0:
+                raise unusable(checkpoint / TRAINER_STATE_NAME, f"{name} is 0")
+        if (checkpoint / SCALER_NAME).is_file() and getattr(self.accelerator, "scaler", None) is None:
+            raise ValueError(f"{checkpoint} comes from a run with --fp16. Go on from it with the same.")
+        self._state_of_checkpoint = state
+
+    def _advise_last_checkpoint(self) -> str:
+        if self.is_in_train and checkpoint_to_resume(self.args.output_dir, LAST):
+            return f" The last checkpoint is in {self.args.output_dir}: --resume_from_checkpoint {LAST}."
+        return ""
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        # A run that was stopped behind its last step has none left when it goes on, for which the Trainer, in the
-        # middle of an epoch, does not look.
+        # The Trainer always runs the epoch of the checkpoint's step. Without this, a run that was stopped after its
+        # last step, while it was evaluated, say, would train one step more than one that was never stopped.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
 
-    @contextmanager
-    def _explain_deaths(self) -> Iterator[None]:
-        """
-        Say what it means that a process that loads images died, for which torch has a `RuntimeError`, and in one line
-        what one met, for which torch puts the whole traceback into the message.
-        """
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            if (message := _message_of_worker(error)) is None:
-                raise
-            raise type(error)(message) from error
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            message = (
-                f"A process that loads images died ({str(error).strip()}). The system ends those that take too much"
-                " memory; take fewer by --dataloader_num_workers, or 0 to see the error that they meet."
-            )
-            if self.is_in_train and checkpoint_to_resume(self.args.output_dir, LAST):
-                message += f" The last checkpoint is in {self.args.output_dir}: --resume_from_checkpoint {LAST}."
-            raise ChildProcessError(message) from error
-
     # ------------------------------------------------------------------------------------------------- optimisation
 
     def parameter_groups(self, model: nn.Module | None = None) -> list[dict]:
         """The groups of the optimizer that training will use, by default those of the Trainer's own model."""
-        return build_parameter_groups(
-            model or self.model,
-            self.args.learning_rate,
-            self.args.weight_decay,
-            self.args.image_encoder_lr_multiplier,
-            self.args.image_encoder_no_decay,
-        )
+        return parameter_groups_for(model or self.model, self.args)
 
     def _find_modules_in_evaluation(self) -> list[nn.Module]:
         """What stays in evaluation mode while the rest trains."""
@@ -251,36 +208,23 @@ class DenseCLIPTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        if self.args.lr_schedule != "published_poly":
-            names = ("--lr_scheduler_type", self.args.lr_scheduler_type)
-            with _naming_arguments(*names, "--lr_scheduler_kwargs", self.args.lr_scheduler_kwargs):
-                return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            self.lr_scheduler = published_poly(
-                self.optimizer if optimizer is None else optimizer,
-                num_training_steps,
-                self.args.get_warmup_steps(num_training_steps),
-                self.args.lr_power,
-                self.args.min_learning_rate,
-                self.args.warmup_start_ratio,
-            )
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
+            self.lr_scheduler = schedule_for(optimizer or self.optimizer, num_training_steps, self.args)
+            self._created_lr_scheduler = self.lr_scheduler is not None
+        names = ("--lr_scheduler_type", self.args.lr_scheduler_type)
+        with _naming_arguments(*names, "--lr_scheduler_kwargs", self.args.lr_scheduler_kwargs):
+            return super().create_scheduler(num_training_steps, optimizer)  # where there is none yet
 
     def get_train_dataloader(self) -> DataLoader:
         """
-        As [`Trainer.get_train_dataloader`]. A last batch that the model cannot be trained on is dropped, and said so:
-        one of a single image, of which a batch norm sees one value per channel.
+        As [`Trainer.get_train_dataloader`]. A last batch of a single image, of which a batch norm sees one value per
+        channel, is dropped with a warning: the model cannot be trained on it.
 
         Raises:
             ValueError: if all batches are like that, or none is left.
         """
-        drop_last = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = self._must_drop_last() or drop_last
-        try:
+        with self._loading(self.data_collator, self._must_drop_last() or self.args.dataloader_drop_last):
             dataloader = leave_interrupts_to_us(super().get_train_dataloader())
-        finally:
-            self.args.dataloader_drop_last = drop_last
         if has_length(dataloader) and len(dataloader) == 0:
             raise ValueError(
                 f"Of {len(self.train_dataset)} training images no batch is left: {self._train_batch_size} for each of"
@@ -291,18 +235,18 @@ class DenseCLIPTrainer(Trainer):
         return dataloader
 
     def _must_drop_last(self) -> bool:
-        """Whether a last batch of one image is more than the model can be trained on; raises if all batches are."""
+        """Whether the last batch is one image on which the model cannot be trained; raises if all batches are."""
         num_processes, batch_size = self.args.world_size, self._train_batch_size
-        if not has_length(self.train_dataset) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if not has_length(self.train_dataset) or self._is_sharded:
             return False
         if num_processes > 1 and self.args.batch_norm != "local":
-            return False  # statistics are over all of them
-        # Several processes fill their last batches up.
+            return False  # statistics are over the images of all processes
+        # With several processes, the last batches are filled up with images from the beginning.
         last = len(self.train_dataset) % batch_size if num_processes == 1 else 0
         if batch_size > 1 and (last != 1 or self.args.dataloader_drop_last):
             return False
         size = tuple(self.train_dataset[0]["pixel_values"].shape[-2:])
-        norm = self._find_norm_of_one_value(size)
+        norm = find_norm_of_one_value(self.model, size, self._modules_in_evaluation)
         if norm is None:
             return False
         reason = (
@@ -319,36 +263,21 @@ class DenseCLIPTrainer(Trainer):
         logger.warning(f"The last batch of each epoch, a single image, is dropped (--dataloader_drop_last): {reason}.")
         return True
 
-    @torch.no_grad()
-    def _find_norm_of_one_value(self, size: tuple[int, int]) -> str | None:
-        """Name of a batch norm that is trained and sees one value per channel of an image of this size."""
-        kept = {id(module) for part in self._modules_in_evaluation for module in part.modules()}
-        found = []
-
-        def look(name: str, hidden_states: torch.Tensor) -> None:
-            if hidden_states[:, 0].numel() == 1:
-                found.append(name)
-
-        hooks = [
-            module.register_forward_pre_hook(lambda module, inputs, name=name: look(name, inputs[0]))
-            for name, module in self.model.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in kept
-        ]
-        was_training = self.model.training
+    @contextmanager
+    def _loading(self, data_collator, drop_last: bool) -> Iterator[None]:
+        """Within this context DataLoaders are made with this collator, and drop or keep an incomplete last batch."""
+        former = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = data_collator, drop_last
         try:
-            # In evaluation nothing is drawn by chance, and no statistics change.
-            self.model.eval()(torch.zeros(1, 3, *size, device=self.model.device), inference_mode="whole")
+            yield
         finally:
-            self.model.train(was_training)
-            for hook in hooks:
-                hook.remove()
-        return found[0] if found else None
+            self.data_collator, self.args.dataloader_drop_last = former
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # Here, since each training step begins by putting all of the model into training mode.
+        # Not once before the training: the Trainer puts all of the model into training mode in each step.
         for module in self._modules_in_evaluation:
             module.eval()
-        if "sizes" in inputs:  # a training batch as it came from the workers
+        if "sizes" in inputs:  # a batch of [`TrainingTransform`], which leaves normalising to the device
             inputs = normalize_batch(inputs, self.processing_class)
         outputs = model(pixel_values=inputs["pixel_values"], return_dict=True)
         parts = self.loss_function(outputs, inputs["labels"])
@@ -360,7 +289,7 @@ class DenseCLIPTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        # The Trainer's own training logs, which come on all processes, are the ones with a plain "loss".
+        # The Trainer logs the training loss as "loss", on all processes, and whatever else under other names.
         if "loss" in logs and self._num_loss_parts:
             for name, total in self._loss_parts.items():
                 mean = self.accelerator.reduce(total / self._num_loss_parts, reduction="mean")
@@ -371,25 +300,15 @@ class DenseCLIPTrainer(Trainer):
     # --------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        with self._loading_for_evaluation():
+        with self._loading(collate_for_evaluation, drop_last=False):
             return leave_interrupts_to_us(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset) -> DataLoader:
-        with self._loading_for_evaluation():
+        with self._loading(collate_for_evaluation, drop_last=False):
             return leave_interrupts_to_us(super().get_test_dataloader(test_dataset))
 
-    @contextmanager
-    def _loading_for_evaluation(self) -> Iterator[None]:
-        # Training stacks crops of one size and may drop an odd last batch; evaluation takes all images, of any size.
-        training = self.data_collator, self.args.dataloader_drop_last
-        self.data_collator, self.args.dataloader_drop_last = collate_for_evaluation, False
-        try:
-            yield
-        finally:
-            self.data_collator, self.args.dataloader_drop_last = training
-
     def evaluated_weights(self) -> AbstractContextManager:
-        """Inside of it the model has the weights that are evaluated and saved: the averaged ones, if there are any."""
+        """Within this context the model has the weights to evaluate and to save: averaged ones, if there are any."""
         return nullcontext() if self.averaged_weights is None else self.averaged_weights.applied()
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
@@ -399,7 +318,7 @@ class DenseCLIPTrainer(Trainer):
         Raises:
             ChildProcessError: if a process that loads images died.
         """
-        with self.evaluated_weights(), self._explain_deaths():
+        with self.evaluated_weights(), explain_worker_errors(self._advise_last_checkpoint):
             metrics = super().evaluate(*args, **kwargs)
         self.last_evaluation = (self.state.global_step, metrics)
         return metrics
@@ -415,20 +334,21 @@ class DenseCLIPTrainer(Trainer):
             ValueError: for a set without masks.
             ChildProcessError: if a process that loads images died.
         """
-        with self.evaluated_weights(), self._explain_deaths():
+        with self.evaluated_weights(), explain_worker_errors(self._advise_last_checkpoint):
             return super().predict(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Count the classes of a batch of images of any sizes. Returns neither loss nor logits nor labels."""
         inputs = self._prepare_inputs(inputs)
         images = list(zip(inputs["pixel_values"], inputs["labels"], inputs["index"], strict=True))
-        # The filling images that a process may hold at the very end are not counted, but all processes run them.
+        # Images that fill up the last batches are segmented, as each process has to run the model equally often, but
+        # not counted.
         num_to_count = self._num_images_to_count(len(images))
         for position, (copies, labels, index) in enumerate(images):
             with torch.no_grad(), self.compute_loss_context_manager():
                 segmentation, loss = self.segment_for_scoring(model, copies, labels)
             if position < num_to_count:
-                self._count(segmentation, labels, loss, index)
+                self._counts.add(segmentation, labels, loss, index)
         return None, None, None
 
     def segment_for_scoring(
@@ -451,7 +371,7 @@ class DenseCLIPTrainer(Trainer):
             return probabilities[0].argmax(dim=0), None
         inputs = {"pixel_values": copies[0][None], "labels": labels[None]}
         loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        # One that pads batches would look for the image in a part of the logits.
+        # With `do_pad` the image processor would take the image, which was not padded, for a part of the logits.
         image_processor = copy.copy(self.processing_class)
         image_processor.do_pad = False
         (segmentation,) = image_processor.post_process_semantic_segmentation(
@@ -459,49 +379,33 @@ class DenseCLIPTrainer(Trainer):
         )
         return segmentation, loss.detach()
 
-    def _count(self, segmentation: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | None, index: int) -> None:
-        config = self.model.config
-        if loss is not None:
-            self._losses += torch.stack([loss, torch.ones_like(loss)]).float()
-        confusion = confusion_matrix(segmentation, labels, config.num_labels, config.ignore_index)
-        self._metric.add_counts(confusion)
-        self._num_counted += 1
-        mean_iou = mean_iou_from_confusion(confusion.cpu()).mean_iou
-        if not math.isnan(mean_iou):
-            # A heap whose root is the best of the worst.
-            heapq.heappush(self._worst, (-mean_iou, int(index)))
-            if len(self._worst) > NUM_WORST_IMAGES:
-                heapq.heappop(self._worst)
-
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
         config = self.model.config
-        self._metric, self._num_counted, self._worst = MeanIoU(device=self.args.device), 0, []
-        self._losses = torch.zeros(2, device=self.args.device)  # their sum and their number
+        self._counts = RunningCounts(config, self.args.device)
         output = super().evaluation_loop(
             dataloader, description, True, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
         )
-        self._metric.sum_over_processes(self._sum_over_processes)
-        counted = int(self._sum_over_processes(torch.tensor(self._num_counted)))
-        if counted != self.num_examples(dataloader):
-            raise RuntimeError(f"{counted} images were counted of {self.num_examples(dataloader)}.")
-        self.confusion = self._metric.confusion(config.num_labels, config.ignore_index).cpu()
+        self._counts.sum_over_processes(self._sum_over_processes)
+        if self._counts.num_images != self.num_examples(dataloader):
+            raise RuntimeError(f"{self._counts.num_images} images were counted of {self.num_examples(dataloader)}.")
+        self.confusion = self._counts.confusion
         if not self.confusion.any():
             raise ValueError(
                 f"All labels are {config.ignore_index} (unlabelled): there is nothing to score in this set."
             )
         self.scores = mean_iou_from_confusion(self.confusion)
-        worst = gather_object([(-negative, index) for negative, index in self._worst])
-        self.worst_images = sorted(worst)[:NUM_WORST_IMAGES]
-        loss_sum, num_losses = self._sum_over_processes(self._losses).tolist()
+        self.worst_images = self._counts.worst_images
+        loss_sum, num_losses = self._counts.losses.tolist()
         if num_losses:  # multi-scale testing has none
             output.metrics[f"{metric_key_prefix}_loss"] = loss_sum / num_losses
-        for name, value in _named_scores(self.scores, config.id2label).items():
+        for name, value in name_scores(self.scores, config.id2label).items():
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        # Without this, a training would end by a KeyError at an evaluation in which the score is not defined.
         name = self.args.metric_for_best_model
         if name is not None and f"eval_{name.removeprefix('eval_')}" not in metrics:
             logger.warning(
@@ -536,39 +440,28 @@ class DenseCLIPTrainer(Trainer):
         if output_dir is not None:
             super().save_model(output_dir, _internal_call=True)
             return
-        with self.evaluated_weights(), self._explain_full_disk("The model, trained to its end,"):
+        with self.evaluated_weights(), explain_full_disk("The model, trained to its end,", self.args.output_dir):
             super().save_model(output_dir, _internal_call=True)
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
-        # What says that a checkpoint is whole must not do so while the same step of an earlier run is written over.
+        # Without this, a full disk would be a traceback of whichever library was writing. And a checkpoint of the same
+        # step of an earlier run, whose state says that it is whole, would still say so while it is written over.
         if self.args.should_save:
             checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
-        with self._explain_full_disk(f"The checkpoint of step {self.state.global_step}"):
+        with explain_full_disk(f"The checkpoint of step {self.state.global_step}", self.args.output_dir):
             super()._save_checkpoint(model, trial)
 
-    @contextmanager
-    def _explain_full_disk(self, what: str) -> Iterator[None]:
-        """Say what could not be written where, and how to go on, whichever library was writing."""
-        try:
-            yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None  # by which the writer was left in the middle of its file
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-                raise
-            advice = "There is none before: make room, and start anew."
-            if checkpoint_to_resume(self.args.output_dir, LAST):
-                advice = f"Those before are whole: make room, and go on by --resume_from_checkpoint {LAST}."
-            reason = " ".join(str(error).split())
-            raise OSError(f"{what} could not be written to {self.args.output_dir} ({reason}). {advice}") from error
-
     def _save_rng_state(self, output_dir: str) -> None:
+        # The last thing that is written before the main process writes the state, which says that a checkpoint is
+        # whole. Without this, averaged weights would be lacking in it, and random numbers of other processes might be.
+        if self.averaged_weights is not None and self.args.should_save:
+            self.averaged_weights.save(output_dir)
         super()._save_rng_state(output_dir)
-        # Each process has a state of its own; the one that writes what says that the checkpoint is whole comes next.
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Without this, weights with LoRA would be saved unmerged, under names that no model without LoRA has.
         if self.args.lora_rank is not None:
             state_dict = merged_state_dict(self.model)
         super()._save(output_dir, state_dict)
@@ -576,83 +469,56 @@ class DenseCLIPTrainer(Trainer):
             save_adapter(self.model, Path(output_dir or self.args.output_dir) / ADAPTER_DIR)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        # What is combined is read first, and a run that was killed may have left half of it.
+        # Metrics are combined with those in a file, of which a run that was killed may have left half.
         combined_path = Path(self.args.output_dir) / "all_results.json"
         if self.is_world_process_zero() and not is_json(combined_path):
             combined_path.unlink(missing_ok=True)
         super().save_metrics(split, metrics, combined)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoint, is_sharded = Path(resume_from_checkpoint), self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if not is_sharded:
-            check_resumable(checkpoint, self.args.world_size, self.args.output_dir)
+        # Without this, weights of other names or shapes would be passed over with a warning, and those of a run with
+        # LoRA, which are saved merged, would not be loaded.
+        checkpoint = Path(resume_from_checkpoint)
         if self.args.lora_rank is not None:
             check_weights(checkpoint, merged_state_dict(self.model))
             load_with_adapter(self.model, checkpoint)
         elif (checkpoint / ADAPTER_DIR).is_dir():
             raise ValueError(f"{checkpoint} comes from a run with --lora_rank. Go on from it with the same.")
         else:
-            if not is_sharded:
+            if not self._is_sharded:
                 check_weights(checkpoint, self.model.state_dict())
             with naming_file(checkpoint):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
+        # Without this, merged weights would not be loaded into a model with LoRA.
         if self.args.lora_rank is not None:
             load_with_adapter(self.model, Path(self.state.best_model_checkpoint))
         else:
             super()._load_best_model()
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.averaged_weights is not None and self.args.should_save:
-            self.averaged_weights.save(output_dir)
-
-    def _init_training_state(
-        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
-    ):
-        # It restores callbacks from what the file says of them.
-        path = None if resume_from_checkpoint is None else Path(resume_from_checkpoint) / TRAINER_STATE_NAME
-        with nullcontext() if path is None else naming_file(path):
-            done = super()._init_training_state(
-                max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
-            )
-        if path is not None:
-            best = read_trainer_state(path.parent, self.args.output_dir).get("best_model_checkpoint")
-            if best is not None and Path(best).is_dir():
-                self.state.best_model_checkpoint = best
-        for name in ("logging_steps", "eval_steps"):  # which steps are divided by, and come from the file
-            if getattr(self.state, name) == 0 and getattr(self.args, name) != 0:
-                raise unusable(path, f"{name} is 0")
-        # Those that the file does not know are not looked for before the next checkpoint is written.
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
-        return done
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # Between the making of both and the loading of their states, which torch does not check. Without this, a
+        # damaged file would train to weights that are no numbers, or crash, and averaged weights would begin anew.
         if checkpoint is None:
             return
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if not self._is_sharded:
             optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # Accelerate has put its own around it
-            check_optimizer(checkpoint, optimizer, self.lr_scheduler)
+            step = self._state_of_checkpoint["global_step"]
+            check_optimizer(Path(checkpoint), step, optimizer, self.lr_scheduler)
         if self.averaged_weights is not None:
             self.averaged_weights.load(checkpoint)
         elif (Path(checkpoint) / AVERAGED_WEIGHTS_NAME).is_file():
             raise ValueError(f"{checkpoint} comes from a run with --ema_decay. Go on from it with the same.")
         with naming_file(Path(checkpoint)):
             super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        has_scaler = getattr(self.accelerator, "scaler", None) is not None
-        if checkpoint is not None and (Path(checkpoint) / SCALER_NAME).is_file() and not has_scaler:
-            raise ValueError(f"{checkpoint} comes from a run with --fp16. Go on from it with the same.")
-        with nullcontext() if checkpoint is None else naming_file(Path(checkpoint)):
-            super()._load_scaler(checkpoint)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with nullcontext() if checkpoint is None else naming_file(Path(checkpoint)):
-            super()._load_rng_state(checkpoint)
+        best = self._state_of_checkpoint.get("best_model_checkpoint")
+        if best is not None and Path(best).is_dir():
+            self.state.best_model_checkpoint = best
+        # The Trainer writes the state of each callback in place of that in the checkpoint, which may lack new ones.
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
 
     def init_hf_repo(self, token: str | None = None, **kwargs) -> None:
         """
@@ -697,9 +563,10 @@ class DenseCLIPTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """
-        Push a whole checkpoint, code and tokenizer included, as one commit, beside the training. What goes wrong with
-        it is said and does not end the run: the next checkpoint is pushed anew.
+        Push a whole checkpoint, code and tokenizer included, as one commit, while the training goes on. An error is
+        logged and does not end the run: the next checkpoint is pushed anew.
         """
+        # Without this, the Trainer would push weights without the code and the card that they need.
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         if self._push is not None:
@@ -734,25 +601,9 @@ class _UpdateAverage(TrainerCallback):
         self.averaged_weights.update()
 
 
-def leave_interrupts_to_us(dataloader: DataLoader) -> DataLoader:
-    """Have the processes that load images ignore Ctrl-C, which a terminal sends to them too."""
-    initialize = partial(initialize_worker, dataloader.worker_init_fn)
-    for loader in (dataloader, getattr(dataloader, "base_dataloader", dataloader)):  # Accelerate's wraps one
-        loader.worker_init_fn = initialize
-    return dataloader
-
-
-def _named_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[str, float]:
-    """The scores that are defined: the Trainer writes them as JSON, which has no NaN."""
-    named = {score: getattr(scores, score) for score in SCORES}
-    for label, name in id2label.items():
-        named.update({f"{score}/{name}": float(getattr(scores, score)[label]) for score in CLASS_SCORES})
-    return {name: value for name, value in named.items() if not math.isnan(value)}
-
-
 @contextmanager
 def _naming_arguments(name: str, choice: str, options_name: str, options: object) -> Iterator[None]:
-    """Whatever Transformers and torch raise inside is an error of these arguments."""
+    """Turn whatever Transformers and torch raise into an error that names these arguments."""
     try:
         yield
     except Exception as error:
@@ -760,11 +611,3 @@ def _naming_arguments(name: str, choice: str, options_name: str, options: object
         raise ValueError(
             f"{name} {getattr(choice, 'value', choice)}{given} cannot be used: {' '.join(str(error).split())}"
         ) from error
-
-
-def _message_of_worker(error: Exception) -> str | None:
-    """What an error in a process that loads images said there, without the traceback that torch put before it."""
-    if not re.match(r"Caught \w+ in DataLoader worker process", str(error)):
-        return None
-    *_, last = re.split(rf"^(?:[\w.]+\.)?{type(error).__name__}: ", str(error), flags=re.MULTILINE)
-    return last.strip()

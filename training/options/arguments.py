@@ -11,20 +11,27 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The arguments of training and evaluation."""
+"""
+The arguments of training and evaluation.
 
+A new one is a field here (a number with a lower bound has an entry in `LEAST`), and is read where it has an effect.
+The command line, `--help` and recipes take theirs from the fields.
+"""
+
+import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 
 # Sides in pixels and factors beyond which a picture as a training makes it would fill the memory.
 MAX_SIDE, MAX_SCALE = 2**14, 16.0
-# The least of numbers that Transformers takes as they are; what is no number, or infinite, is refused too.
+# The least of numbers that nothing else checks, Transformers' and ours. What is not finite is refused too.
 LEAST = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), 1),
     **dict.fromkeys(("dataloader_prefetch_factor", "lora_rank", "lora_alpha"), 1),
@@ -32,56 +39,68 @@ LEAST = {
     **dict.fromkeys(("lr_power", "warmup_start_ratio", "max_grad_norm", "dice_weight", "num_train_epochs"), 0),
     **dict.fromkeys(("num_sample_images", "ohem_min_kept", "dataloader_num_workers"), 0),
 }
-# Those of which Transformers does not say by one word whether they are installed.
+# Those that say where and on what a run takes place, and change nothing of what comes out: a recipe of which only
+# these are overridden is still that recipe.
+NEUTRAL_ARGUMENTS = (
+    *("data_dir", "output_dir", "tokenizer", "preprocessing_num_workers", "dataloader_num_workers", "use_cpu"),
+    *("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "report_to", "run_name"),
+    *("resume_from_checkpoint", "save_steps", "save_total_limit", "logging_steps", "num_sample_images"),
+    *("disable_tqdm", "per_device_eval_batch_size", "dataloader_pin_memory", "ddp_find_unused_parameters"),
+)
+# Integrations for logs of which Transformers has no function that tells whether they are installed.
 UNKNOWN_REPORTERS = ("azure_ml", "flyte")
 
 
 @dataclass
-class DataArguments:
+class SourceArguments:
+    """Where pictures and masks come from: but for the number of processes, the arguments of [`load_data`]."""
+
+    dataset: Literal["folder", "ade20k"] = HfArg(
+        default="folder", help="'folder' for your own classes.txt, images/ and annotations/; 'ade20k' for ADE20K."
+    )
+    data_dir: str | None = HfArg(
+        default=None, help="The folder. For ADE20K that of ADEChallengeData2016; without one it is downloaded."
+    )
+    dataset_name: str | None = HfArg(
+        default=None, help="A data set of the Hub, or anything `datasets.load_dataset` takes, instead."
+    )
+    dataset_config_name: str | None = HfArg(default=None, help="Its configuration.")
+    image_column: str = HfArg(default="image", help="Its column of pictures.")
+    label_column: str = HfArg(default="annotation", help="Its column of masks.")
+    train_split: str = HfArg(default="train", help="Its split to train on.")
+    validation_split: str = HfArg(default="validation", help="Its split to evaluate on.")
+    class_names_file: str | None = HfArg(
+        default=None, help="Names of its classes, one per line, where its features do not name them."
+    )
+    reduce_labels: bool | None = HfArg(
+        default=None, help="Whether id 0 means unlabelled and ids 1..K are the classes. ADE20K: yes; otherwise no."
+    )
+    preprocessing_num_workers: int = HfArg(default=2, help="Processes that check all masks, once per data set.")
+
+    def source(self) -> dict:
+        """The arguments of [`load_data`]."""
+        source = {field.name: getattr(self, field.name) for field in dataclasses.fields(SourceArguments)}
+        return {"num_workers": source.pop("preprocessing_num_workers"), **source}
+
+
+@dataclass
+class DataArguments(SourceArguments):
     """Where pictures and masks come from, and how large they are made. Every verb that reads data shares these."""
 
-    dataset: Literal["folder", "ade20k"] = field(
-        default="folder",
-        metadata={"help": "'folder' for your own classes.txt, images/ and annotations/; 'ade20k' for ADE20K."},
+    short_side: int = HfArg(
+        default=512, help="Length in pixels to which the short side is resized, keeping the ratio."
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "The folder. For ADE20K that of ADEChallengeData2016; without one it is downloaded."},
+    long_side: int = HfArg(default=2048, help="Upper bound of the long side in pixels.")
+    crop_size: list[int] = HfArg(
+        default_factory=lambda: [512], help="Training crop in pixels: one side, or height and width."
     )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A data set of the Hub, or anything `datasets.load_dataset` takes, instead."}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    image_column: str = field(default="image", metadata={"help": "Its column of pictures."})
-    label_column: str = field(default="annotation", metadata={"help": "Its column of masks."})
-    train_split: str = field(default="train", metadata={"help": "Its split to train on."})
-    validation_split: str = field(default="validation", metadata={"help": "Its split to evaluate on."})
-    class_names_file: str | None = field(
-        default=None, metadata={"help": "Names of its classes, one per line, where its features do not name them."}
-    )
-    reduce_labels: bool | None = field(
-        default=None,
-        metadata={"help": "Whether id 0 means unlabelled and ids 1..K are the classes. ADE20K: yes; otherwise no."},
-    )
-    preprocessing_num_workers: int = field(
-        default=2, metadata={"help": "Processes that check all masks, once per data set."}
-    )
-    short_side: int = field(
-        default=512, metadata={"help": "Length in pixels to which the short side is resized, keeping the ratio."}
-    )
-    long_side: int = field(default=2048, metadata={"help": "Upper bound of the long side in pixels."})
-    crop_size: list[int] = field(
-        default_factory=lambda: [512], metadata={"help": "Training crop in pixels: one side, or height and width."}
-    )
-    scale_range: list[float] = field(
-        default_factory=lambda: [0.5, 2.0], metadata={"help": "Range of the random scale in training."}
-    )
-    max_class_share: float = field(
-        default=0.75, metadata={"help": "A crop is drawn again, up to 10 times, if one class has this share of it."}
+    scale_range: list[float] = HfArg(default_factory=lambda: [0.5, 2.0], help="Range of the random scale in training.")
+    max_class_share: float = HfArg(
+        default=0.75, help="A crop is drawn again, up to 10 times, if one class has this share of it."
     )
 
     def __post_init__(self):
-        self.check_sizes(1)  # the model says more
+        self.check_sizes(1)  # again where the model is known, which may demand more
         if len(self.crop_size) not in (1, 2):
             raise ValueError(f"--crop_size takes one side or height and width, got {self.crop_size}.")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
@@ -104,56 +123,40 @@ class DataArguments:
         Raises:
             ValueError: for a size in which the model would not take images.
         """
-        for name, sides in (
-            ("crop_size", self.crop_size),
-            ("short_side", [self.short_side]),
-            ("long_side", [self.long_side]),
-        ):
+        sizes = {"crop_size": self.crop_size, "short_side": [self.short_side], "long_side": [self.long_side]}
+        for name, sides in sizes.items():
             if min(sides) < min_image_size:
                 unit = "pixel" if min_image_size == 1 else "pixels"
                 raise ValueError(
                     f"--{name} is at least {min_image_size} {unit}, the least that the model sees; got {sides}."
                 )
 
-    def source(self) -> dict:
-        """Where the data come from: the arguments of [`load_data`]. The rest says how large images are made."""
-        names = (
-            *("dataset", "data_dir", "dataset_name", "dataset_config_name", "image_column", "label_column"),
-            *("train_split", "validation_split", "class_names_file", "reduce_labels"),
-        )
-        return {name: getattr(self, name) for name in names} | {"num_workers": self.preprocessing_num_workers}
-
 
 @dataclass
 class ModelArguments:
     """What is trained."""
 
-    config: str | None = field(
-        default=None, metadata={"help": "JSON file with fields of DenseCLIPConfig; the rest keeps its defaults."}
+    config: str | None = HfArg(
+        default=None, help="JSON file with fields of DenseCLIPConfig; the rest keeps its defaults."
     )
-    clip: str | None = field(
-        default=None, metadata={"help": "CLIP checkpoint to start from; 'none', as without one, for random weights."}
+    clip: str | None = HfArg(
+        default=None, help="CLIP checkpoint to start from; 'none', as without one, for random weights."
     )
-    image: str | None = field(
+    image: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Checkpoint of another image encoder to start from, any backbone of Transformers such as"
-            " 'microsoft/resnet-50'; --clip then gives the text encoder alone. 'none', as without one, for CLIP's own."
-        },
+        help="Checkpoint of another image encoder to start from, any backbone of Transformers such as"
+        " 'microsoft/resnet-50'; --clip then gives the text encoder alone. 'none', as without one, for CLIP's own.",
     )
-    image_mean: list[float] | None = field(
+    image_mean: list[float] | None = HfArg(
         default=None,
-        metadata={
-            "help": "Mean of red, green and blue, in [0, 1], that pictures are normalised with; by default that of"
-            " --image, or else CLIP's."
-        },
+        help="Mean of red, green and blue, in [0, 1], that pictures are normalised with; by default that of"
+        " --image, or else CLIP's.",
     )
-    image_std: list[float] | None = field(
-        default=None, metadata={"help": "Their standard deviation; by default that of --image, or else CLIP's."}
+    image_std: list[float] | None = HfArg(
+        default=None, help="Their standard deviation; by default that of --image, or else CLIP's."
     )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "CLIP tokenizer, a folder or a Hub id; by default that beside --clip, or else OpenAI's."},
+    tokenizer: str | None = HfArg(
+        default=None, help="CLIP tokenizer, a folder or a Hub id; by default that beside --clip, or else OpenAI's."
     )
 
     def __post_init__(self):
@@ -179,89 +182,71 @@ class ModelArguments:
 class DenseCLIPTrainingArguments(TrainingArguments):
     """[`TrainingArguments`], and what is DenseCLIP's own."""
 
-    recipe_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "Images per step that the learning rate was chosen for; any other is warned about."},
+    recipe_batch_size: int | None = HfArg(
+        default=None, help="Images per step that the learning rate was chosen for; any other is warned about."
     )
-    image_encoder_lr_multiplier: float = field(
-        default=1.0,
-        metadata={"help": "Factor on the learning rate of the image encoder; 0.1 keeps CLIP's weights close."},
+    image_encoder_lr_multiplier: float = HfArg(
+        default=1.0, help="Factor on the learning rate of the image encoder; 0.1 keeps CLIP's weights close."
     )
-    image_encoder_no_decay: list[str] = field(
+    image_encoder_no_decay: list[str] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "Parts of names, such as 'norm': what of the image encoder has one in its name is not decayed. By"
-            " default all of it is, as published for CLIP's."
-        },
+        help="Parts of names, such as 'norm': what of the image encoder has one in its name is not decayed. By"
+        " default all of it is, as published for CLIP's.",
     )
-    freeze_text_encoder: bool = field(
-        default=False, metadata={"help": "Do not train the text encoder and its projection; the contexts still train."}
+    freeze_text_encoder: bool = HfArg(
+        default=False, help="Do not train the text encoder and its projection; the contexts still train."
     )
-    freeze_image_encoder: bool = field(
+    freeze_image_encoder: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Do not train what of the image encoder is pretrained: for few images. Its batch norms keep their"
-            " statistics, and nothing in it is dropped. What is new in it, such as a ViT's pyramid, still trains."
-        },
+        help="Do not train what of the image encoder is pretrained: for few images. Its batch norms keep their"
+        " statistics, and nothing in it is dropped. What is new in it, such as a ViT's pyramid, still trains.",
     )
-    lora_rank: int | None = field(
+    lora_rank: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Freeze the pretrained image encoder, and train LoRA matrices of this rank, such as 8, beside its"
-            " layers (needs `peft`). They are merged into the weights that are saved."
-        },
+        help="Freeze the pretrained image encoder, and train LoRA matrices of this rank, such as 8, beside its"
+        " layers (needs `peft`). They are merged into the weights that are saved.",
     )
-    lora_alpha: int | None = field(
-        default=None, metadata={"help": "LoRA's updates are scaled by this over the rank; defaults to twice the rank."}
+    lora_alpha: int | None = HfArg(
+        default=None, help="LoRA's updates are scaled by this over the rank; defaults to twice the rank."
     )
-    lr_schedule: Literal["transformers", "published_poly"] = field(
+    lr_schedule: Literal["transformers", "published_poly"] = HfArg(
         default="transformers",
-        metadata={
-            "help": "'published_poly' is the paper's: every group falls to the same --min_learning_rate, and warms up"
-            " from --warmup_start_ratio over --warmup_steps. 'transformers' follows --lr_scheduler_type."
-        },
+        help="'published_poly' is the paper's: every group falls to the same --min_learning_rate, and warms up"
+        " from --warmup_start_ratio over --warmup_steps. 'transformers' follows --lr_scheduler_type.",
     )
-    lr_power: float = field(default=0.9, metadata={"help": "Exponent of published_poly."})
-    min_learning_rate: float = field(default=1e-6, metadata={"help": "Where published_poly ends, in every group."})
-    warmup_start_ratio: float = field(default=1e-6, metadata={"help": "Factor of published_poly at the first step."})
-    batch_norm: Literal["sync", "local", "frozen"] = field(
+    lr_power: float = HfArg(default=0.9, help="Exponent of published_poly.")
+    min_learning_rate: float = HfArg(default=1e-6, help="Where published_poly ends, in every group.")
+    warmup_start_ratio: float = HfArg(default=1e-6, help="Factor of published_poly at the first step.")
+    batch_norm: Literal["sync", "local", "frozen"] = HfArg(
         default="sync",
-        metadata={
-            "help": "'sync' takes statistics over all processes, 'local' over each device's images, 'frozen' keeps"
-            " those of the pretrained ResNet; pyramid and head, which are new, take theirs as 'sync' does."
-        },
+        help="'sync' takes statistics over all processes, 'local' over each device's images, 'frozen' keeps"
+        " those of the pretrained ResNet; pyramid and head, which are new, take theirs as 'sync' does.",
     )
-    channels_last: bool = field(
-        default=False,
-        metadata={"help": "Train convolutions with channels last: faster, and equal up to rounding."},
+    channels_last: bool = HfArg(
+        default=False, help="Train convolutions with channels last: faster, and equal up to rounding."
     )
-    class_weights: str | None = field(
-        default=None, metadata={"help": "File with one weight per line, in order of ids, for the cross-entropy."}
+    class_weights: str | None = HfArg(
+        default=None, help="File with one weight per line, in order of ids, for the cross-entropy."
     )
-    ohem_threshold: float | None = field(
+    ohem_threshold: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Online hard example mining: of the labelled pixels count only those whose own class has at most"
-            " this probability, in (0, 1]."
-        },
+        help="Online hard example mining: of the labelled pixels count only those whose own class has at most"
+        " this probability, in (0, 1].",
     )
-    ohem_min_kept: int = field(default=100_000, metadata={"help": "Pixels of a batch that it keeps at least."})
-    dice_weight: float = field(default=0.0, metadata={"help": "Weight of a Dice loss beside the cross-entropy."})
-    ema_decay: float | None = field(
+    ohem_min_kept: int = HfArg(default=100_000, help="Pixels of a batch that it keeps at least.")
+    dice_weight: float = HfArg(default=0.0, help="Weight of a Dice loss beside the cross-entropy.")
+    ema_decay: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Decay per step, such as 0.999, of an average of the weights that is evaluated and saved in place"
-            " of the last ones."
-        },
+        help="Decay per step, such as 0.999, of an average of the weights that is evaluated and saved in place"
+        " of the last ones.",
     )
-    num_sample_images: int = field(
-        default=4, metadata={"help": "Validation images drawn at each evaluation, with prediction and score map."}
+    num_sample_images: int = HfArg(
+        default=4, help="Validation images drawn at each evaluation, with prediction and score map."
     )
-    # The transforms read columns of which the model's forward knows nothing.
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Has to stay False here."})
-    report_to: None | str | list[str] = field(
-        default=None,
-        metadata={"help": "Where logs go, such as 'wandb' or 'none'. Defaults to TensorBoard where it is installed."},
+    # The transforms read columns that are no arguments of the model, and that the Trainer would remove.
+    remove_unused_columns: bool = HfArg(default=False, help="Has to stay False here.")
+    report_to: None | str | list[str] = HfArg(
+        default=None, help="Where logs go, such as 'wandb' or 'none'. Defaults to TensorBoard where it is installed."
     )
 
     def __post_init__(self):
@@ -312,3 +297,31 @@ class DenseCLIPTrainingArguments(TrainingArguments):
                 f" --nproc_per_node {self.n_gpu} -m training.train ...` or `accelerate launch -m training.train ...`"
                 " (or training.evaluate), or show it one GPU by CUDA_VISIBLE_DEVICES=0."
             )
+
+
+@dataclass
+class EvaluationArguments:
+    """How to evaluate."""
+
+    checkpoint: str = HfArg(help="The model: a folder or a Hub id.")
+    output_dir: str | None = HfArg(
+        default=None, help="Where tables and pictures go. Defaults to the checkpoint's folder, or one in outputs/."
+    )
+    multi_scale: bool = HfArg(default=False, help="Average over six scales, each with flip ('MS').")
+    inference_mode: Literal["checkpoint", "whole", "slide"] = HfArg(
+        default="checkpoint", help="Whole images or sliding windows."
+    )
+    window_size: int | None = HfArg(default=None, help="Side of the window in pixels.")
+    window_stride: int | None = HfArg(default=None, help="Its step in pixels.")
+    per_device_eval_batch_size: int = HfArg(default=1, help="Images that are loaded at a time.")
+    dataloader_num_workers: int = HfArg(default=2, help="Processes that load them.")
+    bf16: bool = HfArg(default=False, help="Compute in bfloat16.")
+    use_cpu: bool = HfArg(default=False, help="Leave GPUs alone.")
+    revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub checkpoint.")
+
+    def training_arguments(self) -> DenseCLIPTrainingArguments:
+        """The arguments of the Trainer that evaluates: those of the same names, but no logs."""
+        known = {field.name for field in dataclasses.fields(DenseCLIPTrainingArguments)}
+        return DenseCLIPTrainingArguments(
+            report_to="none", **{name: value for name, value in vars(self).items() if name in known}
+        )

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What is typed behind `python -m training.train`: a recipe, and words that override it."""
+"""What is typed behind `python -m training.train` and `training.evaluate`, and how it overrides a recipe."""
 
 import argparse
 import dataclasses
@@ -19,17 +19,14 @@ import difflib
 
 from transformers import HfArgumentParser
 
-from .arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
-from .recipes import Recipe, load_recipe
-
-
-# Words that say where and on what a recipe runs, and change nothing of what comes out.
-NEUTRAL_ARGUMENTS = (
-    *("data_dir", "output_dir", "tokenizer", "preprocessing_num_workers", "dataloader_num_workers", "use_cpu"),
-    *("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "report_to", "run_name"),
-    *("resume_from_checkpoint", "save_steps", "save_total_limit", "logging_steps", "num_sample_images"),
-    *("disable_tqdm", "per_device_eval_batch_size", "dataloader_pin_memory", "ddp_find_unused_parameters"),
+from .arguments import (
+    NEUTRAL_ARGUMENTS,
+    DataArguments,
+    DenseCLIPTrainingArguments,
+    EvaluationArguments,
+    ModelArguments,
 )
+from .recipes import Recipe, load_recipe
 
 
 def parse_train_arguments(
@@ -51,9 +48,9 @@ def parse_train_arguments(
     recipe, hardware, words = _split_recipe(words)
     has_recipe = recipe is not None
     if has_recipe:
-        overridden = names_of_arguments(words)
+        overridden = names_of_arguments(words).difference(NEUTRAL_ARGUMENTS)
         words = [*recipe.words(hardware), *words]
-        recipe = None if overridden - {*NEUTRAL_ARGUMENTS} else recipe
+        recipe = None if overridden else recipe
     parser = HfArgumentParser(
         (DataArguments, ModelArguments, DenseCLIPTrainingArguments),
         prog="python -m training.train",
@@ -67,6 +64,26 @@ def parse_train_arguments(
         if starts_from_clip or starts_from_image:
             parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=starts_from_clip)
     return (*parse_words(parser, words), recipe)
+
+
+def parse_evaluation_arguments(words: list[str]) -> tuple[EvaluationArguments, DataArguments, bool]:
+    """
+    Read `CHECKPOINT [--argument value ...]`. The last result tells whether the words say how large images are made.
+
+    Raises:
+        ValueError: for words that are no arguments, or contradicting values.
+        SystemExit: for values of another type, as argparse has it.
+    """
+    if words and not words[0].startswith("-"):
+        words = ["--checkpoint", *words]
+    parser = HfArgumentParser(
+        (EvaluationArguments, DataArguments),
+        prog="python -m training.evaluate",
+        usage="python -m training.evaluate CHECKPOINT --data_dir FOLDER [--argument value ...]",
+        description="Score a checkpoint by the paper's protocol.",
+    )
+    evaluation_args, data_args = parse_words(parser, words)
+    return evaluation_args, data_args, not names_of_arguments(words).isdisjoint({"short_side", "long_side"})
 
 
 def parse_words(parser: HfArgumentParser, words: list[str]) -> tuple:

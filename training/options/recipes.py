@@ -14,8 +14,8 @@
 """
 Recipes: one YAML file holds everything that makes up one training run.
 
-A recipe becomes words of the command line, put before those that the user types. So it is read by the same parser, its
-values are checked like typed ones, and whatever is typed overrides it.
+A recipe becomes words of the command line, before those that the user types. So the same parser reads it, its values
+are checked like typed ones, and whatever is typed overrides it.
 """
 
 import dataclasses
@@ -77,7 +77,13 @@ class Recipe:
                 " Choose one of these, or set the batch by --per_device_train_batch_size."
             )
         fields = {**self.model, **self.data, **self.training, **self.hardware.get(hardware, {})}
-        return [word for name, value in fields.items() for word in _words(name, value)]
+        words = []
+        for name, value in fields.items():
+            if isinstance(value, (list, tuple)):
+                words += [f"--{name}", *map(str, value)]
+            elif value is not None:  # the default
+                words += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+        return words
 
 
 def load_recipe(path: str | os.PathLike) -> Recipe:
@@ -98,13 +104,10 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a recipe is a mapping of sections.")
-    training_keys = _field_names(DenseCLIPTrainingArguments)
-    known = {
-        "paper": PAPER_KEYS,
-        "model": _field_names(ModelArguments),
-        "data": _field_names(DataArguments),
-        "training": training_keys,
-    }
+    sections = {"model": ModelArguments, "data": DataArguments, "training": DenseCLIPTrainingArguments}
+    known = {"paper": PAPER_KEYS}
+    for name, arguments in sections.items():
+        known[name] = [field.name for field in dataclasses.fields(arguments) if field.init]
     _refuse_unknown(path, "section", content, [*known, "hardware"])
     sections = {name: content.get(name) or {} for name in [*known, "hardware"]}
     for name, section in sections.items():
@@ -112,16 +115,17 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
             raise ValueError(f"{path}: the section {name!r} must be a mapping; got {section!r}.")
     for name, keys in known.items():
         _refuse_unknown(path, f"key in {name!r}", sections[name], keys)
-        _refuse_numbers_in_words(path, name, sections[name])
+        for key, value in sections[name].items():
+            if isinstance(value, str) and _is_number(value):
+                raise ValueError(
+                    f"{path}: YAML reads {name}.{key} = {value} as a string, not as a number. Write it with a point,"
+                    " such as 1.0e-4."
+                )
     for machine, fields in sections["hardware"].items():
         if not isinstance(fields, dict):
             raise ValueError(f"{path}: 'hardware: {machine}' must be a mapping of arguments; got {fields!r}.")
-        _refuse_unknown(path, f"key in 'hardware: {machine}'", fields, training_keys)
+        _refuse_unknown(path, f"key in 'hardware: {machine}'", fields, known["training"])
     return Recipe(name=path.stem, path=path, **sections)
-
-
-def _field_names(arguments: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(arguments) if field.init]
 
 
 def _refuse_unknown(path: Path, what: str, found: Iterable[str], known: Iterable[str]) -> None:
@@ -132,28 +136,9 @@ def _refuse_unknown(path: Path, what: str, found: Iterable[str], known: Iterable
             raise ValueError(f"{path} has an unknown {what}: {name!r}; {advice}")
 
 
-def _refuse_numbers_in_words(path: Path, section: str, fields: dict) -> None:
-    for name, value in fields.items():
-        if isinstance(value, str) and _is_number(value):
-            raise ValueError(
-                f"{path}: YAML reads {section}.{name} = {value} as a string, not as a number. Write it with a point,"
-                " such as 1.0e-4."
-            )
-
-
 def _is_number(value: str) -> bool:
     try:
         float(value)
     except ValueError:
         return False
     return True
-
-
-def _words(name: str, value) -> list[str]:
-    if value is None:
-        return []  # the default
-    if isinstance(value, (list, tuple)):
-        return [f"--{name}", *map(str, value)]
-    if isinstance(value, dict):
-        return [f"--{name}", json.dumps(value)]
-    return [f"--{name}", str(value)]

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What an evaluation was made by, and what it leaves behind: shared by training and `training.evaluate`."""
+"""By which protocol an evaluation is made, and what is written of it: for `training.train` and `training.evaluate`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,14 +28,14 @@ from ..data.load import SegmentationData
 from ..data.transforms import with_encoded
 from ..learning.trainer import DenseCLIPTrainer
 from .panels import draw_comparison
-from .scores import write_report
+from .scores import format_scores, write_report
 
 
 def describe_protocol(
     config: PreTrainedConfig, image_processor: DenseCLIPImageProcessor, scales: Sequence[float] = (1.0,)
 ) -> dict:
     """
-    By what rules figures come about; every one is written with these.
+    The protocol by which scores are computed; all reports name it.
 
     Args:
         config ([`DenseCLIPConfig`]): how windows slide.
@@ -102,6 +102,14 @@ def report_evaluation(
             picture = draw_worst_images(trainer, data.validation)
         save_whole(output_dir / f"worst_images{suffix}.jpg", picture.save)
     return report
+
+
+def format_report(trainer: DenseCLIPTrainer, data: SegmentationData, report: dict, output_dir: str | Path) -> str:
+    """What a command prints of a report: the table of scores, by which protocol, and where more is written."""
+    return (
+        f"{format_scores(trainer.scores, data.class_names)}\n"
+        f"{data.name}, validation: {report['protocol']['description']}\nWritten to: {output_dir}"
+    )
 
 
 def draw_worst_images(trainer: DenseCLIPTrainer, rows: datasets.Dataset) -> PIL.Image.Image:

@@ -79,7 +79,7 @@ class SamplePanels(TrainerCallback):
         self.indices = [int(index) for index in np.linspace(0, len(rows) - 1, min(num_images, len(rows)))]
 
     def on_evaluate(self, args, state, control, **kwargs):
-        # A sharded model needs all processes to run; a whole one runs here alone.
+        # The main process draws alone, with which a sharded model cannot run.
         if not self.indices or not state.is_world_process_zero or self.trainer.is_fsdp_enabled:
             return
         panel = self.draw()

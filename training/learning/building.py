@@ -1,0 +1,110 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a training starts from: the model and its image processor, from arguments."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_denseclip import (
+    DenseCLIPConfig,
+    DenseCLIPForSemanticSegmentation,
+    DenseCLIPImageProcessor,
+    tokenize_class_names,
+)
+from modeling_denseclip.conversion_denseclip import load_tokenizer, merge_fields
+
+from .. import REPOSITORY
+from ..convert import read_config_fields
+from ..data.load import SegmentationData
+from ..options.arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
+
+
+def check_pretrained(model_args: ModelArguments, training_args: DenseCLIPTrainingArguments) -> None:
+    """
+    Raises:
+        ValueError: where the weights of an image encoder that is to be frozen would be random.
+    """
+    if model_args.pretrained():
+        return
+    for name in ("freeze_image_encoder", "lora_rank"):
+        if getattr(training_args, name):
+            raise ValueError(
+                f"--{name} keeps the pretrained weights of the image encoder, and without --clip or --image they are"
+                " random. Name a checkpoint to start from."
+            )
+
+
+def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPForSemanticSegmentation:
+    """
+    Build the model for the data's classes: from CLIP's weights, an image encoder's own, or random ones.
+
+    Raises:
+        ValueError: for a config with unknown fields or values of another type, or weights that do not fit.
+    """
+    fields = {}
+    if arguments.config is not None:
+        path = Path(arguments.config)
+        fields = merge_fields({}, read_config_fields(path if path.exists() else REPOSITORY / path))
+    fields["palette"] = data.palette
+    try:
+        if arguments.pretrained():
+            return DenseCLIPForSemanticSegmentation.from_clip_pretrained(
+                arguments.clip,
+                image=arguments.image,
+                class_names=data.class_names,
+                tokenizer=arguments.tokenizer,
+                **fields,
+            )
+        fields["id2label"] = dict(enumerate(data.class_names))
+        if not fields.get("use_language", True):
+            return DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields))
+        tokenizer = load_tokenizer(arguments.tokenizer)
+        fields["class_token_ids"] = tokenize_class_names(data.class_names, tokenizer)
+        model = DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**fields))
+        model.tokenizer = tokenizer  # saved with the model
+        return model
+    except StrictDataclassError as error:
+        raise ValueError(f"The config {arguments.config} is invalid: {' '.join(str(error).split())}") from error
+
+
+def build_image_processor(
+    data_args: DataArguments, model_args: ModelArguments, reduce_labels: bool
+) -> DenseCLIPImageProcessor:
+    """The image processor. It normalises as the image encoder's weights are used to."""
+    mean, std = model_args.image_mean, model_args.image_std
+    if mean is None and model_args.image is not None:
+        mean, std = _read_normalization(model_args.image)
+    return DenseCLIPImageProcessor(
+        size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side},
+        do_reduce_labels=reduce_labels,
+        **({} if mean is None else {"image_mean": mean, "image_std": std}),  # CLIP's are the default
+    )
+
+
+def _read_normalization(checkpoint: str) -> tuple[list[float], list[float]]:
+    """
+    Mean and standard deviation in the preprocessor_config.json of a checkpoint, a folder or a Hub id.
+
+    Raises:
+        ValueError: for a checkpoint without them.
+    """
+    try:
+        fields, _ = DenseCLIPImageProcessor.get_image_processor_dict(checkpoint)
+        return fields["image_mean"], fields["image_std"]
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"image_mean and image_std could not be read from the preprocessor_config.json of {checkpoint}"
+            f" ({type(error).__name__}: {error}). Give both by --image_mean and --image_std."
+        ) from error
