@@ -25,12 +25,12 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-import training.inspect_dataset
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from modeling_denseclip.tools.insight.explanation import class_similarity, load_text_reader
 from modeling_denseclip.tools.pictures.visualization import draw_overlay
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
+from training.data import inspection_report
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
 from training.inspect_dataset import (
@@ -844,7 +844,7 @@ def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeyp
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     sheets = []
     monkeypatch.setattr(
-        training.inspect_dataset,
+        inspection_report,
         "contact_sheet",
         lambda pictures, captions, **options: sheets.append((pictures, captions)),
     )

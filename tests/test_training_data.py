@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
+from training.data import findings
 from training.data import load as data_module
-from training.data import segmentation_folder
 from training.data.class_names import read_class_names
 from training.data.files import without_path
 from training.data.load import load_data
@@ -62,14 +62,14 @@ def load_training(folder, num_labels=3, **kwargs) -> Dataset:
 def checked(monkeypatch) -> list[str]:
     """The masks that are checked from now on."""
     names = []
-    check_pair = segmentation_folder.check_pair
+    examine_pair = findings.examine_pair
 
-    def check(image, mask, image_name, mask_name, *args):
+    def examine(image, mask, image_name, mask_name, *args):
         names.append(mask_name)
-        check_pair(image, mask, image_name, mask_name, *args)
+        return examine_pair(image, mask, image_name, mask_name, *args)
 
-    monkeypatch.setattr(segmentation_folder, "check_pair", check)
-    monkeypatch.setattr(data_module, "check_pair", check)
+    monkeypatch.setattr(findings, "examine_pair", examine)
+    monkeypatch.setattr(data_module, "examine_pair", examine)
     return names
 
 
