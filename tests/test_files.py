@@ -20,7 +20,7 @@ import training
 from modeling_denseclip.tools.files import photographs as files
 from modeling_denseclip.tools.files.photographs import naming_errors, open_photograph, read_photograph, to_rgb
 from training.data.files import upright_size
-from training.data.findings import UnreadableFileError, examine_pair, refuse
+from training.data.findings import UnreadableFileError, examine_pair, first_error
 from training.data.transforms import read_image, read_mask
 from training.run_onnx import read_picture
 
@@ -31,7 +31,8 @@ MIN_IS_BLACK, RGB, UNSPECIFIED, FLOAT = 1, 2, 0, 3
 
 def check_pair(*args):
     _, _, findings = examine_pair(*args)
-    refuse(findings)
+    if (error := first_error(findings)) is not None:
+        raise error
 
 
 def write_tiff(path, values: np.ndarray, photometric: int, sample_format: int = 1, extra_samples=()):

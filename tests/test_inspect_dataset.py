@@ -31,6 +31,7 @@ from modeling_denseclip.tools.pictures.visualization import draw_overlay
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.data import inspection_report
+from training.data.findings import _count_ids
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
 from training.inspect_dataset import (
@@ -160,6 +161,12 @@ def test_small_palette_masks_are_not_spread(folder):
     code, findings = run(folder)
     assert code == 0 and list(findings) == ["palette_masks"]
     assert inspect_dataset(folder).splits["training"].pixels == {0: 3 + 3, 1: 3 + 2, 2: 2 + 2, 255: 1}
+
+
+def test_pixels_of_a_large_mask_are_counted_to_the_last():
+    ids = np.zeros((1, 2**24 + 2), np.uint8)  # OpenCV counts in float32, which has no 2**24 + 1
+    ids[0, -1] = 7
+    assert _count_ids(ids) == {0: 2**24 + 1, 7: 1}
 
 
 def test_a_mask_of_the_first_class_alone_is_no_mistake(folder):

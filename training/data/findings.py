@@ -171,14 +171,9 @@ class UnreadableFileError(ValueError):
     """An image or a mask that no reader understands, such as one that was cut off."""
 
 
-def refuse(findings: list[Finding]) -> None:
-    """
-    Raises:
-        ValueError: for the first finding that training is refused with.
-    """
-    for finding in findings:
-        if finding.error is not None:
-            raise finding.error
+def first_error(findings: list[Finding]) -> ValueError | None:
+    """What training is refused with, unless it accepts all that was found."""
+    return next((finding.error for finding in findings if finding.error is not None), None)
 
 
 # --------------------------------------------------------------------------------------------------------- the folders

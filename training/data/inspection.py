@@ -38,7 +38,7 @@ from ..learning.interrupts import starting_helpers
 from ..options.arguments import DataArguments
 from .class_names import CLASSES_FILE
 from .files import IGNORE_INDEX, find_wrong_ids, holds_no_label, is_binary, printable
-from .findings import RULES, FileFacts, Finding, Pair, examine_files, find_pairs, format_size
+from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size
 from .load import MIN_IMAGE_SIZE, narrow_size, open_form
 from .transforms import read_bytes
 
@@ -173,7 +173,7 @@ def inspect_dataset(
     Read every file of a data set and report what is there and what is wrong.
 
     Args:
-        dataset_dir (`str` or `Path`): the folder; see the top of this file for its layout.
+        dataset_dir (`str` or `Path`): the folder; see [`SegmentationFolder`] for its layout.
         dataset (`str`, *optional*, defaults to `"folder"`): "ade20k" takes the 150 names of ADE20K instead of those in
             classes.txt.
         reduce_labels (`bool`, *optional*): 0 in a mask is unlabelled and n names the class n - 1. By default so for
@@ -205,11 +205,14 @@ def inspect_dataset(
         report.add("class_names", str(error))
     _check_names(report)
     if similar_names is not None and report.accepted:
-        _read_names(report, similar_names, tokenizer)
+        model = load_text_reader(similar_names, report.class_names, tokenizer)
+        similarity = class_similarity(model, report.class_names)
+        for first, second, cosine in confusable_names(similarity, report.class_names):
+            report.add("names_read_alike", f"{first} / {second}: cosine {cosine:.3f}")
 
     pairs = []
     for split in report.splits:
-        of_split, findings = find_pairs(report.dataset_dir, split)
+        of_split, findings = form.find_pairs(form.data_dir, split)
         pairs += of_split
         report.add_findings(findings)
     pictures: dict[bytes, list[Pair]] = defaultdict(list)
@@ -285,14 +288,6 @@ def _letters(name: str) -> str:
     """Letters and digits of a name, in lower case, without accents."""
     decomposed = unicodedata.normalize("NFKD", name.casefold())
     return "".join(character for character in decomposed if character.isalnum())
-
-
-def _read_names(report: DatasetReport, name_or_path: str, tokenizer: str | None) -> None:
-    """Compare names as the text tower of a model reads them."""
-    model = load_text_reader(name_or_path, report.class_names, tokenizer)
-    similarity = class_similarity(model, report.class_names)
-    for first, second, cosine in confusable_names(similarity, report.class_names):
-        report.add("names_read_alike", f"{first} / {second}: cosine {cosine:.3f}")
 
 
 def inspect_pair(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple:

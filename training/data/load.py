@@ -28,7 +28,7 @@ from modeling_denseclip.tools.files.photographs import open_photograph
 from .ade20k import ADE20K
 from .class_names import read_class_names
 from .files import IGNORE_INDEX, holds_no_label, is_binary, without_path
-from .findings import UnreadableFileError, examine_pair, refuse
+from .findings import UnreadableFileError, examine_pair, first_error
 from .segmentation_folder import FolderForm, SegmentationFolder
 from .transforms import encoded_file, read_mask, with_encoded
 
@@ -139,9 +139,8 @@ def load_data(
         leave_out_unreadable &= form.may_leave_out
         loaded = {}
         for split in splits:
-            folder = SegmentationFolder(
-                form.data_dir, split, len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable
-            )
+            arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
+            folder = SegmentationFolder(form.data_dir, split, *arguments, form.find_pairs)
             form.compare_size(split, len(folder.pairs))
             loaded[split] = folder.load()
             left_out += folder.find_left_out(loaded[split])
@@ -307,5 +306,6 @@ def _check_row(row: dict, index: int, source: str, num_labels: int, reduce_label
         if row[column] is None or (row[column]["bytes"] is None and row[column]["path"] is None):
             raise UnreadableFileError(f"{name} is missing: every row needs both. Add it, or remove the row.")
     _, _, findings = examine_pair(row["image"], row["annotation"], image, mask, num_labels, reduce_labels)
-    refuse(findings)
+    if (error := first_error(findings)) is not None:
+        raise error
     return {"checked": True}  # something for `datasets` to remember

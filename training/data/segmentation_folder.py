@@ -27,7 +27,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..learning.interrupts import leave_interrupts_to_parent, starting_helpers
 from .class_names import read_class_names
-from .findings import Pair, UnreadableFileError, examine_files, find_pairs, refuse
+from .findings import Finding, Pair, UnreadableFileError, examine_files, find_pairs, first_error
 
 
 class FolderForm:
@@ -44,6 +44,7 @@ class FolderForm:
         `ValueError`: if there is no such folder.
     """
 
+    find_pairs = staticmethod(find_pairs)
     fixes: dict[str, str] = {}  # rules of findings, with better advice than that of `RULES`
     may_leave_out = True  # whether pairs that cannot be read may be left out
 
@@ -103,6 +104,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         cache_dir (`str` or `Path`, *optional*): where the result is kept, by default with all of `datasets`.
         leave_out_unreadable (`bool`, *optional*, defaults to `False`): whether a pair of which a file cannot be read
             is left out, see [`find_left_out`], and not refused.
+        find_pairs (`Callable`, *optional*): for forms with other folders, see [`FolderForm`].
 
     Raises:
         `ValueError`: names the file, what was found in it, the rule and the fix, if an image has no mask or a mask no
@@ -123,11 +125,13 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         num_workers: int = 1,
         cache_dir: str | Path | None = None,
         leave_out_unreadable: bool = False,
+        find_pairs: Callable[[Path, str], tuple[list[Pair], list[Finding]]] = find_pairs,
     ):
         # The paths are written into the result.
         data_dir = Path(data_dir).absolute()
         self.pairs, findings = find_pairs(data_dir, split)
-        refuse(findings)
+        if (error := first_error(findings)) is not None:
+            raise error
         self.num_workers = num_workers
         super().__init__(
             cache_dir=None if cache_dir is None else str(cache_dir),
@@ -167,11 +171,8 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         """
         names, found = set(rows["name"]), []
         for pair in self.pairs:
-            if pair.image.stem not in names:
-                try:
-                    self.check(pair)
-                except UnreadableFileError as error:
-                    found.append(str(error).replace(f"{self.config.data_dir}{os.sep}", ""))
+            if pair.image.stem not in names and (error := self.check(pair)) is not None:
+                found.append(str(error).replace(f"{self.config.data_dir}{os.sep}", ""))
         return found
 
     def _info(self) -> datasets.DatasetInfo:
@@ -191,45 +192,40 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         return [split]
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        check = partial(_is_readable, self.check) if self.config.leave_out_unreadable else self.check
         if self.num_workers > 1:
             # Processes of our own: those of `datasets` do not say which error they met.
             with ProcessPoolExecutor(self.num_workers, initializer=leave_interrupts_to_parent) as pool:
                 try:
                     with starting_helpers():
-                        checked = pool.map(check, self.pairs, chunksize=16)
-                    yield from self._rows(checked)
+                        errors = pool.map(self.check, self.pairs, chunksize=16)
+                    yield from self._rows(errors)
                 finally:
                     pool.shutdown(cancel_futures=True)
         else:
-            yield from self._rows(map(check, self.pairs))
+            yield from self._rows(map(self.check, self.pairs))
 
     @property
-    def check(self) -> Callable[[Pair], bool]:
+    def check(self) -> Callable[[Pair], ValueError | None]:
         return partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
 
-    def _rows(self, checked: Iterator[bool]) -> Iterator[tuple[int, dict]]:
-        index = 0
-        for pair, is_readable in zip(self.pairs, checked, strict=True):
-            if is_readable:
+    def _rows(self, errors: Iterator[ValueError | None]) -> Iterator[tuple[int, dict]]:
+        index, left_out = 0, []
+        for pair, error in zip(self.pairs, errors, strict=True):
+            if error is None:
                 files = {"image": str(pair.image), "annotation": str(pair.mask)}
                 yield index, {**files, "name": pair.image.stem, "index": index}
                 index += 1
+            elif self.config.leave_out_unreadable and isinstance(error, UnreadableFileError):
+                left_out.append(error)
+            else:
+                raise error
         if index == 0:
-            self.check(self.pairs[0])  # which raises
+            raise left_out[0]
 
 
-def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> bool:
+def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> ValueError | None:
     _, _, findings = examine_files(pair, num_labels, reduce_labels)
-    refuse(findings)
-    return True
-
-
-def _is_readable(check: Callable[[Pair], bool], pair: Pair) -> bool:
-    try:
-        return check(pair)
-    except UnreadableFileError:
-        return False
+    return first_error(findings)
 
 
 def _digest(pairs: list[Pair]) -> str:
