@@ -22,8 +22,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,7 +35,7 @@ from tests.test_pipeline import save_model
 from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
 from training import evaluate, inspect_dataset, train
-from training.data import findings, inspection, segmentation_folder
+from training.data import findings, inspection
 from training.data.findings import UnreadableFileError
 from training.data.segmentation_folder import SegmentationFolder
 from training.data.transforms import EvaluationTransform, TrainingTransform
@@ -256,8 +254,7 @@ def test_an_evaluation_whose_worker_died_says_so_and_writes_nothing(straight, fo
 
 
 def test_a_check_whose_worker_died_says_so_and_the_next_one_does_it_all(words, folder, tmp_path, monkeypatch):
-    forks = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
-    monkeypatch.setattr(segmentation_folder, "ProcessPoolExecutor", forks)
+    monkeypatch.setattr(findings, "get_context", lambda name: multiprocessing.get_context("fork"))
     decode_mask, marker = findings.decode_mask, tmp_path / "died"
 
     def die(*args, **kwargs):
@@ -278,7 +275,7 @@ def die_in_inspection(pair, **kwargs):
 
 
 def test_an_inspection_whose_worker_died_says_so(words, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(inspection, "get_context", lambda name: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(findings, "get_context", lambda name: multiprocessing.get_context("fork"))
     monkeypatch.setattr(inspection, "inspect_pair", die_in_inspection)
     with pytest.raises(ChildProcessError, match="reads images and masks died.*--num_workers"):
         inspect_dataset.main([f"{folder}/data", "--num_workers", "2", "--output_dir", f"{tmp_path}/report"])

@@ -32,16 +32,10 @@ from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.data import inspection_report
 from training.data.findings import _count_ids
+from training.data.inspection_report import median_frequency_weights, report_to_json
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
-from training.inspect_dataset import (
-    draw_samples,
-    format_report,
-    inspect_dataset,
-    main,
-    median_frequency_weights,
-    report_to_json,
-)
+from training.inspect_dataset import draw_samples, format_report, inspect_dataset, main
 
 
 STREET_SCENES = Path(__file__).resolve().parents[2] / "shared" / "street-scenes"

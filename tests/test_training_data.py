@@ -14,6 +14,7 @@
 """The data sets: what they hold, what they refuse, and what they remember."""
 
 import json
+import multiprocessing
 import os
 import re
 from pathlib import Path
@@ -137,8 +138,9 @@ def test_different_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("wrong", [3, 254])
 def test_id_out_of_range_is_refused_and_named(tmp_path, wrong, num_workers):
     write_pair(tmp_path, "a", as_mask([[0, wrong, 255]]))
-    with pytest.raises(ValueError, match=rf"a\.png holds the id {wrong}; with 3 classes .* \[0, 2\]"):
+    with pytest.raises(ValueError, match=rf"a\.png holds the id {wrong}; with 3 classes .* \[0, 2\]") as raised:
         load_training(tmp_path, num_workers=num_workers)
+    assert raised.tb is not None and not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -35,16 +35,18 @@ CLIP or DenseCLIP, also those that its text tower hardly tells apart.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
-from modeling_denseclip.tools.files.saving import save_whole
 
 from .data.inspection import FEW_PAIRS, inspect_dataset
-from .data.inspection_report import draw_samples, format_report, median_frequency_weights, report_to_json
+from .data.inspection_report import (
+    draw_samples,  # noqa: F401  (the notebook of docs/your_own_data.md draws here)
+    format_report,
+    write_inspection,
+)
 from .data.load import FORMS
 from .options.arguments import DataArguments
 
@@ -113,19 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(format_report(report))
 
-    output_dir = Path(args.output_dir)
-    text = json.dumps(report_to_json(report), indent=2, ensure_ascii=False) + "\n"
-    save_whole(output_dir / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
-    written = [str(output_dir / "report.json")]
-    if args.num_samples and report.drawable:
-        save_whole(output_dir / "contact_sheet.png", draw_samples(report, args.num_samples).save)
-        written.append(str(output_dir / "contact_sheet.png"))
-    if args.write_class_weights is not None and report.accepted:
-        counts = report.splits["training"]
-        weights = median_frequency_weights(report.per_class(counts.pixels), report.per_class(counts.pixels_around))
-        lines = "".join(f"{weight:.6g}\n" for weight in weights)
-        save_whole(Path(args.write_class_weights), lambda path: path.write_text(lines, encoding="utf-8"))
-        written.append(args.write_class_weights)
+    written = write_inspection(report, Path(args.output_dir), args.num_samples, args.write_class_weights)
     print("Written: " + ", ".join(written))
     if args.write_class_weights is not None and not report.accepted:
         print(f"Not written: {args.write_class_weights}, since weights of a data set with errors would be wrong.")

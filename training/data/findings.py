@@ -15,16 +15,21 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from modeling_denseclip.tools.files.photographs import naming_errors, open_image, open_photograph, read_orientation
 
+from ..learning.interrupts import leave_interrupts_to_parent, starting_helpers
 from .files import (
     IGNORE_INDEX,
     IMAGE_SUFFIXES,
@@ -270,6 +275,41 @@ def examine_files(
     image = None if pair.image is None else {"path": str(pair.image), "bytes": image_bytes}
     mask = None if pair.mask is None else {"path": str(pair.mask), "bytes": None}
     return examine_pair(image, mask, f"The image {pair.image}", f"The mask {pair.mask}", num_labels, reduce_labels)
+
+
+def in_processes(
+    examine: Callable[[Pair], Any],
+    pairs: list[Pair],
+    num_workers: int,
+    died: str,
+    option: str,
+    start_method: str | None = None,
+) -> Iterator[Any]:
+    """
+    What `examine` gives of each pair, in order.
+
+    Args:
+        num_workers (`int`): number of processes; with 0 all is done in this one.
+        died, option (`str`): what an error says of a process that died, and what gives fewer of them.
+        start_method (`str`, *optional*): as of [`multiprocessing.get_context`].
+
+    Raises:
+        `ChildProcessError`: if a process died.
+    """
+    if num_workers == 0:
+        yield from map(examine, pairs)
+        return
+    with ProcessPoolExecutor(num_workers, get_context(start_method), leave_interrupts_to_parent) as pool:
+        try:
+            with starting_helpers():
+                results = pool.map(examine, pairs, chunksize=16)
+            yield from results
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"{died}. The system ends those that take too much memory, for example: take fewer by {option}."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def examine_pair(

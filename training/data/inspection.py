@@ -18,13 +18,10 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +31,10 @@ from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.class_names_denseclip import check_class_names, normalize_class_name
 from modeling_denseclip.tools.insight.explanation import class_similarity, confusable_names, load_text_reader
 
-from ..learning.interrupts import starting_helpers
 from ..options.arguments import DataArguments
 from .class_names import CLASSES_FILE
 from .files import IGNORE_INDEX, find_wrong_ids, holds_no_label, is_binary, printable
-from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size
+from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size, in_processes
 from .load import MIN_IMAGE_SIZE, narrow_size, open_form
 from .transforms import read_bytes
 
@@ -221,7 +217,9 @@ def inspect_dataset(
     if num_workers is None:
         num_workers = (os.cpu_count() or 1) if len(pairs) > FEW_PAIRS else 0
     inspect = partial(inspect_pair, num_labels=len(report.class_names), reduce_labels=report.reduce_labels)
-    results = _inspect_pairs(pairs, inspect, num_workers)
+    died = "A process that reads images and masks died, so nothing is reported"
+    # A forked process may wait for ever for a lock that a thread of its parent held.
+    results = in_processes(inspect, pairs, num_workers, died, "--num_workers", start_method="spawn")
     for result in tqdm(results, "Reading", len(pairs), unit=" pairs", disable=None):
         pair, digest, image, mask, findings = result
         report.splits[pair.split].add(pair, image, mask)
@@ -298,24 +296,6 @@ def inspect_pair(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple:
             image_bytes = read_bytes(pair.image)
             digest = hashlib.blake2b(image_bytes, digest_size=16).digest()
     return pair, digest, *examine_files(pair, num_labels, reduce_labels, image_bytes)
-
-
-def _inspect_pairs(pairs: list[Pair], inspect: Callable[[Pair], tuple], num_workers: int) -> Iterator[tuple]:
-    """Inspect all pairs, in order."""
-    if num_workers == 0:
-        yield from map(inspect, pairs)
-        return
-    # A forked process may wait for ever for a lock that a thread of its parent held.
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
-        try:
-            with starting_helpers():
-                inspected = executor.map(inspect, pairs, chunksize=16)
-            yield from inspected
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "A process that reads images and masks died, so nothing is reported. The system ends those that take"
-                " too much memory, for example: take fewer by --num_workers."
-            ) from error
 
 
 def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) -> None:

@@ -13,8 +13,10 @@
 # limitations under the License.
 """What the inspection of a data set gives: a report as text and as JSON, a contact sheet, weights of classes."""
 
+import json
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -22,6 +24,7 @@ import PIL.Image
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import escape_controls
 from modeling_denseclip.tools.files.photographs import read_photograph
+from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.pictures.visualization import contact_sheet, draw_overlay
 
 from .files import IGNORE_INDEX, printable
@@ -190,6 +193,26 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
         pictures.append(draw_overlay(image, ids, id2label, report.palette, legend=False))
         captions.append(f"{pair.split}/{pair.image.stem}")
     return contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+
+
+def write_inspection(report: DatasetReport, output_dir: Path, num_samples: int, weights_file: str | None) -> list[str]:
+    """
+    Write `report.json`, a `contact_sheet.png` if there is something to draw, and, of a data set that training accepts,
+    the weights of classes. Returns the names of what was written.
+    """
+    text = json.dumps(report_to_json(report), indent=2, ensure_ascii=False) + "\n"
+    save_whole(output_dir / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
+    written = [str(output_dir / "report.json")]
+    if num_samples and report.drawable:
+        save_whole(output_dir / "contact_sheet.png", draw_samples(report, num_samples).save)
+        written.append(str(output_dir / "contact_sheet.png"))
+    if weights_file is not None and report.accepted:
+        counts = report.splits["training"]
+        weights = median_frequency_weights(report.per_class(counts.pixels), report.per_class(counts.pixels_around))
+        lines = "".join(f"{weight:.6g}\n" for weight in weights)
+        save_whole(Path(weights_file), lambda path: path.write_text(lines, encoding="utf-8"))
+        written.append(weights_file)
+    return written
 
 
 def median_frequency_weights(pixels: np.ndarray, pixels_around: np.ndarray) -> np.ndarray:

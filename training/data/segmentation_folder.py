@@ -16,8 +16,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,9 +24,8 @@ from pathlib import Path
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
-from ..learning.interrupts import leave_interrupts_to_parent, starting_helpers
 from .class_names import read_class_names
-from .findings import Finding, Pair, UnreadableFileError, examine_files, find_pairs, first_error
+from .findings import Finding, Pair, UnreadableFileError, examine_files, find_pairs, first_error, in_processes
 
 
 class FolderForm:
@@ -154,13 +152,8 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         try:
             self.download_and_prepare()
         except DatasetGenerationError as error:
-            if isinstance(error.__cause__, ValueError):
+            if isinstance(error.__cause__, ValueError | ChildProcessError):
                 raise error.__cause__ from None
-            if isinstance(error.__cause__, BrokenProcessPool):
-                raise ChildProcessError(
-                    "A process that checks images and masks died. The system ends those that take too much memory, for"
-                    " example: take fewer by --preprocessing_num_workers."
-                ) from error
             raise
         return self.as_dataset(split=self.config.name)
 
@@ -192,35 +185,27 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         return [split]
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        if self.num_workers > 1:
-            # Processes of our own: those of `datasets` do not say which error they met.
-            with ProcessPoolExecutor(self.num_workers, initializer=leave_interrupts_to_parent) as pool:
-                try:
-                    with starting_helpers():
-                        errors = pool.map(self.check, self.pairs, chunksize=16)
-                    yield from self._rows(errors)
-                finally:
-                    pool.shutdown(cancel_futures=True)
-        else:
-            yield from self._rows(map(self.check, self.pairs))
+        # Processes of our own: those of `datasets` do not say which error they met.
+        num_workers = self.num_workers if self.num_workers > 1 else 0
+        died, option = "A process that checks images and masks died", "--preprocessing_num_workers"
+        index, left_out = 0, []
+        # Closed at an error, which would keep its processes at work as long as somebody has its traceback.
+        with closing(in_processes(self.check, self.pairs, num_workers, died, option)) as errors:
+            for pair, error in zip(self.pairs, errors, strict=True):
+                if error is None:
+                    files = {"image": str(pair.image), "annotation": str(pair.mask)}
+                    yield index, {**files, "name": pair.image.stem, "index": index}
+                    index += 1
+                elif self.config.leave_out_unreadable and isinstance(error, UnreadableFileError):
+                    left_out.append(error)
+                else:
+                    raise error
+        if index == 0:
+            raise left_out[0]
 
     @property
     def check(self) -> Callable[[Pair], ValueError | None]:
         return partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
-
-    def _rows(self, errors: Iterator[ValueError | None]) -> Iterator[tuple[int, dict]]:
-        index, left_out = 0, []
-        for pair, error in zip(self.pairs, errors, strict=True):
-            if error is None:
-                files = {"image": str(pair.image), "annotation": str(pair.mask)}
-                yield index, {**files, "name": pair.image.stem, "index": index}
-                index += 1
-            elif self.config.leave_out_unreadable and isinstance(error, UnreadableFileError):
-                left_out.append(error)
-            else:
-                raise error
-        if index == 0:
-            raise left_out[0]
 
 
 def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> ValueError | None:
