@@ -22,8 +22,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,9 +35,10 @@ from tests.test_pipeline import save_model
 from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
 from training import evaluate, inspect_dataset, train
-from training.data import segmentation_folder
+from training.data import findings, inspection
+from training.data.findings import UnreadableFileError
 from training.data.processes import quiet_interrupts
-from training.data.segmentation_folder import SegmentationFolder, UnreadableFileError
+from training.data.segmentation_folder import SegmentationFolder
 from training.data.transforms import EvaluationTransform, TrainingTransform
 from training.learning import checkpoints
 from training.learning.checkpoints import alone_in, checkpoint_to_resume
@@ -256,30 +255,29 @@ def test_an_evaluation_whose_worker_died_says_so_and_writes_nothing(straight, fo
 
 
 def test_a_check_whose_worker_died_says_so_and_the_next_one_does_it_all(words, folder, tmp_path, monkeypatch):
-    forks = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
-    monkeypatch.setattr(segmentation_folder, "ProcessPoolExecutor", forks)
-    read_mask, marker = segmentation_folder.read_mask, tmp_path / "died"
+    monkeypatch.setattr(findings, "get_context", lambda name: multiprocessing.get_context("fork"))
+    decode_mask, marker = findings.decode_mask, tmp_path / "died"
 
     def die(*args, **kwargs):
         if not marker.exists():
             marker.touch()
             os._exit(9)
-        return read_mask(*args, **kwargs)
+        return decode_mask(*args, **kwargs)
 
-    monkeypatch.setattr(segmentation_folder, "read_mask", die)
+    monkeypatch.setattr(findings, "decode_mask", die)
     data = SegmentationFolder(folder / "data", "training", 5, num_workers=2, cache_dir=tmp_path / "cache")
     with pytest.raises(ChildProcessError, match="checks images and masks died.*--preprocessing_num_workers"):
         data.load()
     assert len(data.load()) == 6
 
 
-def die_in_inspection(pair):
+def die_in_inspection(pair, **kwargs):
     os._exit(9)
 
 
 def test_an_inspection_whose_worker_died_says_so(words, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(inspect_dataset, "get_context", lambda name: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(inspect_dataset, "inspect_pair", die_in_inspection)
+    monkeypatch.setattr(findings, "get_context", lambda name: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(inspection, "inspect_pair", die_in_inspection)
     with pytest.raises(ChildProcessError, match="reads images and masks died.*--num_workers"):
         inspect_dataset.main([f"{folder}/data", "--num_workers", "2", "--output_dir", f"{tmp_path}/report"])
     assert not (tmp_path / "report").exists()

@@ -19,14 +19,19 @@ from PIL.PngImagePlugin import PngInfo
 from modeling_denseclip.tools.files import photographs as files
 from modeling_denseclip.tools.files.photographs import naming_errors, open_photograph, read_photograph, to_rgb
 from training.data.files import upright_size
-from training.data.segmentation_folder import UnreadableFileError, check_pair
+from training.data.findings import UnreadableFileError, examine_pair, first_error
 from training.data.transforms import read_image, read_mask
-from training.inspect_dataset import inspect_image, inspect_mask
 from training.run_onnx import read_picture
 
 
 RAMP = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
 MIN_IS_BLACK, RGB, UNSPECIFIED, FLOAT = 1, 2, 0, 3
+
+
+def check_pair(*args):
+    _, _, findings = examine_pair(*args)
+    if (error := first_error(findings)) is not None:
+        raise error
 
 
 def write_tiff(path, values: np.ndarray, photometric: int, sample_format: int = 1, extra_samples=()):
@@ -229,7 +234,8 @@ def check_all_doors(path, expected: np.ndarray):
         assert found.dtype == np.uint8 and np.array_equal(found, expected), name
     with open_photograph(path) as picture:
         assert upright_size(picture) == expected.shape[:2]
-    assert inspect_image(path).size == expected.shape[1::-1]
+    image, _, _ = examine_pair(encoded, None, "The image", "The mask", 2, False)
+    assert image.size == expected.shape[1::-1]
 
 
 def stored(path) -> np.ndarray:
@@ -428,7 +434,8 @@ def refuse_at_all_doors(path, words: str):
     for read in (read_photograph, read_picture, lambda path: read_image(encoded), lambda path: read_mask(encoded)):
         with pytest.raises(OSError, match=words):
             read(path)
-    assert words in inspect_image(path).problem and words in inspect_mask(path).problem
+    _, _, findings = examine_pair(encoded, encoded, "The image", "The mask", 2, False)
+    assert len(findings) == 2 and all(words in finding.said for finding in findings)
     with pytest.raises(UnreadableFileError, match=words):
         check_pair(encoded, encoded, "The image", "The mask", 2, False)
 

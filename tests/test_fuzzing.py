@@ -54,6 +54,7 @@ from modeling_denseclip.tools.files.loading import load_model, read_card_head
 from modeling_denseclip.tools.files.photographs import read_photograph
 from tests.test_security import build_trainer
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
+from training.data.findings import examine_pair
 from training.data.load import check_for_training, load_data
 from training.data.transforms import (
     ChangedRowError,
@@ -62,7 +63,7 @@ from training.data.transforms import (
     read_image,
     with_transform,
 )
-from training.inspect_dataset import draw_samples, inspect_dataset, inspect_image
+from training.inspect_dataset import draw_samples, inspect_dataset
 from training.metrics import MeanIoU
 from training.options.recipes import load_recipe
 from training.run_onnx import read_picture
@@ -628,14 +629,14 @@ def read_at_all_doors(path):
         except (OSError, ValueError) as error:
             assert path.name in str(error), name
             found[name] = None
-    facts = inspect_image(path)
+    facts, _, findings = examine_pair({"path": str(path), "bytes": None}, None, "The image", "The mask", 2, False)
     first = found["prediction"]
     for name, picture in found.items():
         assert (picture is None) == (first is None), name
         if picture is not None:
             assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
             np.testing.assert_array_equal(picture, first, err_msg=name)
-    assert (facts.problem is None) == (first is not None), facts.problem
+    assert facts.is_read == (first is not None), findings
     if first is not None:
         assert facts.size == first.shape[1::-1]
     return first

@@ -25,22 +25,17 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-import training.inspect_dataset
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from modeling_denseclip.tools.insight.explanation import class_similarity, load_text_reader
 from modeling_denseclip.tools.pictures.drawing import draw_overlay
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
+from training.data import inspection_report
+from training.data.findings import _count_ids
+from training.data.inspection_report import median_frequency_weights, report_to_json
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
-from training.inspect_dataset import (
-    draw_samples,
-    format_report,
-    inspect_dataset,
-    main,
-    median_frequency_weights,
-    report_to_json,
-)
+from training.inspect_dataset import draw_samples, format_report, inspect_dataset, main
 
 
 STREET_SCENES = Path(__file__).resolve().parents[2] / "shared" / "street-scenes"
@@ -160,6 +155,12 @@ def test_small_palette_masks_are_not_spread(folder):
     code, findings = run(folder)
     assert code == 0 and list(findings) == ["palette_masks"]
     assert inspect_dataset(folder).splits["training"].pixels == {0: 3 + 3, 1: 3 + 2, 2: 2 + 2, 255: 1}
+
+
+def test_pixels_of_a_large_mask_are_counted_to_the_last():
+    ids = np.zeros((1, 2**24 + 2), np.uint8)  # OpenCV counts in float32, which has no 2**24 + 1
+    ids[0, -1] = 7
+    assert _count_ids(ids) == {0: 2**24 + 1, 7: 1}
 
 
 def test_a_mask_of_the_first_class_alone_is_no_mistake(folder):
@@ -844,7 +845,7 @@ def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeyp
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     sheets = []
     monkeypatch.setattr(
-        training.inspect_dataset,
+        inspection_report,
         "contact_sheet",
         lambda pictures, captions, **options: sheets.append((pictures, captions)),
     )

@@ -14,6 +14,7 @@
 """The data sets: what they hold, what they refuse, and what they remember."""
 
 import json
+import multiprocessing
 import os
 import re
 from pathlib import Path
@@ -26,8 +27,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
+from training.data import findings
 from training.data import load as data_module
-from training.data import segmentation_folder
 from training.data.class_names import read_class_names
 from training.data.files import without_path
 from training.data.load import load_data
@@ -62,14 +63,14 @@ def load_training(folder, num_labels=3, **kwargs) -> Dataset:
 def checked(monkeypatch) -> list[str]:
     """The masks that are checked from now on."""
     names = []
-    check_pair = segmentation_folder.check_pair
+    examine_pair = findings.examine_pair
 
-    def check(image, mask, image_name, mask_name, *args):
+    def examine(image, mask, image_name, mask_name, *args):
         names.append(mask_name)
-        check_pair(image, mask, image_name, mask_name, *args)
+        return examine_pair(image, mask, image_name, mask_name, *args)
 
-    monkeypatch.setattr(segmentation_folder, "check_pair", check)
-    monkeypatch.setattr(data_module, "check_pair", check)
+    monkeypatch.setattr(findings, "examine_pair", examine)
+    monkeypatch.setattr(data_module, "examine_pair", examine)
     return names
 
 
@@ -137,8 +138,9 @@ def test_different_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("wrong", [3, 254])
 def test_id_out_of_range_is_refused_and_named(tmp_path, wrong, num_workers):
     write_pair(tmp_path, "a", as_mask([[0, wrong, 255]]))
-    with pytest.raises(ValueError, match=rf"a\.png holds the id {wrong}; with 3 classes .* \[0, 2\]"):
+    with pytest.raises(ValueError, match=rf"a\.png holds the id {wrong}; with 3 classes .* \[0, 2\]") as raised:
         load_training(tmp_path, num_workers=num_workers)
+    assert raised.tb is not None and not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

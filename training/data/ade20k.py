@@ -24,7 +24,7 @@ from huggingface_hub.file_download import http_get
 from transformers.utils import logging
 
 from .files import read_ade20k_classes
-from .segmentation_folder import SegmentationFolder
+from .segmentation_folder import FolderForm
 
 
 logger = logging.get_logger(__name__)
@@ -35,42 +35,51 @@ FOLDER = "ADEChallengeData2016"
 NUM_IMAGES = {"training": 20210, "validation": 2000}
 
 
-class ADE20K(SegmentationFolder):
+class ADE20K(FolderForm):
     """
-    One split of ADE20K as the scene parsing challenge of 2016 published it: 20,210 and 2,000 images, 150 classes. In
-    its masks 0 is unlabelled and the first class has the id 1.
+    ADE20K as the scene parsing challenge of 2016 published it: 20,210 and 2,000 images, 150 classes. In its masks 0 is
+    unlabelled and the first class has the id 1.
 
     Args:
-        split (`str`): "training" or "validation".
         data_dir (`str` or `Path`, *optional*): an unpacked `ADEChallengeData2016`, or the folder that holds it.
             Without one the archive (about 1 GB) is downloaded and unpacked once, see [`download_ade20k`].
-        num_workers (`int`, *optional*, defaults to 1), cache_dir (`str` or `Path`, *optional*): as
-            [`SegmentationFolder`].
+        class_names_file, reduce_labels (*optional*): no others than ADE20K's own, so that these are refused.
+        cache_dir (`str` or `Path`, *optional*): see [`download_ade20k`].
 
     Raises:
-        `ValueError`: as [`SegmentationFolder`], and if `data_dir` is not such a folder. One with other numbers of
-        images is only warned about.
+        `ValueError`: if `data_dir` is not such a folder, or for options by which ADE20K would be another data set. One
+        with other numbers of images is only warned about.
     """
+
+    fixes = {
+        "wrong_ids": "The 150 classes come with ADEChallengeData2016, whose masks hold 0 to 150; the full ADE20K has"
+        " others."
+    }
+    may_leave_out = False  # figures on a part of ADE20K have no name
 
     def __init__(
         self,
-        split: str,
-        data_dir: str | Path | None = None,
-        num_workers: int = 1,
+        data_dir: str | Path | None,
+        class_names_file: str | Path | None = None,
+        reduce_labels: bool | None = None,
         cache_dir: str | Path | None = None,
     ):
-        data_dir = download_ade20k(cache_dir) if data_dir is None else find_ade20k(Path(data_dir))
-        super().__init__(
-            data_dir,
-            split,
-            num_labels=len(read_ade20k_classes()[0]),
-            reduce_labels=True,
-            num_workers=num_workers,
-            cache_dir=cache_dir,
-        )
-        if len(self.pairs) != NUM_IMAGES[split]:
+        if reduce_labels is False or class_names_file is not None:
+            raise ValueError(
+                f"ADE20K has its own classes, and 0 is unlabelled in it; received reduce_labels={reduce_labels} and "
+                f"class_names_file={class_names_file}. Leave both out; a folder of its form with other ids is a "
+                "'folder' with a classes.txt."
+            )
+        self.data_dir = download_ade20k(cache_dir) if data_dir is None else find_ade20k(Path(data_dir))
+        self.name, self.reduce_labels = "ADE20K", True
+
+    def read_classes(self) -> tuple[list[str], tuple[tuple[int, int, int], ...]]:
+        return read_ade20k_classes()
+
+    def compare_size(self, split: str, num_images: int) -> None:
+        if num_images != NUM_IMAGES[split]:
             logger.warning(
-                f"{data_dir} has {len(self.pairs):,} {split} images, where ADE20K has {NUM_IMAGES[split]:,}: do not "
+                f"{self.data_dir} has {num_images:,} {split} images, where ADE20K has {NUM_IMAGES[split]:,}: do not "
                 "compare results with published ones."
             )
 

@@ -16,7 +16,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import PIL.Image
 
@@ -44,6 +44,16 @@ def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> 
     """Ids, as a mask stores them, that are neither a class of `num_labels` nor unlabelled; the lowest first."""
     highest = num_labels if reduce_labels else num_labels - 1
     return sorted(label for label in ids if not 0 <= label <= highest and label != IGNORE_INDEX)
+
+
+def holds_no_label(ids: Set[int], reduce_labels: bool) -> bool:
+    """Whether the ids of masks all mean "unlabelled"."""
+    return ids <= ({0, IGNORE_INDEX} if reduce_labels else {IGNORE_INDEX})
+
+
+def is_binary(ids: Set[int]) -> bool:
+    """Whether the masks of a data set hold 0 and 255 alone, which mostly means that 255 is the second class."""
+    return ids == {0, IGNORE_INDEX}
 
 
 def is_text(name: str) -> bool:

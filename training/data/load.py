@@ -27,8 +27,9 @@ from modeling_denseclip.tools.files.photographs import open_photograph
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
-from .files import IGNORE_INDEX, read_ade20k_classes, without_path
-from .segmentation_folder import SegmentationFolder, UnreadableFileError, check_pair
+from .files import IGNORE_INDEX, holds_no_label, is_binary, without_path
+from .findings import UnreadableFileError, examine_pair, first_error
+from .segmentation_folder import FolderForm, SegmentationFolder
 from .transforms import encoded_file, read_mask, with_encoded
 
 
@@ -37,6 +38,8 @@ logger = logging.get_logger(__name__)
 # The least height and width that the usual image encoders take, ResNets and ViTs of patches of 16. A model says its
 # own by `DenseCLIPForSemanticSegmentation.min_image_size`.
 MIN_IMAGE_SIZE = 32
+# What `--dataset` names: all that loading and inspection know of a form stands in its class.
+FORMS = {"folder": FolderForm, "ade20k": ADE20K}
 
 
 @dataclass
@@ -129,46 +132,35 @@ def load_data(
             )
             for split in splits
         }
-    elif dataset == "ade20k":
-        check_ade20k_options(reduce_labels, class_names_file)
-        name, reduce_labels = "ADE20K", True
-        class_names, palette = read_ade20k_classes()
-        loaded = {split: ADE20K(split, data_dir, num_workers, cache_dir).load() for split in splits}
-    elif dataset == "folder":
-        if data_dir is None:
-            raise ValueError("The data set 'folder' needs data_dir, the folder with images/ and annotations/.")
-        if not Path(data_dir).is_dir():
-            raise ValueError(
-                f"There is no folder {data_dir}; data_dir is the one that holds images/, annotations/ and classes.txt."
-            )
-        name, palette, reduce_labels = Path(data_dir).absolute().name, None, bool(reduce_labels)
-        class_names = read_class_names(class_names_file or data_dir)
+    else:
+        form = open_form(dataset, data_dir, class_names_file, reduce_labels, cache_dir)
+        name, reduce_labels, (class_names, palette) = form.name, form.reduce_labels, form.read_classes()
         _check_names(name, class_names)
-        arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
+        leave_out_unreadable &= form.may_leave_out
         loaded = {}
         for split in splits:
-            folder = SegmentationFolder(data_dir, split, *arguments)
+            arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
+            folder = SegmentationFolder(form.data_dir, split, *arguments, form.find_pairs)
+            form.compare_size(split, len(folder.pairs))
             loaded[split] = folder.load()
             left_out += folder.find_left_out(loaded[split])
-    else:
-        raise ValueError(
-            f"There is no data set '{dataset}': it is 'folder' or 'ade20k', or dataset_name names one of the Hub."
-        )
     train, validation = loaded.get("training"), loaded.get("validation")
     return SegmentationData(name, class_names, palette, reduce_labels, train, validation, tuple(left_out))
 
 
-def check_ade20k_options(reduce_labels: bool | None, class_names_file: str | Path | None = None) -> None:
+def open_form(dataset: str, *args, **kwargs) -> FolderForm:
     """
+    A data set of one of `FORMS`; the other arguments are those of [`FolderForm`].
+
     Raises:
-        ValueError: for options by which ADE20K would be another data set.
+        ValueError: for another form, or as the form itself.
     """
-    if reduce_labels is False or class_names_file is not None:
+    if dataset not in FORMS:
         raise ValueError(
-            f"ADE20K has its own classes, and 0 is unlabelled in it; received reduce_labels={reduce_labels} and "
-            f"class_names_file={class_names_file}. Leave both out; a folder of its form with other ids is a "
-            "'folder' with a classes.txt."
+            f"There is no data set '{dataset}': it is {' or '.join(map(repr, FORMS))}, or dataset_name names one of"
+            " the Hub."
         )
+    return FORMS[dataset](*args, **kwargs)
 
 
 def check_for_training(
@@ -208,16 +200,6 @@ def check_for_training(
                 f" which the model sees {seen[0]} x {seen[1]}: both sides must have at least {min_image_size}. Remove"
                 " it with its mask, or raise --short_side and --long_side."
             )
-
-
-def holds_no_label(ids: set[int], reduce_labels: bool) -> bool:
-    """Whether the ids of masks all mean "unlabelled"."""
-    return ids <= ({0, IGNORE_INDEX} if reduce_labels else {IGNORE_INDEX})
-
-
-def is_binary(ids: set[int]) -> bool:
-    """Whether the masks of a data set hold 0 and 255 alone, which mostly means that 255 is the second class."""
-    return ids == {0, IGNORE_INDEX}
 
 
 def narrow_size(
@@ -323,5 +305,7 @@ def _check_row(row: dict, index: int, source: str, num_labels: int, reduce_label
     for column, name in (("image", image), ("annotation", mask)):
         if row[column] is None or (row[column]["bytes"] is None and row[column]["path"] is None):
             raise UnreadableFileError(f"{name} is missing: every row needs both. Add it, or remove the row.")
-    check_pair(row["image"], row["annotation"], image, mask, num_labels, reduce_labels)
+    _, _, findings = examine_pair(row["image"], row["annotation"], image, mask, num_labels, reduce_labels)
+    if (error := first_error(findings)) is not None:
+        raise error
     return {"checked": True}  # something for `datasets` to remember

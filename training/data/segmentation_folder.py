@@ -16,31 +16,58 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import datasets
-import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_denseclip.tools.files.photographs import naming_errors, open_photograph, read_orientation
+from .class_names import read_class_names
+from .findings import Finding, Pair, UnreadableFileError, examine_files, find_pairs, first_error, in_processes
 
-from .files import (
-    IGNORE_INDEX,
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    find_wrong_ids,
-    is_text,
-    printable,
-    upright_size,
-)
-from .processes import leave_interrupts_to_parent, starting_helpers
-from .transforms import EncodedImage, encoded_file, read_mask
+
+class FolderForm:
+    """
+    The form of data set that is called "folder", on which other forms build: what loading and inspection both ask.
+
+    Args:
+        data_dir (`str` or `Path`): the folder; see [`SegmentationFolder`] for what lies in it.
+        class_names_file (`str` or `Path`, *optional*): one name per line, by default the folder's own `classes.txt`.
+        reduce_labels (`bool`, *optional*): whether 0 is unlabelled and a class has its id plus one.
+        cache_dir (`str` or `Path`, *optional*): for forms that are downloaded.
+
+    Raises:
+        `ValueError`: if there is no such folder.
+    """
+
+    find_pairs = staticmethod(find_pairs)
+    fixes: dict[str, str] = {}  # rules of findings, with better advice than that of `RULES`
+    may_leave_out = True  # whether pairs that cannot be read may be left out
+
+    def __init__(
+        self,
+        data_dir: str | Path | None,
+        class_names_file: str | Path | None = None,
+        reduce_labels: bool | None = None,
+        cache_dir: str | Path | None = None,
+    ):
+        if data_dir is None:
+            raise ValueError("The data set 'folder' needs data_dir, the folder with images/ and annotations/.")
+        if not Path(data_dir).is_dir():
+            raise ValueError(
+                f"There is no folder {data_dir}; data_dir is the one that holds images/, annotations/ and classes.txt."
+            )
+        self.data_dir, self.class_names_file = Path(data_dir), class_names_file
+        self.name, self.reduce_labels = self.data_dir.absolute().name, bool(reduce_labels)
+
+    def read_classes(self) -> tuple[list[str], tuple[tuple[int, int, int], ...] | None]:
+        """The names, and their colours in RGB where the form has some."""
+        return read_class_names(self.class_names_file or self.data_dir), None
+
+    def compare_size(self, split: str, num_images: int) -> None:
+        """Warn of a split of another size than was published."""
 
 
 @dataclass
@@ -75,6 +102,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         cache_dir (`str` or `Path`, *optional*): where the result is kept, by default with all of `datasets`.
         leave_out_unreadable (`bool`, *optional*, defaults to `False`): whether a pair of which a file cannot be read
             is left out, see [`find_left_out`], and not refused.
+        find_pairs (`Callable`, *optional*): for forms with other folders, see [`FolderForm`].
 
     Raises:
         `ValueError`: names the file, what was found in it, the rule and the fix, if an image has no mask or a mask no
@@ -95,24 +123,13 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         num_workers: int = 1,
         cache_dir: str | Path | None = None,
         leave_out_unreadable: bool = False,
+        find_pairs: Callable[[Path, str], tuple[list[Pair], list[Finding]]] = find_pairs,
     ):
         # The paths are written into the result.
         data_dir = Path(data_dir).absolute()
-        images = _files_by_stem(data_dir / "images" / split, IMAGE_SUFFIXES)
-        masks = _files_by_stem(data_dir / "annotations" / split, MASK_SUFFIXES)
-        for stem in sorted(images.keys() - masks.keys()):
-            expected = data_dir / "annotations" / split / f"{stem}.png"
-            raise ValueError(
-                f"The image {images[stem].path} has no mask: every image needs one, here {expected}. Add it or remove "
-                "the image."
-            )
-        for stem in sorted(masks.keys() - images.keys()):
-            expected = data_dir / "images" / split / f"{stem}.jpg"
-            raise ValueError(
-                f"The mask {masks[stem].path} has no image: every mask needs one, {expected} (or .png) does not "
-                "exist. Add it or remove the mask."
-            )
-        self.pairs = [(stem, images[stem].path, masks[stem].path) for stem in sorted(images)]
+        self.pairs, findings = find_pairs(data_dir, split)
+        if (error := first_error(findings)) is not None:
+            raise error
         self.num_workers = num_workers
         super().__init__(
             cache_dir=None if cache_dir is None else str(cache_dir),
@@ -121,7 +138,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             num_labels=num_labels,
             reduce_labels=reduce_labels,
             leave_out_unreadable=leave_out_unreadable,
-            files=_digest([*images.values(), *masks.values()]),
+            files=_digest(self.pairs),
         )
 
     def load(self) -> datasets.Dataset:
@@ -135,13 +152,8 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         try:
             self.download_and_prepare()
         except DatasetGenerationError as error:
-            if isinstance(error.__cause__, ValueError):
+            if isinstance(error.__cause__, ValueError | ChildProcessError):
                 raise error.__cause__ from None
-            if isinstance(error.__cause__, BrokenProcessPool):
-                raise ChildProcessError(
-                    "A process that checks images and masks died. The system ends those that take too much memory, for"
-                    " example: take fewer by --preprocessing_num_workers."
-                ) from error
             raise
         return self.as_dataset(split=self.config.name)
 
@@ -152,11 +164,8 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         """
         names, found = set(rows["name"]), []
         for pair in self.pairs:
-            if pair[0] not in names:
-                try:
-                    self.check(pair)
-                except UnreadableFileError as error:
-                    found.append(str(error).replace(f"{self.config.data_dir}{os.sep}", ""))
+            if pair.image.stem not in names and (error := self.check(pair)) is not None:
+                found.append(str(error).replace(f"{self.config.data_dir}{os.sep}", ""))
         return found
 
     def _info(self) -> datasets.DatasetInfo:
@@ -176,169 +185,42 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         return [split]
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        check = partial(_is_readable, self.check) if self.config.leave_out_unreadable else self.check
-        if self.num_workers > 1:
-            # Processes of our own: those of `datasets` do not say which error they met.
-            with ProcessPoolExecutor(self.num_workers, initializer=leave_interrupts_to_parent) as pool:
-                try:
-                    with starting_helpers():
-                        checked = pool.map(check, self.pairs, chunksize=16)
-                    yield from self._rows(checked)
-                finally:
-                    pool.shutdown(cancel_futures=True)
-        else:
-            yield from self._rows(map(check, self.pairs))
+        # Processes of our own: those of `datasets` do not say which error they met.
+        num_workers = self.num_workers if self.num_workers > 1 else 0
+        died, option = "A process that checks images and masks died", "--preprocessing_num_workers"
+        index, left_out = 0, []
+        # Closed at an error, which would keep its processes at work as long as somebody has its traceback.
+        with closing(in_processes(self.check, self.pairs, num_workers, died, option)) as errors:
+            for pair, error in zip(self.pairs, errors, strict=True):
+                if error is None:
+                    files = {"image": str(pair.image), "annotation": str(pair.mask)}
+                    yield index, {**files, "name": pair.image.stem, "index": index}
+                    index += 1
+                elif self.config.leave_out_unreadable and isinstance(error, UnreadableFileError):
+                    left_out.append(error)
+                else:
+                    raise error
+        if index == 0:
+            raise left_out[0]
 
     @property
-    def check(self) -> Callable[[tuple[str, str, str]], bool]:
+    def check(self) -> Callable[[Pair], ValueError | None]:
         return partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
 
-    def _rows(self, checked: Iterator[bool]) -> Iterator[tuple[int, dict]]:
-        index = 0
-        for (name, image, mask), is_readable in zip(self.pairs, checked, strict=True):
-            if is_readable:
-                yield index, {"image": image, "annotation": mask, "name": name, "index": index}
-                index += 1
-        if index == 0:
-            self.check(self.pairs[0])  # which raises
+
+def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> ValueError | None:
+    _, _, findings = examine_files(pair, num_labels, reduce_labels)
+    return first_error(findings)
 
 
-class UnreadableFileError(ValueError):
-    """An image or a mask that no reader understands, such as one that was cut off."""
-
-
-def check_pair(
-    image: EncodedImage,
-    mask: EncodedImage,
-    image_name: str,
-    mask_name: str,
-    num_labels: int,
-    reduce_labels: bool,
-) -> None:
-    """
-    Check that both can be read, the image as RGB, that they have the same size, and that the mask holds ids of classes
-    and 255 only.
-
-    Args:
-        image, mask (`dict`): `{"path": ..., "bytes": ...}`, as of [`datasets.Image`].
-        image_name, mask_name (`str`): what an error calls them.
-        num_labels (`int`): K; ids lie in [0, K), or with `reduce_labels` in [1, K], where 0 is unlabelled too.
-
-    Raises:
-        `UnreadableFileError`, `ValueError`: as [`SegmentationFolder`].
-    """
-    with _explaining(image_name, "Replace it, or remove it and its mask."):
-        height, width, _ = check_image(image, image_name)
-    with _explaining(mask_name, "Replace it, or remove it and its image."):
-        ids = read_mask(mask, source=mask_name)
-    if ids.shape != (height, width):
-        raise ValueError(
-            f"{mask_name} has {ids.shape[1]} x {ids.shape[0]} pixels (width x height). {image_name} has "
-            f"{width} x {height}, and both need the same size: export the mask again, or resize it to the nearest "
-            "pixel."
-        )
-    if ids.dtype == np.uint8:
-        present = np.flatnonzero(cv2.calcHist([ids], [0], None, [256], [0, 256]))
-    else:
-        present = np.unique(ids)
-    wrong = find_wrong_ids(present.tolist(), num_labels, reduce_labels)
-    if wrong:
-        lowest, highest = (1, num_labels) if reduce_labels else (0, num_labels - 1)
-        unlabelled = (0, IGNORE_INDEX) if reduce_labels else (IGNORE_INDEX,)
-        raise ValueError(
-            f"{mask_name} holds the id {wrong[0]}; with {num_labels} classes ids lie in [{lowest}, {highest}], and "
-            f"{' and '.join(map(str, unlabelled))} {'are' if reduce_labels else 'is'} unlabelled. Correct the mask or "
-            "name all classes; set reduce_labels if, and only if, 0 is unlabelled and the first class has the id 1."
-        )
-
-
-@contextmanager
-def _explaining(name: str, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:  # which says nothing of the file on another machine, so that it is not left out
-        raise ValueError(
-            f"{error}. Make it smaller, or check fewer at a time (--preprocessing_num_workers)."
-        ) from error
-    except OSError as error:
-        # Errors of the system, such as of a file that is not there, name a file and no row.
-        said = str(error) if error.filename is None else f"{name} cannot be read: {error}"
-        raise UnreadableFileError(f"{said}. {advice}") from error
-
-
-def check_image(image: EncodedImage, source: str) -> tuple[int, int, int]:
-    """
-    Check that an image can be read as RGB; returns height and width of the upright picture, and the orientation of
-    [`read_orientation`] that turned it.
-
-    Raises:
-        OSError, ValueError: as [`open_photograph`] and [`decode_photograph`].
-    """
-    picture = open_photograph(encoded_file(image), source)
-    with naming_errors(source):
-        height, width = upright_size(picture)
-        orientation = read_orientation(picture)
-        # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
-        picture.draft("RGB", (1, 1))
-        picture.load()
-    return height, width, orientation
-
-
-def _check_files(pair: tuple[str, str, str], num_labels: int, reduce_labels: bool) -> bool:
-    _, image, mask = pair
-    check_pair(
-        {"path": image, "bytes": None},
-        {"path": mask, "bytes": None},
-        f"The image {image}",
-        f"The mask {mask}",
-        num_labels,
-        reduce_labels,
-    )
-    return True
-
-
-def _is_readable(check: Callable[[tuple[str, str, str]], bool], pair: tuple[str, str, str]) -> bool:
-    try:
-        return check(pair)
-    except UnreadableFileError:
-        return False
-
-
-def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, os.DirEntry]:
-    if not folder.is_dir():
-        raise ValueError(
-            f"The folder {folder} does not exist; a split keeps its {', '.join(suffixes)} files there. Move some "
-            "there, or rename yours: the splits are called training and validation."
-        )
-    files: dict[str, os.DirEntry] = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() not in suffixes:
-            continue
-        if not is_text(entry.name):
-            raise ValueError(
-                f"The name of {printable(entry.path)} is no text in UTF-8, as data sets store it: rename it."
-            )
-        if stem in files:
-            raise ValueError(
-                f"{files[stem].path} and {entry.path} share a name: images and masks are paired by it. Rename one."
-            )
-        files[stem] = entry
-    if not files:
-        raise ValueError(
-            f"The folder {folder} holds no {' or '.join(suffixes)} file. Put some there; other formats are not read."
-        )
-    return files
-
-
-def _digest(files: list[os.DirEntry]) -> str:
+def _digest(pairs: list[Pair]) -> str:
     """A digest that changes when a file is added, removed, renamed or written."""
     digest = hashlib.sha256()
-    for file in files:
+    for path in (path for pair in pairs for path in (pair.image, pair.mask)):
         try:
-            status = file.stat()
+            status = path.stat()
         except OSError:  # a link to nothing or to itself, which the check names
-            digest.update(f"{file.path}\0\n".encode())
+            digest.update(f"{path}\0\n".encode())
         else:
-            digest.update(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -1,0 +1,458 @@
+# Copyright 2026 The DenseCLIP for Transformers authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is found in the files of a data set: training refuses it with the first error, inspection reports all."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from modeling_denseclip.tools.files.photographs import naming_errors, open_image, open_photograph, read_orientation
+
+from .files import (
+    IGNORE_INDEX,
+    IMAGE_SUFFIXES,
+    MASK_MODES,
+    MASK_SUFFIXES,
+    find_wrong_ids,
+    holds_no_label,
+    is_text,
+    printable,
+    upright_size,
+)
+from .processes import leave_interrupts_to_parent, starting_helpers
+from .transforms import EncodedImage, decode_mask, encoded_file, stored_form
+
+
+DEEP_IMAGE_MODES = ("I;16", "I;16B")
+UNKNOWN_RANGE_MODES = ("I", "F")
+MAXIMUM_IDS = 2**16  # in a mask: more are measurements or noise, of which each would be an entry of the report
+
+# What can be found, by level: a title, and what to do. A note is worth knowing; with a warning training runs, but
+# perhaps not as meant; an error is what training refuses, or would learn nonsense from.
+RULES = {
+    "note": {
+        "palette_masks": ("Masks are palette images", "Their indices are read as ids, their colours are not."),
+        "turned_images": (
+            "Images that their orientation, of EXIF or XMP, turns or mirrors",
+            "Training turns them upright: their masks have to be upright too. See the contact sheet.",
+        ),
+    },
+    "warning": {
+        "files_left_out": (
+            "Files and folders that training does not read",
+            "Images are .jpg, .jpeg or .png, masks are .png, and both lie directly in the split's folder.",
+        ),
+        "deep_images": (
+            "Images of 16 bits",
+            "65535 is read as white. If the camera has fewer bits, they are nearly black: scale all by one factor.",
+        ),
+        "same_picture_in_two_splits": (
+            "The same picture in two splits (equal files; copies that were saved anew are not found)",
+            "Remove it from one of them, or scores come out too high.",
+        ),
+        "same_picture_twice": ("The same picture twice in one split (equal files)", "Remove one, or it counts twice."),
+        "unlabelled_masks": ("Masks without a labelled pixel", "Label them, or remove them with their images."),
+        "classes_never_seen": (
+            "Classes that never occur",
+            "If that surprises you, compare the order of names with the ids.",
+        ),
+        "classes_not_in_training": (
+            "Classes that training never sees, but another split does",
+            "Move images between the splits: nobody can learn these classes.",
+        ),
+        "reduced_by_mistake": (
+            "Labels are reduced, but the masks seem to count from 0",
+            "The greatest id is one less than expected. If 0 is a class here, leave --reduce_labels true out.",
+        ),
+        "nearly_the_same_names": (
+            "Class names that differ in a plural, an accent or punctuation alone",
+            "The text tower reads them nearly alike. If they are one class, join them, or choose other words.",
+        ),
+        "names_read_alike": (
+            "Class names that the text tower hardly tells apart",
+            "At no pixel can their scores differ much. Choose words that say in what the classes differ.",
+        ),
+        "some_binary_masks": (
+            "Masks of only 0 and 255, in a data set of two classes",
+            "255 is unlabelled. If it means the second class there, save it as 1.",
+        ),
+    },
+    "error": {
+        "one_class": (
+            "A single class",
+            "A softmax over one class is 1 everywhere: name the rest too, such as 'background', with its own id.",
+        ),
+        "unknown_range": (
+            "Images of floating-point numbers or 32-bit integers, whose range is unknown",
+            "Save them with 8 bits, all scaled alike.",
+        ),
+        "class_names": ("The names of the classes cannot be read", "Write one per line, in the order of ids."),
+        "same_class_names": (
+            "Class names that are the same words",
+            "Case and underscores make no difference to the text tower: give them different names.",
+        ),
+        "missing_folder": (
+            "A folder is missing or empty",
+            "A split keeps .jpg, .jpeg or .png images in images/SPLIT and .png masks in annotations/SPLIT.",
+        ),
+        "same_name": (
+            "Files that share a name but for the suffix",
+            "Images and masks are paired by name: rename or remove one.",
+        ),
+        "narrow_images": (
+            "Images that are too narrow for the model, in a split that is not cropped (width x height)",
+            "Remove them with their masks, or raise --short_side and --long_side, in training too.",
+        ),
+        "file_names": ("Names of files that are no text in UTF-8", "Rename them, as data sets store names as text."),
+        "image_without_mask": ("Images without a mask", "Add annotations/SPLIT/NAME.png, or remove the image."),
+        "mask_without_image": ("Masks without an image", "Add images/SPLIT/NAME.jpg (or .png), or remove the mask."),
+        "unreadable": ("Files that cannot be read", "Fetch them again, or remove them with their partners."),
+        "other_size": (
+            "Masks that differ in size from their image (width x height)",
+            "Export them again; or resize them to the nearest pixel, so that no new id appears.",
+        ),
+        "mask_mode": (
+            "Masks that are no images of ids",
+            "A mask stores one id per pixel: turn colours into ids, and save it as an 8-bit greyscale or palette PNG.",
+        ),
+        "mask_bit_depth": (
+            "Greyscale masks of less than 8 bits",
+            "Readers spread their values over 0 to 255, so that ids change: save them with 8 bits, and keep tools "
+            "that shrink PNG files away from them.",
+        ),
+        "binary_masks": (
+            "All masks hold only 0 and 255",
+            "255 is unlabelled, so one class is left. Save the other class as 1: "
+            "Image.fromarray(np.asarray(mask) // 255).save(path).",
+        ),
+        "wrong_ids": ("Ids without a class name", f"Add the missing names, or set these pixels to {IGNORE_INDEX}."),
+        "nothing_labelled": (
+            "Splits without a labelled pixel",
+            "Compare the ids in the masks with the names of the classes, and with --reduce_labels.",
+        ),
+    },
+}
+
+
+class Finding(NamedTuple):
+    """
+    What is found in one file, or in one folder of files.
+
+    Attributes:
+        rule (`str`): a key of `RULES`.
+        path (`Path` or `str`, *optional*): the file or folder, which rows of a data set of the Hub may lack.
+        said (`str`): what the report says behind its name.
+        error (`ValueError`, *optional*): what training is refused with; without one it runs.
+    """
+
+    rule: str
+    path: Path | str | None
+    said: str = ""
+    error: ValueError | None = None
+
+
+class UnreadableFileError(ValueError):
+    """An image or a mask that no reader understands, such as one that was cut off."""
+
+
+def first_error(findings: list[Finding]) -> ValueError | None:
+    """What training is refused with, unless it accepts all that was found."""
+    return next((finding.error for finding in findings if finding.error is not None), None)
+
+
+# --------------------------------------------------------------------------------------------------------- the folders
+
+
+class Pair(NamedTuple):
+    """Files of one name in one split; either may be missing, for which there is a finding then."""
+
+    split: str
+    image: Path | None
+    mask: Path | None
+
+
+def find_pairs(data_dir: Path, split: str) -> tuple[list[Pair], list[Finding]]:
+    """Pair the files in `images/SPLIT` and `annotations/SPLIT` by their names but for the suffix, sorted by it."""
+    image_dir, mask_dir = data_dir / "images" / split, data_dir / "annotations" / split
+    findings: list[Finding] = []
+    images = _files_by_stem(image_dir, IMAGE_SUFFIXES, findings)
+    masks = _files_by_stem(mask_dir, MASK_SUFFIXES, findings)
+    for stem in sorted(images.keys() - masks.keys()):
+        refusal = (
+            f"The image {images[stem]} has no mask: every image needs one, here {mask_dir / stem}.png. Add it or"
+            " remove the image."
+        )
+        findings.append(Finding("image_without_mask", images[stem], error=ValueError(refusal)))
+    for stem in sorted(masks.keys() - images.keys()):
+        refusal = (
+            f"The mask {masks[stem]} has no image: every mask needs one, {image_dir / stem}.jpg (or .png) does not"
+            " exist. Add it or remove the mask."
+        )
+        findings.append(Finding("mask_without_image", masks[stem], error=ValueError(refusal)))
+    stems = sorted(images.keys() | masks.keys())
+    return [Pair(split, images.get(stem), masks.get(stem)) for stem in stems], findings
+
+
+def _files_by_stem(folder: Path, suffixes: tuple[str, ...], findings: list[Finding]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    left_out: Counter = Counter()
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        path = folder / name
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in suffixes:
+            if not name.startswith("."):
+                left_out["folders" if path.is_dir() else f"files *{printable(suffix)}"] += 1
+        elif not is_text(name):
+            refusal = f"The name of {printable(str(path))} is no text in UTF-8, as data sets store it: rename it."
+            findings.append(Finding("file_names", path, error=ValueError(refusal)))
+        elif stem in files:
+            refusal = f"{files[stem]} and {path} share a name: images and masks are paired by it. Rename one."
+            findings.append(Finding("same_name", files[stem], f" and {name}", ValueError(refusal)))
+        else:
+            files[stem] = path
+    findings += [Finding("files_left_out", folder, f": {count:,} {kind}") for kind, count in left_out.items()]
+    if not files:
+        said = f" holds no {' or '.join(suffixes)} file"
+        refusal = f"The folder {folder}{said}. Put some there; other formats are not read."
+        if not folder.is_dir():
+            refusal = (
+                f"The folder {folder} does not exist; a split keeps its {', '.join(suffixes)} files there. Move some "
+                "there, or rename yours: the splits are called training and validation."
+            )
+        findings.append(Finding("missing_folder", folder, said, ValueError(refusal)))
+    return files
+
+
+# --------------------------------------------------------------------------------------------------- one pair of files
+
+
+@dataclass
+class FileFacts:
+    """
+    What an image or a mask tells, as far as it can be read.
+
+    Attributes:
+        format, mode (`str`): as Pillow calls them; empty if it is no picture.
+        size (`tuple[int, int]`): width and height; upright, if it could be read.
+        is_read (`bool`): whether it could be read to its end.
+        orientation (`int`): what an image was turned by, see [`read_orientation`].
+        pixels (`dict[int, int]`): what a mask holds: ids as stored, with their numbers of pixels.
+    """
+
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    is_read: bool = False
+    orientation: int = 1
+    pixels: dict[int, int] = field(default_factory=dict)
+
+
+def examine_files(
+    pair: Pair, num_labels: int, reduce_labels: bool, image_bytes: bytes | None = None
+) -> tuple[FileFacts, FileFacts, list[Finding]]:
+    """[`examine_pair`] of files, of which the image may have been read already."""
+    image = None if pair.image is None else {"path": str(pair.image), "bytes": image_bytes}
+    mask = None if pair.mask is None else {"path": str(pair.mask), "bytes": None}
+    return examine_pair(image, mask, f"The image {pair.image}", f"The mask {pair.mask}", num_labels, reduce_labels)
+
+
+def in_processes(
+    examine: Callable[[Pair], Any],
+    pairs: list[Pair],
+    num_workers: int,
+    died: str,
+    option: str,
+    start_method: str | None = None,
+) -> Iterator[Any]:
+    """
+    What `examine` gives of each pair, in order.
+
+    Args:
+        num_workers (`int`): number of processes; with 0 all is done in this one.
+        died, option (`str`): what an error says of a process that died, and what gives fewer of them.
+        start_method (`str`, *optional*): as of [`multiprocessing.get_context`].
+
+    Raises:
+        `ChildProcessError`: if a process died.
+    """
+    if num_workers == 0:
+        yield from map(examine, pairs)
+        return
+    with ProcessPoolExecutor(num_workers, get_context(start_method), leave_interrupts_to_parent) as pool:
+        try:
+            with starting_helpers():
+                results = pool.map(examine, pairs, chunksize=16)
+            yield from results
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"{died}. The system ends those that take too much memory, for example: take fewer by {option}."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def examine_pair(
+    image: EncodedImage | None,
+    mask: EncodedImage | None,
+    image_name: str,
+    mask_name: str,
+    num_labels: int,
+    reduce_labels: bool,
+) -> tuple[FileFacts, FileFacts, list[Finding]]:
+    """
+    Read an image as RGB and a mask as ids, both to their ends; compare their sizes, and the ids with the classes.
+
+    Args:
+        image, mask (`dict`, *optional*): `{"path": ..., "bytes": ...}`, as of [`datasets.Image`]. One that is missing
+            is passed over.
+        image_name, mask_name (`str`): what an error calls them.
+        num_labels (`int`): K; ids lie in [0, K), or with `reduce_labels` in [1, K], where 0 is unlabelled too.
+
+    Returns:
+        What the image and the mask tell, and the findings: of the image, of the mask, of both sizes, of the ids.
+    """
+    findings: list[Finding] = []
+    image_facts = FileFacts() if image is None else _examine_image(image, image_name, findings)
+    mask_facts = FileFacts() if mask is None else _examine_mask(mask, mask_name, findings)
+    if image_facts.is_read and mask_facts.is_read and image_facts.size != mask_facts.size:
+        size, image_size = format_size(mask_facts.size), format_size(image_facts.size)
+        orientation = image_facts.orientation
+        turned = f", turned by its EXIF orientation {orientation}" if orientation >= 5 else ""
+        refusal = (
+            f"{mask_name} has {size} pixels (width x height). {image_name} has {image_size}, and both need the same"
+            " size: export the mask again, or resize it to the nearest pixel."
+        )
+        said = f": {size}, the image {image_size}{turned}"
+        findings.append(Finding("other_size", mask["path"], said, ValueError(refusal)))
+    if mask_facts.is_read:
+        _examine_ids(mask, mask_name, mask_facts, num_labels, reduce_labels, findings)
+    return image_facts, mask_facts, findings
+
+
+def _examine_image(image: EncodedImage, name: str, findings: list[Finding]) -> FileFacts:
+    facts = FileFacts()
+    try:
+        picture = open_photograph(encoded_file(image), name)
+        facts = FileFacts(picture.format, picture.mode, picture.size)
+        with naming_errors(name):
+            height, width = upright_size(picture)
+            facts.orientation = read_orientation(picture)
+            # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
+            picture.draft("RGB", (1, 1))
+            picture.load()
+    except (MemoryError, OSError, ValueError) as error:
+        rule, said = "unreadable", None
+        if isinstance(error, ValueError):
+            with suppress(MemoryError, OSError):
+                picture = open_image(encoded_file(image), name)
+                facts = FileFacts(picture.format, picture.mode, picture.size)
+            if facts.mode in UNKNOWN_RANGE_MODES:
+                rule, said = "unknown_range", f"mode {facts.mode}"
+        findings.append(_explain(error, rule, said, image, name, "Replace it, or remove it and its mask."))
+        return facts
+    facts.size, facts.is_read = (width, height), True
+    if facts.mode in DEEP_IMAGE_MODES:
+        findings.append(Finding("deep_images", image["path"], f": mode {facts.mode}"))
+    if facts.orientation > 1:
+        findings.append(Finding("turned_images", image["path"], f": orientation {facts.orientation}"))
+    return facts
+
+
+def _examine_mask(mask: EncodedImage, name: str, findings: list[Finding]) -> FileFacts:
+    facts, form = FileFacts(), ""
+    try:
+        picture = open_image(encoded_file(mask), name)
+        facts, form = FileFacts(picture.format, picture.mode, picture.size), stored_form(picture)
+        ids = decode_mask(picture, name)
+        facts.pixels = _count_ids(ids)
+    except (MemoryError, OSError, ValueError) as error:
+        rule, said = "unreadable", None
+        if facts.mode and facts.mode not in MASK_MODES:
+            rule, said = "mask_mode", f"mode {facts.mode}"
+        elif form[2:3].isdigit():
+            rule, said = "mask_bit_depth", f"{form[2]} bits"
+        findings.append(_explain(error, rule, said, mask, name, "Replace it, or remove it and its image."))
+        return facts
+    facts.size, facts.is_read = ids.shape[::-1], True
+    if facts.mode == "P":
+        findings.append(Finding("palette_masks", mask["path"]))
+    return facts
+
+
+def _count_ids(ids: np.ndarray) -> dict[int, int]:
+    if ids.dtype != np.uint8:
+        labels, counts = np.unique(ids, return_counts=True)
+    else:
+        # In parts that are small enough for OpenCV to give their counts in float32 without a loss.
+        parts = np.array_split(ids.ravel(), 1 + ids.size // 2**24)
+        counts = sum(cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64) for part in parts)
+        labels = np.flatnonzero(counts)
+        counts = counts[labels]
+    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
+
+
+def _examine_ids(
+    mask: EncodedImage,
+    name: str,
+    facts: FileFacts,
+    num_labels: int,
+    reduce_labels: bool,
+    findings: list[Finding],
+) -> None:
+    wrong = find_wrong_ids(facts.pixels, num_labels, reduce_labels)
+    if wrong:
+        lowest, highest = (1, num_labels) if reduce_labels else (0, num_labels - 1)
+        unlabelled = (0, IGNORE_INDEX) if reduce_labels else (IGNORE_INDEX,)
+        refusal = ValueError(
+            f"{name} holds the id {wrong[0]}; with {num_labels} classes ids lie in [{lowest}, {highest}], and "
+            f"{' and '.join(map(str, unlabelled))} {'are' if reduce_labels else 'is'} unlabelled. Correct the mask or "
+            "name all classes; set reduce_labels if, and only if, 0 is unlabelled and the first class has the id 1."
+        )
+        if len(facts.pixels) > MAXIMUM_IDS:
+            said = f": it holds {len(facts.pixels):,} different ids, as many as no list of classes has"
+            findings.append(Finding("unreadable", mask["path"], said, refusal))
+            facts.pixels = {}
+        else:
+            findings.append(Finding("wrong_ids", mask["path"], f": id {wrong[0]}", refusal))
+    elif holds_no_label(facts.pixels.keys(), reduce_labels):
+        findings.append(Finding("unlabelled_masks", mask["path"]))
+
+
+def _explain(error: Exception, rule: str, said: str | None, file: EncodedImage, name: str, advice: str) -> Finding:
+    """The finding that training's own reader has made by this error; without words of its own it says the error's."""
+    words = str(error)
+    if isinstance(error, MemoryError):  # which says nothing of the file on another machine, so that it is not left out
+        refusal = ValueError(f"{words}. Make it smaller, or check fewer at a time (--preprocessing_num_workers).")
+    elif isinstance(error, OSError):
+        # Errors of the system, such as of a file that is not there, name a file and no row.
+        named = words if error.filename is None else f"{name} cannot be read: {words}"
+        refusal = UnreadableFileError(f"{named}. {advice}")
+    else:
+        refusal = ValueError(words)
+    return Finding(rule, file["path"], f": {said or words.replace(name, 'it', 1)}", refusal)
+
+
+def format_size(size: tuple[int, int]) -> str:
+    """Width x height, as people write it."""
+    return f"{size[0]} x {size[1]}"
