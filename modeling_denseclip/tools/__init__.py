@@ -56,7 +56,6 @@ keep_former_names(
         "info": "commands.info",
         "loading": "files.loading",
         "predict": "commands.predict",
-        "pictures.visualization": "pictures",
         "visualization": "pictures",
         "web": "page.server",
     },
