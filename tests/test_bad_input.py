@@ -56,10 +56,11 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.tools import command
-from modeling_denseclip.tools.commands.predict import ClassPredictor, find_inputs
+from modeling_denseclip.tools.files.inputs import find_inputs
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.insight.predictors import ClassPredictor
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture

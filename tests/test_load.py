@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.commands.predict import ClassPredictor
+from modeling_denseclip.tools.insight.predictors import ClassPredictor
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, tiny_model
 

@@ -190,7 +190,6 @@ FORMER_NAMES = {
     "modeling_denseclip.tools.web": "modeling_denseclip.tools.page.server",
     "training.arguments": "training.options.arguments",
     "training.demo_tokenizer": "training.demonstration.tokenizer",
-    "training.metrics.report": "training.reports.scores",
     "training.trainer": "training.learning.trainer",
     "training.transforms": "training.data.transforms",
 }

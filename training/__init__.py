@@ -41,7 +41,6 @@ keep_former_names(
         "arguments": "options.arguments",
         "dataset_files": "data.files",
         "demo_tokenizer": "demonstration.tokenizer",
-        "metrics.report": "reports.scores",
         "trainer": "learning.trainer",
         "transforms": "data.transforms",
     },

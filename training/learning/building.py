@@ -26,9 +26,9 @@ from modeling_denseclip import (
 from modeling_denseclip.conversion_denseclip import load_tokenizer, merge_fields
 
 from .. import REPOSITORY
-from ..convert import read_config_fields
 from ..data.load import SegmentationData
 from ..options.arguments import DataArguments, DenseCLIPTrainingArguments, ModelArguments
+from ..options.config_fields import read_config_fields
 
 
 def check_pretrained(model_args: ModelArguments, training_args: DenseCLIPTrainingArguments) -> None:

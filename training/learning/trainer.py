@@ -47,7 +47,7 @@ from modeling_denseclip import average_probabilities
 from ..data.processes import explain_worker_errors, leave_interrupts_to_us
 from ..data.transforms import collate_for_evaluation, normalize_batch
 from ..metrics import SegmentationScores, mean_iou_from_confusion
-from ..push import HUB_ERRORS, explain_hub_error, push_directory
+from ..publishing.hub import HUB_ERRORS, explain_hub_error, push_directory
 from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dict, save_adapter
 from .averaging import AVERAGED_WEIGHTS_NAME, AveragedWeights
 from .batch_norm import find_norm_of_one_value, pretrained_batch_norms, synchronize_batch_norm

@@ -13,5 +13,5 @@
 # limitations under the License.
 """How good a segmentation is: mean intersection over union, and the report of an evaluation."""
 
-from ..reports.scores import draw_confusion_matrix, format_scores, most_confused_pairs, write_report
 from .mean_iou.mean_iou import MeanIoU, SegmentationScores, confusion_matrix, mean_iou_from_confusion
+from .report import draw_confusion_matrix, format_scores, most_confused_pairs, write_report

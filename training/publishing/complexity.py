@@ -23,7 +23,7 @@ from modeling_denseclip.tools.files.loading import read_json
 from modeling_denseclip.tools.insight.complexity import KINDS, Complexity
 
 from .. import REPOSITORY
-from ..convert import read_config_fields
+from ..options.config_fields import read_config_fields
 from ..options.recipes import load_recipe
 
 

@@ -27,8 +27,8 @@ from modeling_denseclip.tools.pictures.drawing import contact_sheet
 from ..data.load import SegmentationData
 from ..data.transforms import with_encoded
 from ..learning.trainer import DenseCLIPTrainer
+from ..metrics.report import format_scores, write_report
 from .panels import draw_comparison
-from .scores import format_scores, write_report
 
 
 def describe_protocol(

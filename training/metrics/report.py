@@ -31,7 +31,7 @@ from modeling_denseclip.tools.pictures.matrices import draw_cells
 
 
 if TYPE_CHECKING:  # this file is imported by `training.metrics`
-    from ..metrics.mean_iou.mean_iou import SegmentationScores
+    from .mean_iou.mean_iou import SegmentationScores
 
 
 LOW_COLOR, HIGH_COLOR = np.array([247, 251, 255]), np.array([8, 48, 107])  # of recall 0 and 1
