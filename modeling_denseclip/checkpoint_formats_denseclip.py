@@ -55,9 +55,10 @@ NEW_MODULES = (
     "image_encoder.pyramid.",
 )
 
-# Each line of a table is a name in the source and our name for it. `#` is a number and `*` the rest of a name, in one
-# order on both sides. A tensor whose name several lines fit is cut into as many equal parts. After ".T" a matrix is
-# transposed, and a tensor that dense prediction has no use for has no name of ours.
+# Each line of a table is a name in the source and our name for it. `#` is a number and `*` the rest of a name; both
+# sides have them in the same order, so that errors can read a line from right to left. Where several lines fit a name,
+# its tensor is cut into as many equal parts, in the order of the lines. ".T" at the end of our name: a matrix is
+# transposed. An empty name of ours: dense prediction has no use for the tensor.
 Table = list[tuple[str, str]]
 
 
@@ -425,7 +426,7 @@ class SourceWeights:
     copies: tuple[str, ...] = ()
 
     def source_name(self, name: str) -> str:
-        """One of our names as it stands in the source, or would if the source had it: many errors name what lacks."""
+        """What the source calls one of our tensors; also one that it lacks, as most that an error has to name."""
         reversed_table = [(ours.removesuffix(".T"), theirs) for theirs, ours in self.table]
         return next(iter(translate(name, reversed_table)), name)
 
