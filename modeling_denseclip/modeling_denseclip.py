@@ -119,9 +119,8 @@ class DenseCLIPForSemanticSegmentation(
             self.text_encoder = CLIPTextModel(config.text_config)
             self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
             self.prompting = PROMPTING_MODES[config.prompting_mode]
-            context_decoder = self.prompting.build_context_decoder(config)
-            if context_decoder is not None:
-                self.context_decoder = context_decoder
+            if self.prompting.has_context_decoder:
+                self.context_decoder = self.prompting.build_context_decoder(config)
             # One score-map channel per class
             in_channels[self.score_map_level] += config.num_labels
         else:

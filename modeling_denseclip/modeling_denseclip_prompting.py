@@ -310,6 +310,7 @@ class DenseCLIPPrompting:
     Attributes:
         summary (`str`): a line for `denseclip info`.
         description (`str`): half a sentence for model cards.
+        has_context_decoder (`bool`): whether the image changes embeddings or contexts at all.
         makes_contexts_from_image (`bool`): whether the text tower reads contexts that depend on the image, so that it
             has to run for each one.
         prompts_see_each_other (`bool`): whether the embedding of one prompt depends on the others.
@@ -317,13 +318,13 @@ class DenseCLIPPrompting:
 
     summary: ClassVar[str]
     description: ClassVar[str]
+    has_context_decoder: ClassVar[bool] = True
     makes_contexts_from_image: ClassVar[bool] = False
     prompts_see_each_other: ClassVar[bool] = False
 
     @classmethod
-    def build_context_decoder(cls, config: DenseCLIPConfig) -> DenseCLIPContextDecoder | None:
-        """The context decoder, in a mode that has one."""
-        return None
+    def build_context_decoder(cls, config: DenseCLIPConfig) -> DenseCLIPContextDecoder:
+        raise NotImplementedError
 
     @classmethod
     def embed(
@@ -339,6 +340,10 @@ class DenseCLIPPrompting:
 class DenseCLIPLanguagePrompting(DenseCLIPPrompting):
     """Contexts are learned, and know nothing of the image: "language prompt only" in Table 2."""
 
+    summary = "none: what the text tower makes of the names is the same for every image"
+    description = "the names of the classes stand behind learned contexts, which no picture changes"
+    has_context_decoder = False
+
     @classmethod
     def embed(cls, model, visual_embeddings, layout):
         return model.embed_prompts_of_names(layout).expand(visual_embeddings.shape[0], -1, -1)
@@ -347,6 +352,11 @@ class DenseCLIPLanguagePrompting(DenseCLIPPrompting):
 class DenseCLIPPreModelPrompting(DenseCLIPPrompting):
     """The context decoder makes contexts from the image, which the text tower reads. Source: equation 3."""
 
+    summary = "pre-model: contexts are made from the image, so the text tower runs for each one"
+    description = (
+        "the names of the classes stand behind contexts that are made from the picture (pre-model prompting), so the"
+        " text encoder runs for every picture"
+    )
     makes_contexts_from_image = True
 
     @classmethod
@@ -362,6 +372,11 @@ class DenseCLIPPreModelPrompting(DenseCLIPPrompting):
 class DenseCLIPPostModelPrompting(DenseCLIPPrompting):
     """The context decoder shifts what the text tower makes of the names. Source: equations 4 and 5."""
 
+    summary = "post-model: the image refines what the text tower makes of the names"
+    description = (
+        "the names of the classes stand behind learned contexts, and the picture refines what the text encoder makes"
+        " of them (post-model prompting), so the text encoder runs once"
+    )
     prompts_see_each_other = True
 
     @classmethod

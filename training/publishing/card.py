@@ -139,7 +139,7 @@ def build_model_card(
         use_language=config.use_language,
         encoder=description.image_encoder,
         pretraining=paper.get("pretraining"),
-        prompting=description.prompting and description.prompting.sentence,
+        prompting=description.prompting and description.prompting.description,
         decode_head=description.decode_head,
         decode_head_size=config.decode_head_hidden_size,
         use_auxiliary_head=description.has_part["auxiliary head"],

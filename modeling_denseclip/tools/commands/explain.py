@@ -183,7 +183,7 @@ def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
         report.pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(
             photograph, explanation, a_class, palette
         )
-    if model.config.prompting_mode == "language":
+    if not model.prompting.has_context_decoder:
         report.sections.append("This model's names are not prompted by the picture: before and after are the same.")
 
 

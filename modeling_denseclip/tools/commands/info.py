@@ -21,9 +21,11 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from ...configuration_denseclip import DenseCLIPConfig, shorten
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...loading_denseclip import check_is_inside, find_file
+from ...modeling_denseclip_heads import DECODE_HEADS
+from ...modeling_denseclip_prompting import PROMPTING_MODES
 from ..files.loading import load_image_processor, read_card_head, read_config
 from ..insight.complexity import measure
-from ..insight.description import DECODE_HEADS, PROMPTING_MODES, describe, name_normalization
+from ..insight.description import describe, name_normalization
 
 
 SHOWN_CLASSES = 10
@@ -332,10 +334,10 @@ def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
                 f"CLIP's text tower, layers {language['num_hidden_layers']}, width {language['hidden_size']}; in each"
                 f" prompt {language['num_context_tokens']} learned contexts",
             ),
-            ("Prompting", PROMPTING_MODES[language["prompting_mode"]].line),
+            ("Prompting", PROMPTING_MODES[language["prompting_mode"]].summary),
         ]
     lines += [
-        ("Decode head", f"{DECODE_HEADS[head['type']]}, width {head['hidden_size']}"),
+        ("Decode head", f"{DECODE_HEADS[head['type']].title}, width {head['hidden_size']}"),
         ("Trained", format_parts(facts["parts"])),
         ("Classes", f"{len(names)}: {', '.join(shown)}{more}"),
         ("Parameters", format_parameters(facts["parameters"])),

@@ -1,14 +1,9 @@
 # Copyright 2026 The DenseCLIP for Transformers authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a model is by its config: names and facts that `denseclip info`, model cards and exports have in common.
-
-A prompting mode or a decode head is described here alone.
-"""
+"""What a model is by its config: names and facts that `denseclip info`, model cards and exports have in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -18,32 +13,10 @@ from transformers.image_utils import (
 )
 
 from ...configuration_denseclip import DenseCLIPConfig
+from ...modeling_denseclip_heads import DECODE_HEADS, DenseCLIPNoNeck
+from ...modeling_denseclip_prompting import PROMPTING_MODES, DenseCLIPPrompting
 
 
-class Words(NamedTuple):
-    """How a prompting mode is described."""
-
-    line: str  # of `denseclip info`
-    sentence: str  # of a model card
-
-
-PROMPTING_MODES = {
-    "language": Words(
-        "none: what the text tower makes of the names is the same for every image",
-        "the names of the classes stand behind learned contexts, which no picture changes",
-    ),
-    "pre_model": Words(
-        "pre-model: contexts are made from the image, so the text tower runs for each one",
-        "the names of the classes stand behind contexts that are made from the picture (pre-model prompting), so the"
-        " text encoder runs for every picture",
-    ),
-    "post_model": Words(
-        "post-model: the image refines what the text tower makes of the names",
-        "the names of the classes stand behind learned contexts, and the picture refines what the text encoder makes"
-        " of them (post-model prompting), so the text encoder runs once",
-    ),
-}
-DECODE_HEADS = {"semantic_fpn": "Semantic FPN", "upernet": "UperNet"}
 NORMALIZATIONS = {
     (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)): "CLIP's mean and deviation",
     (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)): "ImageNet's mean and deviation",
@@ -59,7 +32,8 @@ class Description:
         class_names (`list[str]`): names of the classes, in the order of their ids.
         image_encoder (`str`): name of the architecture.
         holds_clip (`bool`): whether one of the towers is CLIP's.
-        prompting ([`Words`], *optional*): what the image changes in the prompts; `None` without language.
+        prompting ([`DenseCLIPPrompting`], *optional*): what class embeddings know of the image; `None` without
+            language.
         encodes_text_per_image (`bool`): whether the text tower has to run for every image, and not once for all.
         decode_head (`str`): name of the architecture.
         has_part (`dict[str, bool]`): parts that some models have and others have not, by the name that `denseclip
@@ -69,7 +43,7 @@ class Description:
     class_names: list[str]
     image_encoder: str
     holds_clip: bool
-    prompting: Words | None
+    prompting: type[DenseCLIPPrompting] | None
     encodes_text_per_image: bool
     decode_head: str
     has_part: dict[str, bool]
@@ -83,17 +57,19 @@ def describe(config: DenseCLIPConfig) -> Description:
         image_encoder = "CLIP's ResNet"
     else:
         image_encoder = type(config.vision_config).__name__.removesuffix("Config")
+    prompting = PROMPTING_MODES[config.prompting_mode] if config.use_language else None
+    decode_head = DECODE_HEADS[config.decode_head_type]
     return Description(
         class_names=[config.id2label[index] for index in range(config.num_labels)],
         image_encoder=image_encoder,
         holds_clip=config.use_language or config.is_clip_vit or config.is_clip_resnet,
-        prompting=PROMPTING_MODES[config.prompting_mode] if config.use_language else None,
-        encodes_text_per_image=config.use_language and config.prompting_mode == "pre_model",
-        decode_head=DECODE_HEADS[config.decode_head_type],
+        prompting=prompting,
+        encodes_text_per_image=prompting is not None and prompting.makes_contexts_from_image,
+        decode_head=decode_head.title,
         has_part={
             "text tower": config.use_language,
-            "context decoder": config.use_language and config.prompting_mode != "language",
-            "neck": config.decode_head_type == "semantic_fpn",
+            "context decoder": prompting is not None and prompting.has_context_decoder,
+            "neck": decode_head.neck_class is not DenseCLIPNoNeck,
             "auxiliary head": config.use_auxiliary_head,
         },
     )

@@ -68,7 +68,7 @@ class TextPredictor(Predictor):
             lines.append("Texts are read plainly, as sentences, without what training learned for class names.")
         else:
             lines.append("Texts are prompted as class names are; other words than those are untrained.")
-            if config.prompting_mode == "post_model":
+            if self.model.prompting.prompts_see_each_other:
                 lines.append(
                     "They attend to each other: with another list of texts, the scores of the same text differ."
                 )
