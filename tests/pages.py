@@ -1,7 +1,7 @@
 """
 The pages for people as programs: their fenced blocks, who runs them, and what a reader has who types them.
 
-A block says what it is (`python`, `bash`, `yaml`, `text`, `bibtex`) and is run, in the order of its page. One that
+A block says what it is (`python`, `bash`, `yaml`, `text`, `bibtex`, `mermaid`) and is run, in the order of its page. One that
 cannot be run by a test has its reason on the line above, in a comment that readers do not see:
 
     <!-- not run: needs eight GPUs -->
@@ -51,7 +51,7 @@ from tests.tiny import (
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = "openai/clip-vit-base-patch16"
-LANGUAGES = ("python", "bash", "yaml", "text", "bibtex")
+LANGUAGES = ("python", "bash", "yaml", "text", "bibtex", "mermaid")
 OUR_PACKAGES = ("modeling_denseclip", "training", "benchmarks")
 
 
@@ -120,7 +120,7 @@ def run_blocks(
     """
     printed = ""
     for block in blocks:
-        if "" in block.not_run or block.language == "bibtex":
+        if "" in block.not_run or block.language in ("bibtex", "mermaid"):
             continue
         if block.language == "bash":
             printed = run_shell(block)

@@ -120,6 +120,7 @@ def test_commands_options_files_and_names_in_the_text_exist(page):
 CARDS_OF_ROWS = {ROOT / "model_cards" / f"{path.stem}.md" for path in RECIPES.glob("*.yaml")}
 # What the reader of a page has, by its names in the page; each also has a checkout.
 PAGES_WITH_BLOCKS = {
+    "CONTRIBUTING.md": (),  # pictures of the imports, which tests/test_package.py compares
     "README.md": ("path/or/hub-repo", "photo.jpg", "photos", "my_data", CLIP),
     "benchmarks/README.md": (),
     "benchmarks/complexity.md": ("CONFIG",),

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import structure
+
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "modeling_denseclip"
@@ -170,16 +172,21 @@ def test_every_code_file_names_its_licence():
     for path in (*COPIED_FILES, *TOOLS, *(ROOT / "training").rglob("*.py")):
         head = path.read_text(encoding="utf-8")[:1000]
         # What goes to the Hub has Transformers' own header, since it stands there alone.
-        licence = "Licensed under the Apache License" if path in COPIED_FILES else "SPDX-License-Identifier: Apache-2.0"
+        own_header = path in COPIED_FILES
+        licence = "Licensed under the Apache License" if own_header else "SPDX-License-Identifier: Apache-2.0"
         assert path.name == "__init__.py" or licence in head, path.name
 
 
+# As CHANGELOG.md lists them.
 FORMER_NAMES = {
     "modeling_denseclip.tools.explanation": "modeling_denseclip.tools.insight.explanation",
+    "modeling_denseclip.tools.info": "modeling_denseclip.tools.commands.info",
     "modeling_denseclip.tools.loading": "modeling_denseclip.tools.files.loading",
+    "modeling_denseclip.tools.predict": "modeling_denseclip.tools.commands.predict",
     "modeling_denseclip.tools.visualization": "modeling_denseclip.tools.pictures",
     "modeling_denseclip.tools.web": "modeling_denseclip.tools.page.server",
     "training.arguments": "training.options.arguments",
+    "training.dataset_files": "training.data.files",
     "training.demo_tokenizer": "training.demonstration.tokenizer",
     "training.trainer": "training.learning.trainer",
     "training.transforms": "training.data.transforms",
@@ -197,6 +204,33 @@ def test_modules_are_found_by_the_names_that_they_had_in_the_last_release():
         "assert sys.modules['training'].trainer.DenseCLIPTrainer is DenseCLIPTrainer\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("find_arrows", [structure.room_arrows, structure.model_arrows])
+def test_nothing_imports_itself_over_others_and_contributing_shows_it(find_arrows):
+    """By every import, those of types and in functions too."""
+    arrows = find_arrows()
+    assert len(arrows) > 10
+    assert structure.circles(arrows) == set()
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert f"```mermaid\n{structure.draw(arrows)}\n```" in page, "python -m tests.structure prints it as it is"
+
+
+def test_every_room_is_described():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for room in structure.room_arrows():
+        assert f"| `{room}/` |" in page, room
+
+
+def test_small_files_name_the_same_release():
+    (version,) = re.findall(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    first = re.search(r"^## (\S+) \((\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert first[1] == version
+    assert f'\ndate-released: "{first[2]}"\n' in (ROOT / "CITATION.cff").read_text()
 
 
 # ----------------------------------------------------------------------------------------------------------- wheel
