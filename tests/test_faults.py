@@ -52,7 +52,8 @@ DRIVER = """
 import json, os, sys
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.command import main as denseclip
-from training import checkpoints, train
+from training import train
+from training.learning import checkpoints
 
 words, folder = map(json.loads, sys.argv[1:])
 checkpoints.LOCK_SECONDS = 0

@@ -32,7 +32,7 @@ from tests.test_hub import make_environment
 from tests.tiny import TINY_CLASS_NAMES, tiny_model
 from training import evaluate, train
 from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
-from training.demonstration.scenes import main as write_tutorial_scenes
+from training.demo_scenes import main as write_tutorial_scenes
 from training.learning.checkpoints import check_classes
 
 
