@@ -47,6 +47,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
+from tests.warm import warm_python
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,7 +278,7 @@ class Reader:
         module, arguments = found
         if module == "training.push":
             arguments = [re.sub(r"^you/", f"{USER}/", word) for word in arguments]
-            return run_to_its_end([sys.executable, "-m", module, *arguments], Path.cwd(), self.hub_environment)
+            return run_to_its_end([*warm_python(), "-m", module, *arguments], Path.cwd(), self.hub_environment)
         return call_main(module, make_shorter(module, arguments))
 
     def run_python(self, block: Block) -> str:

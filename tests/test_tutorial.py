@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
@@ -30,9 +29,10 @@ from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_end, save_clip_stand_in
 from tests.test_hub import make_environment
 from tests.tiny import TINY_CLASS_NAMES, tiny_model
+from tests.warm import write_scripts
 from training import evaluate, train
-from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
 from training.demo_scenes import main as write_tutorial_scenes
+from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
 from training.learning.checkpoints import check_classes
 
 
@@ -55,7 +55,7 @@ def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
         hub.add_files("model", CLIP, {path.name: path.read_bytes() for path in (tmp_path / "clip").iterdir()})
         environment = make_environment(hub, tmp_path, WRITE_TOKEN)
         # As in a checkout with its environment activated.
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment["PATH"] = f"{write_scripts(tmp_path / 'bin')}{os.pathsep}{environment['PATH']}"
         environment["PYTHONPATH"] = str(ROOT)
         run_blocks(
             read_blocks(PAGE.read_text(encoding="utf-8")),
