@@ -353,21 +353,15 @@ def test_signals_end_all_processes_without_tracebacks(words, tmp_path, moment, n
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a process is asked for its children")
 def test_an_interrupted_inspection_ends_without_the_tracebacks_of_processes_that_still_import(words, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.inspect_dataset", words[words.index("--data_dir") + 1], "--num_workers", "2"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    command = ["-m", "training.inspect_dataset", words[words.index("--data_dir") + 1], "--num_workers", "2"]
+    with open(tmp_path / "output", "w") as output, open(tmp_path / "log", "w") as log:
+        process = WarmProcess(command, str(ROOT), dict(os.environ), [0, output.fileno(), log.fileno()])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None and len(children.read_text().split()) < 2:
         time.sleep(0.01)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    assert (process.communicate()[1].strip(), process.returncode) == ("Interrupted.", 130)
+    assert (process.wait(), (tmp_path / "log").read_text().strip()) == (130, "Interrupted.")
 
 
 def test_an_interrupt_that_python_loses_comes_again():

@@ -34,8 +34,8 @@ from pathlib import Path
 # They start no thread but jemalloc's, which is prepared for forks.
 IMPORTS = (
     *("torch._dynamo", "torch.distributed.tensor", "torch.onnx", "sympy", "pandas", "pyarrow.dataset"),
-    *("pyarrow.parquet", "PIL.Image", "PIL.ImageDraw", "cv2", "dill", "fsspec", "jinja2", "multiprocess.pool"),
-    *("psutil", "regex", "requests", "safetensors.torch", "tqdm.auto", "yaml"),
+    *("pyarrow.parquet", "PIL.Image", "PIL.ImageDraw", "cv2", "fsspec", "jinja2", "psutil", "regex", "requests"),
+    *("safetensors.torch", "tqdm.auto", "yaml"),
 )
 
 
@@ -98,15 +98,15 @@ def run(words: list[str], folder: str, environment: dict[str, str]):
     if "-I" not in options:
         first = {"-m": folder, "-c": ""}.get(kind, os.path.dirname(kind))
         sys.path[:0] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = [kind, *arguments]
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
     if kind == "-c":
         sys.argv = ["-c", *arguments[1:]]
         exec(compile(arguments[0], "<string>", "exec"), vars(main))
     elif kind == "-m":
         sys.argv = arguments
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        runpy._run_module_as_main(arguments[0])  # as Python itself does it
     else:
+        sys.argv = [kind, *arguments]
         runpy.run_path(kind, run_name="__main__")
 
 
