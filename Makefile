@@ -4,8 +4,9 @@ VENV := .venv
 LOWEST_VENV := .venv-lowest
 WEB_VENV := .venv-web
 BIN := $(VENV)/bin
-# One process per core, each with one thread (tests/conftest.py).
-PYTEST_ARGS ?= -n auto
+# One process per core, each with one thread (tests/__init__.py), and each with files of its own until it has no more:
+# what a file prepares for its tests is then prepared once.
+PYTEST_ARGS ?= -n auto --dist worksteal
 CODE := modeling_denseclip training tests benchmarks model_cards/space
 
 .DEFAULT_GOAL := help

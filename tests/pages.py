@@ -1,8 +1,7 @@
 """
 The pages for people as programs: their fenced blocks, who runs them, and what a reader has who types them.
 
-A block says what it is (`python`, `bash`, `yaml`, `text`, `bibtex`, `mermaid`) and is run, in the order of its page. One that
-cannot be run by a test has its reason on the line above, in a comment that readers do not see:
+A block says what it is (see `LANGUAGES`) and is run, in the order of its page. One that cannot be run by a test has its reason on the line above, in a comment that readers do not see:
 
     <!-- not run: needs eight GPUs -->
     <!-- not run: `pip install`: needs the network -->
@@ -47,6 +46,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
+from tests.warm import warm_python
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,7 +277,7 @@ class Reader:
         module, arguments = found
         if module == "training.push":
             arguments = [re.sub(r"^you/", f"{USER}/", word) for word in arguments]
-            return run_to_its_end([sys.executable, "-m", module, *arguments], Path.cwd(), self.hub_environment)
+            return run_to_its_end([*warm_python(), "-m", module, *arguments], Path.cwd(), self.hub_environment)
         return call_main(module, make_shorter(module, arguments))
 
     def run_python(self, block: Block) -> str:
@@ -297,18 +297,26 @@ CLASS_NAMES = ("wall", "sky", "road", "sidewalk", "person")
 PUBLISHED_CLASS_NAMES = ("wall", "sky", "person", "a", "b", "c", "d", "e", "f", "g", "h")
 
 
-def save_clip_stand_in(folder: Path):
+def save_clip_stand_in(folder: Path, **vision_fields):
     """CLIP's ViT-B/16 in small and with random weights."""
     torch.manual_seed(0)
     towers = {name: getattr(tiny_config("vit"), name).to_dict() for name in ("text_config", "vision_config")}
+    towers["vision_config"] |= vision_fields
     CLIPModel(CLIPConfig(**towers, projection_dim=32)).save_pretrained(folder)
     make_tiny_tokenizer().save_pretrained(folder)
 
 
 def save_model(folder: Path):
-    """A checkpoint that segments into `CLASS_NAMES`."""
+    """A checkpoint that segments into `CLASS_NAMES`, of few layers: an export takes the longer the more there are."""
     token_ids = tokenize_class_names(CLASS_NAMES, make_tiny_tokenizer())
-    model = tiny_model("vit", id2label=dict(enumerate(CLASS_NAMES)), class_token_ids=token_ids)
+    model = tiny_model(
+        "vit",
+        id2label=dict(enumerate(CLASS_NAMES)),
+        class_token_ids=token_ids,
+        vision_config={**tiny_config("vit").vision_config.to_dict(), "num_hidden_layers": 2},
+        feature_layers=(0, 0, 1, 1),
+        context_decoder_num_hidden_layers=1,
+    )
     save_checkpoint(model, DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 256}), folder)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +43,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
+from tests.warm import warm_python
 
 
 @dataclass(frozen=True)
@@ -540,7 +540,7 @@ def test_loaded_by_ids_of_the_hub(checkpoints, tmp_path):
             hub.add_files("model", f"{USER}/{name}", files)
         arguments = {"text": f"{USER}/clip", "image": f"{USER}/dinov2", "class_names": TINY_CLASS_NAMES}
         subprocess.run(
-            [sys.executable, "-c", LOAD_BY_ID, json.dumps(SMALL_FIELDS | arguments), str(tmp_path / "loaded")],
+            [*warm_python(), "-c", LOAD_BY_ID, json.dumps(SMALL_FIELDS | arguments), str(tmp_path / "loaded")],
             cwd=ROOT,
             env=kept | hub.environment(tmp_path) | {"CUDA_VISIBLE_DEVICES": ""},
             check=True,

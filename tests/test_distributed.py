@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_tiny_architecture
+from tests.warm import warm_python, write_scripts
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,8 +43,9 @@ def run(folder: Path, name: str, num_processes: int, *extra: str) -> dict:
         " --ddp_find_unused_parameters false"
     ).split()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    command = [sys.executable, *launcher, "-m", "training.train", *words, *extra]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    command = [*warm_python(), *launcher, "-m", "training.train", *words, *extra]
+    python = write_scripts(folder / f"bin-{name}") / "python"  # what the launcher runs
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHON_EXEC": str(python)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"x {num_processes} process" in result.stdout, result.stdout  # the launcher really started as many

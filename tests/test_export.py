@@ -28,7 +28,7 @@ from transformers import pipeline
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.files import photographs
 from modeling_denseclip.tools.pictures.palettes import generate_palette
-from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
+from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_config, tiny_model
 from training import export, run_onnx
 from training.publishing import export as exporting
 from training.publishing import formats
@@ -198,7 +198,9 @@ def check_static_quantization(path: Path, card: dict, images: list[Path], target
 
 def test_class_map_of_a_vit_is_that_of_the_image_processor(tmp_path):
     folder, target = tmp_path / "model", tmp_path / "vit.onnx"
-    model = save(tiny_model("vit", prompting_mode="language", inference_mode="slide"), folder)
+    layers = {**tiny_config("vit").vision_config.to_dict(), "num_hidden_layers": 2}
+    few = {"vision_config": layers, "feature_layers": (0, 0, 1, 1)}
+    model = save(tiny_model("vit", prompting_mode="language", inference_mode="slide", **few), folder)
     target.write_text("an older file")
     card = export.main([str(folder), str(target), "--output", "class_map", "--inference_mode", "whole"])
 
@@ -600,6 +602,7 @@ def test_full_disk_is_no_fault_of_the_exporter(tmp_path, monkeypatch, file_forma
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(formats.OnnxFormat, "save", fail)
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: None)  # it takes seconds
     monkeypatch.setattr(torch.export, "save", fail)
     with pytest.raises(OSError, match="out.bin.* could not be written: .*No space left on device"):
         target = tmp_path / f"out.bin{formats.FORMATS[file_format].suffix}"

@@ -23,6 +23,7 @@ from modeling_denseclip.tools.command import main as denseclip
 from tests.test_pipeline import save_model
 from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
+from tests.warm import WarmProcess, warm_python
 from training import evaluate, inspect_dataset, train
 from training.data import findings, inspection
 from training.data.findings import UnreadableFileError
@@ -126,7 +127,7 @@ def assert_same_weights(path: Path, expected: dict[str, torch.Tensor]):
 @pytest.fixture(scope="module")
 def pairs(words, folder, photos, model_folder):
     """The exit codes of each pair, and what both wrote."""
-    command = [sys.executable, "-c", DRIVER, json.dumps(words), json.dumps(str(folder))]
+    command = [*warm_python(), "-c", DRIVER, json.dumps(words), json.dumps(str(folder))]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "CODES" in result.stdout, result.stdout + result.stderr
     return json.loads(result.stdout.split("CODES")[1]), result.stdout
@@ -313,19 +314,10 @@ MOMENTS = {
 def test_signals_end_all_processes_without_tracebacks(words, tmp_path, moment, number):
     run, log = tmp_path / "run", tmp_path / "log"
     helpers = ["--dataloader_num_workers", "2", "--preprocessing_num_workers", "2", "--max_steps", "3000"]
-    command = [sys.executable, "-m", "training.train", *words, *helpers, "--output_dir", str(run)]
+    command = ["-m", "training.train", *words, *helpers, "--output_dir", str(run)]
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     with open(log, "w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            # pytest itself may have been started with Ctrl-C switched off, which is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        process = WarmProcess(command, str(ROOT), environment, [0, output.fileno(), output.fileno()])
     while process.poll() is None and not MOMENTS[moment](run, log):
         time.sleep(0.05)
     os.killpg(process.pid, number)
@@ -348,21 +340,15 @@ def test_signals_end_all_processes_without_tracebacks(words, tmp_path, moment, n
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a process is asked for its children")
 def test_an_interrupted_inspection_ends_without_the_tracebacks_of_processes_that_still_import(words, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.inspect_dataset", words[words.index("--data_dir") + 1], "--num_workers", "2"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    command = ["-m", "training.inspect_dataset", words[words.index("--data_dir") + 1], "--num_workers", "2"]
+    with open(tmp_path / "output", "w") as output, open(tmp_path / "log", "w") as log:
+        process = WarmProcess(command, str(ROOT), dict(os.environ), [0, output.fileno(), log.fileno()])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None and len(children.read_text().split()) < 2:
         time.sleep(0.01)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    assert (process.communicate()[1].strip(), process.returncode) == ("Interrupted.", 130)
+    assert (process.wait(), (tmp_path / "log").read_text().strip()) == (130, "Interrupted.")
 
 
 def test_an_interrupt_that_python_loses_comes_again():

@@ -5,7 +5,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from tests.tiny import (
     tiny_config,
     tiny_model,
 )
+from tests.warm import warm_python
 from training.demonstration.tokenizer import build_tokenizer
 from training.publishing.hub import prepare_upload, push_directory
 
@@ -106,7 +106,7 @@ def hub(running_hub):
 def client(running_hub, tmp_path_factory):
     home = tmp_path_factory.mktemp("client")
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN_MODULES],
+        [*warm_python(), "-c", RUN_MODULES],
         cwd=ROOT,
         env=make_environment(running_hub, home),
         stdin=subprocess.PIPE,
@@ -259,7 +259,7 @@ def test_an_upload_cut_in_the_middle_changes_nothing_and_the_next_completes_it(h
 def test_a_bad_token_is_named_and_ends_the_command(hub, push, tmp_path):
     directory = save(tiny_model("vit", use_language=False), tmp_path / "run")
     result = subprocess.run(
-        [sys.executable, "-m", "training.push", str(directory), f"{USER}/tiny"],
+        [*warm_python(), "-m", "training.push", str(directory), f"{USER}/tiny"],
         cwd=ROOT,
         env=make_environment(hub, tmp_path, token="hf_wrong"),
         capture_output=True,
@@ -550,7 +550,7 @@ def test_a_hub_that_does_not_answer_in_time_is_asked_again(hub, saved, tmp_path)
     words = ["predict", tmp_path / "picture.png", "--model", repo_id, "--out", tmp_path / "out", "--device", "cpu"]
     patience = {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
     result = subprocess.run(
-        [sys.executable, "-m", "modeling_denseclip.tools.command", *map(str, words)],
+        [*warm_python(), "-m", "modeling_denseclip.tools.command", *map(str, words)],
         cwd=ROOT,
         env=make_environment(hub, tmp_path / "home") | patience,
         capture_output=True,
@@ -722,7 +722,7 @@ def start(running_hub, tmp_path_factory):
     """`from_clip_pretrained(...)` in a process without a token -> the folder that it saves, or the error."""
     folder = tmp_path_factory.mktemp("started")
     process = subprocess.Popen(
-        [sys.executable, "-c", START_FROM_THE_HUB, str(folder)],
+        [*warm_python(), "-c", START_FROM_THE_HUB, str(folder)],
         cwd=ROOT,
         env=make_environment(running_hub, tmp_path_factory.mktemp("home")),
         stdin=subprocess.PIPE,

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from modeling_denseclip.tools.command import main
 from modeling_denseclip.tools.commands.info import collect, format_facts, read_card, read_weights
 from tests.hub_server import USER, HubServer
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
+from tests.warm import warm_python
 
 
 CARD = """---
@@ -243,7 +243,7 @@ def test_of_a_repository_no_weights_are_kept(folder, facts, tmp_path):
         sha = hub.add_files("model", f"{USER}/mine", {path.name: path.read_bytes() for path in folder.iterdir()})
         hub.add_files("model", f"{USER}/mine", {"config.json": b"{}"})
         ended = subprocess.run(
-            [sys.executable, "-m", "modeling_denseclip.tools.command", "info", f"{USER}/mine", "--json"]
+            [*warm_python(), "-m", "modeling_denseclip.tools.command", "info", f"{USER}/mine", "--json"]
             + ["--revision", sha],
             env={**os.environ, **hub.environment(tmp_path / "home")},
             capture_output=True,

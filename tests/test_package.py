@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import structure
+from tests.warm import warm_python
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,7 +204,7 @@ def test_modules_are_found_by_the_names_that_they_had_in_the_last_release():
         "from training.trainer import DenseCLIPTrainer\n"
         "assert sys.modules['training'].trainer.DenseCLIPTrainer is DenseCLIPTrainer\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    subprocess.run([*warm_python(), "-c", script], cwd=ROOT, check=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures

@@ -5,7 +5,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, make_tiny_tokenizer, spread_classes, tiny_model
+from tests.warm import warm_python
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +136,7 @@ def run_elsewhere(
         **(environment or {}),
     }
     # -I: no PYTHONPATH, and neither the directory of the script nor the working directory on the path.
-    command = [sys.executable, "-I", "-c", PROLOGUE + script, str(ROOT), str(source)]
+    command = [*warm_python(), "-I", "-c", PROLOGUE + script, str(ROOT), str(source)]
     result = subprocess.run(
         [*command, str(workplace / "picture.png"), str(workplace / "results.pt")],
         cwd=workplace,

@@ -6,7 +6,6 @@ import math
 import random
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.test_security import build_trainer
 from tests.tiny import save_tiny_architecture, save_tiny_dataset
+from tests.warm import warm_python
 from training import train
 from training.learning.averaging import AVERAGED_WEIGHTS_NAME
 from training.learning.checkpoints import checkpoint_to_resume
@@ -142,7 +142,7 @@ def runs(tmp_path_factory):
     output = folder / "runs"
     seed = random.SystemRandom().randrange(2**32)
     settings = [json.dumps(value) for value in (words, str(output), KILLS, seed, MOST_KILLS)]
-    result = subprocess.run([sys.executable, "-c", DRIVER, *settings], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([*warm_python(), "-c", DRIVER, *settings], cwd=ROOT, capture_output=True, text=True)
     assert "CODES" in result.stdout, result.stdout + result.stderr
     codes, moments = json.loads(result.stdout.split("CODES")[1])
     print(f"seed {seed}: killed before touches {moments} of files")  # shown where a test fails

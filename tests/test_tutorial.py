@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
@@ -19,6 +18,7 @@ from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_end, save_clip_stand_in
 from tests.test_hub import make_environment
 from tests.tiny import TINY_CLASS_NAMES, tiny_model
+from tests.warm import write_scripts
 from training import train
 from training.demo_scenes import main as write_tutorial_scenes
 from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
@@ -41,11 +41,12 @@ def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
     pixels = np.uint8([[[220, 20, 60], [70, 130, 180]], [[107, 142, 35], [1, 2, 3]]])
     Image.fromarray(pixels).save(folder / "color_masks" / "a.png")
     with HubServer() as hub:
-        save_clip_stand_in(tmp_path / "clip")
+        # Of larger patches: a quarter of the work for heads, which have the size of published ones.
+        save_clip_stand_in(tmp_path / "clip", patch_size=32)
         hub.add_files("model", CLIP, {path.name: path.read_bytes() for path in (tmp_path / "clip").iterdir()})
         environment = make_environment(hub, tmp_path, WRITE_TOKEN)
         # As in a checkout with its environment activated.
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment["PATH"] = f"{write_scripts(tmp_path / 'bin')}{os.pathsep}{environment['PATH']}"
         environment["PYTHONPATH"] = str(ROOT)
         run_blocks(
             read_blocks(PAGE.read_text(encoding="utf-8")),

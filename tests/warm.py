@@ -1,0 +1,227 @@
+"""
+Commands in processes that begin with PyTorch imported. A new process takes three seconds for it, which is most of what
+a command on tiny data takes.
+
+Beside the tests runs a process that has imported PyTorch and what else comes with Transformers, but nothing of Hugging
+Face, whose libraries read the environment when they are imported. For each command it forks one, which has the words,
+the folder, the environment and the standard streams of who asks for it, and ends as any process of Python does. Who
+asks is a process too, this file run as a script: it stands for Python in `subprocess.run([*warm_python(), "-m", ...])`
+and in scripts for a shell, waits for the command, and ends with its exit status. It passes signals on, to one process;
+for those to a session, `WarmProcess` tells its id.
+
+What is about imports, about what happens meanwhile, or about how Python takes itself apart in the end (a second of it,
+which is left out unless a `WarmProcess` asks for it) needs `sys.executable`.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import types
+from pathlib import Path
+
+
+# They start no thread but jemalloc's, which is prepared for forks.
+IMPORTS = (
+    *("torch._dynamo", "torch.distributed.tensor", "torch.onnx", "sympy", "pandas", "pyarrow.dataset"),
+    *("pyarrow.parquet", "PIL.Image", "PIL.ImageDraw", "cv2", "fsspec", "jinja2", "psutil", "regex", "requests"),
+    *("safetensors.torch", "tqdm.auto", "yaml"),
+)
+
+
+# --------------------------------------------------------------------------------------------- the process that forks
+
+
+def serve(address: str):
+    """Fork for each connection, until the tests are over; in the fork that runs a command, return when it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C of the tests is none of ours
+    for name in IMPORTS:
+        with contextlib.suppress(ImportError):
+            __import__(name)
+    gc.freeze()  # what the forks need not look through, nor copy for that
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        print("ready", flush=True)
+        while True:
+            if sys.stdin in select.select([server, sys.stdin], [], [])[0]:
+                return
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                break
+            connection.close()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+    # A second process waits for the one that runs the command, and tells how that ended.
+    _, streams, *_ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile() as lines:
+        request = json.loads(lines.readline())
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        words = request["words"], request["folder"], request["environment"]
+        if not request["is_whole"]:
+            return run_to_exit_handlers(*words)
+        os.setsid()
+        return run(*words)
+    for number, stream in enumerate(streams):
+        os.close(number)
+        os.close(stream)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        connection.sendall(f"{child}\n".encode())
+        connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
+    os._exit(0)
+
+
+def run(words: list[str], folder: str, environment: dict[str, str]):
+    """What `python WORD ...` does: with -m, -c, or the name of a file, each perhaps behind -I or -u."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    options = [word for word in words[:1] if word in ("-I", "-u")]
+    kind, *arguments = words[len(options) :]
+    if "-I" not in options:
+        first = {"-m": folder, "-c": ""}.get(kind, os.path.dirname(kind))
+        sys.path[:0] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = types.ModuleType("__main__")
+    if kind == "-c":
+        sys.argv = ["-c", *arguments[1:]]
+        exec(compile(arguments[0], "<string>", "exec"), vars(main))
+    elif kind == "-m":
+        sys.argv = arguments
+        runpy._run_module_as_main(arguments[0])  # as Python itself does it
+    else:
+        sys.argv = [kind, *arguments]
+        runpy.run_path(kind, run_name="__main__")
+
+
+def run_to_exit_handlers(*words):
+    """`run`, and what Python does then until it takes itself apart."""
+    status = 0
+    try:
+        run(*words)
+    except SystemExit as end:
+        status = end.code or 0
+        if not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 130 if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
+
+
+# ---------------------------------------------------------------------------------------------------- those who ask
+
+
+@functools.cache
+def _start() -> tuple[Path, object, object]:
+    """Start the process that forks; returns its address, and what it ends with."""
+    from torch import get_num_threads
+
+    folder = tempfile.TemporaryDirectory(prefix="warm-", ignore_cleanup_errors=True)
+    address = Path(folder.name) / "socket"
+    server = subprocess.Popen(
+        [sys.executable, "-I", __file__, "--serve", str(address)],
+        env={**os.environ, "OMP_NUM_THREADS": str(get_num_threads())},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout.readline() == b"ready\n", "The process that imports PyTorch has died."
+    return address, folder, server
+
+
+def warm_python() -> list[str]:
+    """The first words of a command, in the place of `sys.executable`."""
+    if not hasattr(os, "fork"):
+        return [sys.executable]
+    return [sys.executable, "-I", "-S", __file__, str(_start()[0])]
+
+
+def write_scripts(folder: Path, names=("python", "denseclip")) -> Path:
+    """Put scripts of these names into a folder, which a shell finds if its PATH begins with it."""
+    folder.mkdir()
+    for name in names:
+        words = warm_python() + ([] if name == "python" else [str(Path(sys.executable).parent / name)])
+        (folder / name).write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
+
+
+class WarmProcess:
+    """
+    A command that runs: what `subprocess.Popen` returns, as far as tests use it.
+
+    Args:
+        words (`list[str]`): those behind `python`.
+        folder, environment (`str`, `dict[str, str]`): as `cwd` and `env` of `Popen`.
+        streams (`list[int]`): standard input, output and error, by their numbers.
+        is_whole (`bool`, *optional*, defaults to `True`): whether it gets a session of its own and, in the end, takes
+            itself apart.
+        address (`str`, *optional*): of the process that forks.
+    """
+
+    def __init__(
+        self,
+        words: list[str],
+        folder: str,
+        environment: dict[str, str],
+        streams: list[int],
+        is_whole: bool = True,
+        address: str | None = None,
+    ):
+        self.returncode = None
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(address or str(_start()[0]))
+        socket.send_fds(self._connection, [b"."], streams)
+        request = {"words": words, "folder": folder, "environment": environment, "is_whole": is_whole}
+        self._connection.sendall(f"{json.dumps(request)}\n".encode())
+        self._answers = self._connection.makefile()
+        self.pid = int(self._answers.readline())
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve(sys.argv[2])
+    else:
+        address, *words = sys.argv[1:]
+        process = WarmProcess(words, os.getcwd(), dict(os.environ), [0, 1, 2], is_whole=False, address=address)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os.kill(process.pid, number))
+        status = process.wait()
+        if status < 0:
+            with contextlib.suppress(OSError):  # SIGKILL is as it is
+                signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        sys.exit(status)
