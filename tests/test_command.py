@@ -3,6 +3,7 @@
 """How commands end, `denseclip` and those of `training`, and what `denseclip` passes on."""
 
 import configparser
+import importlib
 import importlib.metadata
 import io
 import logging
@@ -146,6 +147,7 @@ def test_wrong_input_ends_each_of_them_with_a_line(verb, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model_cards").mkdir()
     (tmp_path / "model_cards" / "небо.md").write_text("of no recipe")
+    importlib.import_module(f"training.{verb}")  # so that the modules below it find the files of the checkout
     monkeypatch.setattr("training.REPOSITORY", tmp_path)
     printed = in_ascii(monkeypatch)
     monkeypatch.setattr(sys, "argv", [verb, *WRONG_WORDS[verb].split()])

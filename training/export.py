@@ -18,6 +18,7 @@ before it replaces what was there.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
 
@@ -30,8 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m training.export",
         description="Write a DenseCLIP as one file, for onnxruntime or torch.export, and check it.",
     )
-    parser.add_argument("checkpoint", metavar="DIR", help="a saved DenseCLIP")
-    parser.add_argument("target", metavar="OUT", help="the file to write, .onnx (or .pt2); OUT.json comes beside it")
+    parser.add_argument("checkpoint", metavar="DIR", type=Path, help="a saved DenseCLIP")
+    parser.add_argument(
+        "target", metavar="OUT", type=Path, help="the file to write, .onnx (or .pt2); OUT.json comes beside it"
+    )
     parser.add_argument("--format", dest="file_format", choices=tuple(FORMATS), default="onnx")
     parser.add_argument(
         "--output",
@@ -54,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibration_images",
         metavar="PATH",
+        type=Path,
         nargs="+",
         default=[],
         help="with --int8: photographs, or folders of them. Static calibrates on every other one and measures on the"

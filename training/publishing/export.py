@@ -48,40 +48,39 @@ TOLERANCE = 1e-4
 
 
 def export_model(
-    checkpoint: str | Path,
-    target: str | Path,
-    *,
-    file_format: str = "onnx",
-    output: str = "logits",
-    inference_mode: str | None = None,
-    int8: str | None = None,
-    calibration_images: Sequence[str | Path] = (),
+    checkpoint: Path,
+    target: Path,
+    file_format: str,
+    output: str,
+    inference_mode: str | None,
+    int8: str | None,
+    calibration_images: Sequence[Path],
 ) -> dict:
     """
-    Export, check and write; prints what was found, and returns what `TARGET.json` holds.
-
-    Args:
-        checkpoint (`str` or `Path`): the folder of a saved DenseCLIP.
-        target (`str` or `Path`): the file to write.
-        file_format (`str`, *optional*, defaults to `"onnx"`): a key of `FORMATS`.
-        output (`str`, *optional*, defaults to `"logits"`): what the file computes, or `"class_map"`.
-        inference_mode (`str`, *optional*): `"whole"` or `"slide"`; defaults to the checkpoint's.
-        int8 (`str`, *optional*): `"static"` or `"dynamic"`: integers of 8 bits.
-        calibration_images (`Sequence[str | Path]`, *optional*): photographs, or folders of them, for `int8`.
+    Export, check and write; prints what was found, and returns what `TARGET.json` holds. The arguments are those of
+    `python -m training.export`.
 
     Raises:
         ValueError: for words that contradict each other, a model that cannot be exported, and a file that does not
             compute what the model does. Nothing that existed before is changed then.
         OSError: for files that are not there.
     """
-    checkpoint, target = Path(checkpoint), Path(target)
     chosen = FORMATS[file_format]
     if target.suffix != chosen.suffix or target.is_dir():
         raise ValueError(f"--format {file_format} writes a file that ends in {chosen.suffix}; got {target}.")
     if not checkpoint.is_dir():
         raise ValueError(f"{checkpoint} is no folder. Give the one that `save_pretrained` or a training wrote.")
     chosen.check_packages()
-    images = list_calibration_images(chosen, int8, calibration_images)
+    if int8 is None and calibration_images:
+        raise ValueError("--calibration_images are for --int8, which is missing.")
+    if int8 is not None and not isinstance(chosen, OnnxFormat):
+        raise ValueError("--int8 is onnxruntime's: it needs --format onnx.")
+    images = [file for path in calibration_images for file in list_images(path)]
+    if int8 is not None and len(images) < 2:
+        raise ValueError(
+            f"--int8 needs at least two photographs as --calibration_images, to measure what it costs; got"
+            f" {len(images)}."
+        )
     # They warn of operators that no model here has, of constants that are not folded, and of their own deprecations.
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -116,30 +115,6 @@ def export_model(
     copied = f", {runner}" if runner.name in names else ""
     print(f"Written to: {target} ({target.stat().st_size / 1e6:.1f} MB), {target}.json{copied}")
     return card
-
-
-def list_calibration_images(
-    file_format: OnnxFormat | TorchFormat, int8: str | None, paths: Sequence[str | Path]
-) -> list[Path]:
-    """
-    The photographs for `int8`, of which folders name all that they hold.
-
-    Raises:
-        ValueError: for too few of them, or for some without `int8`.
-    """
-    if int8 is None:
-        if paths:
-            raise ValueError("--calibration_images are for --int8, which is missing.")
-        return []
-    if not isinstance(file_format, OnnxFormat):
-        raise ValueError("--int8 is onnxruntime's: it needs --format onnx.")
-    images = [file for path in map(Path, paths) for file in list_images(path)]
-    if len(images) < 2:
-        raise ValueError(
-            f"--int8 needs at least two photographs as --calibration_images, to measure what it costs; got"
-            f" {len(images)}."
-        )
-    return images
 
 
 def describe(

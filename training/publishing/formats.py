@@ -35,10 +35,7 @@ class TorchFormat:
     max_bytes = float("inf")  # of the weights
 
     def check_packages(self) -> None:
-        """
-        Raises:
-            ValueError: for a package that the format needs and that is not installed.
-        """
+        """Raise a ValueError for a package that the format needs and that is not installed."""
 
     def convert(self, program: ExportedProgram, output: str):
         """The program in this format; `output` is what it computes, `"logits"` or `"class_map"`."""

@@ -220,7 +220,13 @@ def push_directory(
             f"{repo_id!r} is no name of a repository, so nothing was sent: {error} Write it as user/name."
         ) from error
     upload = prepare_upload(directory)
-    card = _read_own_card(directory)
+    own_card = directory / CARD
+    try:
+        card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{own_card} is no text in UTF-8, so nothing was sent: {error}") from error
+    if card is not None and is_generated(card):
+        card = None  # it is written anew
 
     api = HfApi(token=token)
     try:
@@ -245,16 +251,6 @@ def push_directory(
         state = f"Nothing was committed to {repo_id}; the model is in {directory}."
         raise explain_hub_error(error, repo_id, token, state) from error
     return commit.commit_url
-
-
-def _read_own_card(directory: Path) -> str | None:
-    """The directory's card, if somebody wrote or edited it."""
-    path = directory / CARD
-    try:
-        card = path.read_text(encoding="utf-8") if path.is_file() else None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8, so nothing was sent: {error}") from error
-    return None if card is None or is_generated(card) else card
 
 
 def explain_hub_error(error: Exception, repo_id: str, token: str | None, state: str) -> OSError:

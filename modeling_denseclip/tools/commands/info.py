@@ -126,15 +126,29 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
     head_state = parts["decode head"]["state"]
     is_trained = head_state == "learned" if head_state else False if config.untrained_contexts else None
     complexity = measure(config, size)
+    description = describe(config)
+    encoder_fields = config.vision_config.to_dict()
+    language = None
+    if config.use_language:
+        language = {
+            "num_hidden_layers": config.text_config.num_hidden_layers,
+            "hidden_size": config.text_config.hidden_size,
+            "num_context_tokens": config.num_context_tokens,
+            "prompting_mode": config.prompting_mode,
+        }
     slides = config.inference_mode == "slide"
     return {
         "model": name_or_path,
         "is_trained": is_trained,
         "parts": parts,
-        "image_encoder": collect_encoder(config),
-        "language": collect_language(config),
+        "image_encoder": {
+            "name": description.image_encoder,
+            "model_type": config.vision_config.model_type,
+            **{field: encoder_fields[field] for field in ENCODER_FIELDS if field in encoder_fields},
+        },
+        "language": language,
         "decode_head": {"type": config.decode_head_type, "hidden_size": config.decode_head_hidden_size},
-        "classes": describe(config).class_names,
+        "classes": description.class_names,
         "parameters": {
             "total": complexity.parameters + complexity.text_parameters,
             "image": complexity.parameters,
@@ -151,23 +165,6 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
         "window": {"size": config.window_size, "stride": config.window_stride} if slides else None,
         "weights": weights,
         **card,
-    }
-
-
-def collect_encoder(config: DenseCLIPConfig) -> dict[str, Any]:
-    fields = config.vision_config.to_dict()
-    sizes = {field: fields[field] for field in ENCODER_FIELDS if field in fields}
-    return {"name": describe(config).image_encoder, "model_type": config.vision_config.model_type, **sizes}
-
-
-def collect_language(config: DenseCLIPConfig) -> dict[str, Any] | None:
-    if not config.use_language:
-        return None
-    return {
-        "num_hidden_layers": config.text_config.num_hidden_layers,
-        "hidden_size": config.text_config.hidden_size,
-        "num_context_tokens": config.num_context_tokens,
-        "prompting_mode": config.prompting_mode,
     }
 
 

@@ -23,13 +23,13 @@ from ...loading_denseclip import CLEAR_ERRORS, ask_hub, load_clip_tokenizer
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 
 
-# The largest card of the Hub has a tenth of it. PyYAML reads about 100 kB in a second.
+# Ten times the largest card of the Hub. PyYAML reads about 100 kB in a second.
 MAX_YAML_BYTES = 2**18
-# Each alias may stand for all that was read before it, and so for all that others do: values without end from a few
-# lines. Files that people write have none, programs write one for a list that they name twice.
+# An alias repeats what was read before, with the aliases in it, so that a few lines can stand for values without end.
+# Files that people write have none; programs write one where a list occurs twice.
 MAX_YAML_ALIASES = 100
 MAX_YAML_VALUES = 10**5
-# What errors say that have no type of their own: those of PyTorch's CPU allocator, oneDNN, MPS, cuDNN, Pillow, OpenCV.
+# Words of errors without a type of their own: those of PyTorch's CPU allocator, oneDNN, MPS, cuDNN, Pillow, OpenCV.
 NO_MEMORY = re.compile(
     "out of memory|not enough memory|allocate memory|insufficient memory|could not create a memory|bad_alloc"
     "|CUDNN_STATUS_ALLOC_FAILED",
@@ -53,7 +53,7 @@ def naming_lack_of_memory(advice: str) -> Iterator[None]:
         yield
     except Exception as error:
         lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-            # `cv2.error` is neither of the types; its texts are as OpenCV's file and line, and then a reason.
+            # `cv2.error` is of neither type; its message is a file and a line of OpenCV's, and then the reason.
             (isinstance(error, RuntimeError | OSError) or type(error).__module__ == "cv2")
             and NO_MEMORY.search(str(error)) is not None
         )
@@ -120,7 +120,7 @@ def parse_yaml(text: str, source: str) -> Any:
             elif isinstance(value, list | tuple | set):
                 remaining += value
         return content
-    except Exception as error:  # a date of month 13, a number without digits, brackets without end: all have their own
+    except Exception as error:  # PyYAML raises many types: for a date of month 13, for brackets without end, ...
         raise ValueError(f"{source} is no valid YAML: {shorten(error)}") from error
 
 
@@ -215,7 +215,7 @@ def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
     try:
         fields = DenseCLIPConfig.get_config_dict(name_or_path, revision=revision)[0]
     except OSError as error:
-        # Transformers guesses at a folder of that name where a connection broke.
+        # Where a connection broke, Transformers' message is about a folder of that name.
         reason = error.__context__
         if isinstance(reason, HTTPError) and not isinstance(reason, HfHubHTTPError):
             raise ConnectionError(
@@ -252,7 +252,7 @@ def load_model(
         OSError: for a repository that cannot be reached.
     """
     if is_clip:
-        # A model has classes; these words of one are in nothing that is drawn.
+        # A model cannot be built without a class. Texts are scored in place of it, so nothing shows its name.
         model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
         return model, DenseCLIPImageProcessor()
     model = load_denseclip(name_or_path, revision, **kwargs)

@@ -88,6 +88,17 @@ def open_file(path: str | Path) -> BinaryIO:
 
 
 @contextmanager
+def _opened(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The bytes of a file, which is closed in the end, or of a stream, which stays open; from the beginning."""
+    if isinstance(file, str | Path):
+        with open_file(file) as stream:
+            yield stream
+    else:
+        file.seek(0)
+        yield file
+
+
+@contextmanager
 def naming_errors(source: str) -> Iterator[None]:
     """
     Make what Pillow raises of a broken file an error that names it. Its readers do not say what they may raise: beside
@@ -120,19 +131,17 @@ def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
             pixels than Pillow takes, counted by tiles too; of more than `MAXIMUM_SCANS`; or of too many tags.
     """
     with naming_errors(source):
-        if isinstance(file, str | Path):
-            with open_file(file) as stream:
-                _refuse_bombs(stream)
-        else:
-            _refuse_bombs(file)
+        with _opened(file) as stream:
+            _refuse_bombs(stream)
         try:
             image = PIL.Image.open(file, formats=IMAGE_FORMATS)
         except (DecompressionBombError, MemoryError):
             raise
         except Exception:
-            if _first_bytes(file)[:3] != START_OF_JPEG:
-                raise
-            image = _open_without_metadata(file)
+            with _opened(file) as stream:
+                if stream.read(3) != START_OF_JPEG:
+                    raise
+                image = _open_without_metadata(stream)
         width, height = decoded_size(image)
         if PIL.Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * PIL.Image.MAX_IMAGE_PIXELS:
             raise DecompressionBombError(
@@ -167,11 +176,14 @@ def open_photograph(file: str | Path | BinaryIO, source: str | None = None) -> P
     try:
         image = open_image(file, source)
     except OSError as error:
-        if isinstance(error.__cause__, PIL.UnidentifiedImageError) and _first_bytes(file) in TIFF_BEGINNINGS:
-            raise ValueError(
-                f"{source} is a TIFF whose bands are not read: they are more than three and not said to be RGB, or"
-                f" numbers other than integers of 8 or 16 bits. {TO_8_BITS}"
-            ) from error
+        if isinstance(error.__cause__, PIL.UnidentifiedImageError):
+            with _opened(file) as stream:
+                is_tiff = stream.read(4) in TIFF_BEGINNINGS
+            if is_tiff:
+                raise ValueError(
+                    f"{source} is a TIFF whose bands are not read: they are more than three and not said to be RGB, or"
+                    f" numbers other than integers of 8 or 16 bits. {TO_8_BITS}"
+                ) from error
         raise
     _refuse_unknown_range(image, source)
     return image
@@ -317,11 +329,8 @@ def _read_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             byte = file.read(1)
 
 
-def _open_without_metadata(file: str | Path | BinaryIO) -> PIL.Image.Image:
+def _open_without_metadata(file: BinaryIO) -> PIL.Image.Image:
     """Open a JPEG of which `PIL.Image.open` raises an error, as it looks for the resolution in broken metadata."""
-    if isinstance(file, str | Path):
-        with open_file(file) as stream:
-            file = BytesIO(stream.read())
     pixels, exif, start = b"\xff\xd8", b"", 2
     for marker, segment in _read_segments(file):
         place = file.tell()
@@ -388,14 +397,6 @@ def _check_tags(file: BinaryIO, is_tiff: bool = False) -> None:
             f"its metadata takes {total / 2**20:,.0f} MB of memory, in a file of {size / 2**20:,.1f} MB. Save it anew,"
             " without metadata"
         )
-
-
-def _first_bytes(file: str | Path | BinaryIO) -> bytes:
-    if isinstance(file, str | Path):
-        with open_file(file) as stream:
-            return stream.read(4)
-    file.seek(0)
-    return file.read(4)
 
 
 def _refuse_unknown_range(image: PIL.Image.Image, source: str) -> None:

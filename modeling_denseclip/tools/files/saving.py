@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 STAGING_PREFIX = ".denseclip-"
 LOCK_NAME = ".lock"
 FORMER = ".former"
-# One of these is in what PyTorch's writer of archives raises, which has no class of errors of its own.
+# One of these is in the RuntimeErrors of PyTorch's writer of archives.
 PYTORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream error")
 _cleared_folders: set[Path] = set()
 
@@ -62,7 +62,7 @@ def _put_back(former: Path, folder: Path) -> None:
     """Put files or a folder back that others were to replace, unless all of the others are there."""
     entries = sorted(former.glob("*"), key=lambda entry: not (folder / entry.name).exists())
     if not all((folder / entry.name).exists() for entry in entries):
-        for entry in entries:  # last those that are missing, without which the others count for nothing
+        for entry in entries:  # those that are missing come last: without them the others count for nothing
             os.replace(entry, folder / entry.name)
 
 
@@ -149,10 +149,10 @@ def staging_folder(folder: Path) -> Iterator[Path]:
     # The system gives the lock back however a process ends, so that others see whether this one is alive.
     lock = FileLock(staging / LOCK_NAME)
     try:
-        while not staging.exists():  # until the lock is there, others may take the folder for one that was left
+        while not staging.exists():  # another process may remove the folder, as a leftover, until it is locked
             lock.release()
             staging.mkdir()
-            # Not implemented by file systems without locks, where leftovers stay.
+            # Some file systems have no locks (NotImplementedError); there leftovers stay.
             with suppress(FileNotFoundError, NotImplementedError):
                 lock.acquire()
         yield staging
@@ -169,18 +169,18 @@ def clear_leftovers(folder: Path) -> None:
     for staging in folder.glob(f"{STAGING_PREFIX}*"):
         try:
             if not (staging / LOCK_NAME).exists():
-                staging.rmdir()  # empty; a process that has just made it makes it again
+                staging.rmdir()  # it is empty; a process that has just made it makes it again
                 continue
             lock = FileLock(staging / LOCK_NAME)
             lock.acquire(timeout=0)
         except (OSError, NotImplementedError, Timeout):  # in use, or of another user
             continue
-        try:  # with the lock, for which a process that has just made the folder waits
+        try:  # a process that has just made the folder waits until the lock is released
             _put_back(staging / FORMER, folder)
             shutil.rmtree(staging, ignore_errors=True)
         finally:
             lock.release()
-        if os.name == "nt":  # where a file that is open, as the lock, is not removed
+        if os.name == "nt":  # Windows does not remove an open file, such as the lock above
             shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -198,7 +198,7 @@ def naming_what_failed(target: Path) -> Iterator[None]:
     except SafetensorError as error:
         raise OSError(f"{target} could not be written: {error}") from error
     except OSError as error:
-        if error.errno is None:  # of the caller's own, who says what it means
+        if error.errno is None:  # raised by the caller, whose message says what it means
             raise
         kind = PermissionError if isinstance(error, PermissionError) else OSError
         raise kind(f"{target} could not be written: {error}") from error
