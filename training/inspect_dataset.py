@@ -32,12 +32,15 @@ from modeling_denseclip.tools.command import run_command
 
 from .data.inspection import FEW_PAIRS, inspect_dataset
 from .data.inspection_report import (
-    draw_samples,  # noqa: F401  (the notebook of docs/your_own_data.md draws here)
+    draw_samples,
     format_report,
     write_inspection,
 )
 from .data.load import FORMS
 from .options.arguments import DataArguments
+
+
+__all__ = ["draw_samples", "format_report", "inspect_dataset"]  # for Python
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,8 +17,10 @@ from modeling_denseclip.tools.command import run_command
 
 from . import REPOSITORY
 from .options.recipes import load_recipe
-from .publishing.card import build_model_card, build_row_card, find_stale_cards  # noqa: F401 (the first is for users)
+from .publishing.card import build_model_card, build_row_card, find_stale_cards
 
+
+__all__ = ["build_model_card"]  # for Python
 
 CARDS = REPOSITORY / "model_cards"
 RECIPES = REPOSITORY / "configuration" / "recipes" / "ade20k"

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from modeling_denseclip.tools.command import run_command
 
 from .options.recipes import load_recipe
-from .publishing.hub import (
-    COMMIT_MESSAGE,
-    HUB_ERRORS,  # noqa: F401 (this and what else is not used here can be imported from `training.push` as before)
+from .publishing.hub import COMMIT_MESSAGE, find_code, push_directory
+
+
+__all__ = ["find_code", "push_directory"]  # for Python
     explain_hub_error,  # noqa: F401
     find_code,  # noqa: F401
     prepare_upload,  # noqa: F401
