@@ -20,11 +20,6 @@ from .publishing.hub import COMMIT_MESSAGE, find_code, push_directory
 
 
 __all__ = ["find_code", "push_directory"]  # for Python
-    explain_hub_error,  # noqa: F401
-    find_code,  # noqa: F401
-    prepare_upload,  # noqa: F401
-    push_directory,
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
