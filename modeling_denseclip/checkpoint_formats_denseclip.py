@@ -183,22 +183,13 @@ def _denseclip_table(names: Iterable[str]) -> Table:
 
 
 class Format(NamedTuple):
-    """
-    A format of files.
+    """A format of files."""
 
-    Args:
-        title: What a file of it is, for errors.
-        form: What weights of it are.
-        marks: Tensors that every file of it has, the first layer first.
-        make_table: The table for the names in a file.
-        is_clip: Whether they are CLIP's alone, without prompts, decoder and head.
-    """
-
-    title: str
-    form: str
-    marks: tuple[str, ...]
-    make_table: Callable[[Iterable[str]], Table]
-    is_clip: bool
+    title: str  # what a file of it is, for errors
+    form: str  # what weights of it are
+    marks: tuple[str, ...]  # tensors that every file of it has, the first layer first
+    make_table: Callable[[Iterable[str]], Table]  # from the names in a file
+    is_clip: bool  # whether it has CLIP's weights alone, without prompts, decoder and head
 
 
 FORMATS = (
@@ -278,6 +269,9 @@ def _size(state_dict: dict[str, torch.Tensor], name: str, like: str) -> int:
 def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
     layers = r"text_encoder\.encoder\.layers\.(\d+)\."
     hidden_size = _size(state_dict, "text_encoder.final_layer_norm.weight", r"text_encoder\..+norm\d?\.weight")
+    # The joint space is as wide as the ends of both towers and, in a published checkpoint, of the context decoder.
+    ends = r"(text|image_encoder\.visual)_projection\.weight|image_encoder\.attention_pool\.out_proj\..+"
+    decoder = r"context_decoder\.(gamma|(memory_norm_in|text_norm|out_proj)\..+)"
     return {
         "vocab_size": state_dict["text_encoder.embeddings.token_embedding.weight"].shape[0],
         "hidden_size": hidden_size,
@@ -287,16 +281,9 @@ def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_g
         "num_hidden_layers": _num_layers(state_dict, layers),
         "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
         "max_position_embeddings": state_dict[TEXT_POSITIONS].shape[0],
-        "projection_dim": _projection_dim(state_dict),
+        "projection_dim": _size(state_dict, "text_projection.weight", f"{ends}|{decoder}"),
         "hidden_act": hidden_act,
     }
-
-
-def _projection_dim(state_dict: dict[str, torch.Tensor]) -> int:
-    """Width of the joint space: of both towers' projections and, in a published checkpoint, of the context decoder."""
-    ends = r"(text|image_encoder\.visual)_projection\.weight|image_encoder\.attention_pool\.out_proj\..+"
-    decoder = r"context_decoder\.(gamma|(memory_norm_in|text_norm|out_proj)\..+)"
-    return _size(state_dict, "text_projection.weight", f"{ends}|{decoder}")
 
 
 def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
@@ -350,7 +337,7 @@ def infer_clip_config(state_dict: dict[str, torch.Tensor], open_clip: dict | Non
     return {
         "text_config": text_config,
         "vision_config": vision_config,
-        "projection_dim": _projection_dim(state_dict),
+        "projection_dim": text_config["projection_dim"],
     }
 
 
@@ -383,9 +370,10 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
         # The published attention pool has 32 heads whatever its width.
         vision_config["num_attention_heads"] = 32
     if use_language:
+        text_config = _text_config(state_dict)
         fields |= {
-            "text_config": _text_config(state_dict),
-            "projection_dim": _projection_dim(state_dict),
+            "text_config": text_config,
+            "projection_dim": text_config["projection_dim"],
             "num_context_tokens": state_dict["prompts.contexts"].shape[1],
             "context_decoder_hidden_size": _size(
                 state_dict, "context_decoder.text_proj.weight", r"context_decoder\.layers\..+_norm\..+"
@@ -400,30 +388,17 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
 
 @dataclass
 class SourceWeights:
-    """
-    Weights as they were read: under our names and in float32, or in float64 where they were.
+    """Weights as they were read: under our names and in float32, or in float64 where they were."""
 
-    Args:
-        form (`str`): What the source is, in words.
-        state_dict (`dict[str, torch.Tensor]`): Tensors by our names.
-        table (`list[tuple[str, str]]`): What they were renamed by.
-        fields (`dict`): Fields of [`DenseCLIPConfig`] that they show.
-        is_clip (`bool`): Whether they are CLIP's alone, without prompts, decoder and head.
-        class_names (`tuple[str, ...]`, *optional*): Classes of the head, where the source names them.
-        new_modules (`tuple[str, ...]`): Prefixes of what they do not bring, if they are CLIP's, and training makes.
-        dtype (`torch.dtype`): The floating-point type that they had.
-        copies (`tuple[str, ...]`): Names of averaged copies beside them, which were left out.
-    """
-
-    form: str
+    form: str  # what the source is, in words
     state_dict: dict[str, torch.Tensor]
-    table: Table
-    fields: dict | None = None
-    is_clip: bool = True
-    class_names: tuple[str, ...] | None = None
-    new_modules: tuple[str, ...] = NEW_MODULES
-    dtype: torch.dtype = torch.float32
-    copies: tuple[str, ...] = ()
+    table: Table  # what the tensors were renamed by
+    fields: dict | None = None  # of [`DenseCLIPConfig`], as the weights show them
+    is_clip: bool = True  # whether they are CLIP's alone, without prompts, decoder and head
+    class_names: tuple[str, ...] | None = None  # of the head, where the source names them
+    new_modules: tuple[str, ...] = NEW_MODULES  # prefixes of what CLIP's weights do not bring, and training makes
+    dtype: torch.dtype = torch.float32  # the floating-point type that they had
+    copies: tuple[str, ...] = ()  # names of averaged copies beside them, which were left out
 
     def source_name(self, name: str) -> str:
         """What the source calls one of our tensors; also one that it lacks, as most that an error has to name."""
@@ -438,12 +413,9 @@ class SourceWeights:
 
 def read_source(source: str | os.PathLike, dtype: torch.dtype | str = torch.float32, **hub_kwargs) -> SourceWeights:
     """
-    Weights of CLIP or of a published DenseCLIP in any form that `from_clip_pretrained` and `training/convert.py` take.
-
-    Args:
-        source: A file, a directory, or the id of a repository on the Hub.
-        dtype: As what a CLIPModel of Transformers is read; see `reading_dtype`.
-        hub_kwargs: `HUB_KWARGS`: how files are fetched from the Hub.
+    Weights of CLIP or of a published DenseCLIP in any form that `from_clip_pretrained` and `training/convert.py` take:
+    in a file, a directory, or a repository of the Hub. `dtype`, see `reading_dtype`, is for a CLIPModel of
+    Transformers.
 
     Raises:
         FileNotFoundError: for a weight file that is not there.

@@ -83,13 +83,9 @@ def load_exactly(
     describe: Callable[[str], str] = str,
 ) -> None:
     """
-    Copy `state_dict` into `model`, accounting for every tensor on both sides. Only `num_batches_tracked` may be
-    absent, a counter of BatchNorm that no result depends on.
-
-    Args:
-        may_be_new: Prefixes of tensors that the model may keep as they were initialised.
-        may_be_left: Prefixes of tensors that the model may have no place for.
-        describe: How an error calls a tensor.
+    Copy `state_dict` into `model`, accounting for every tensor on both sides. Absent may be `num_batches_tracked`
+    alone, a counter of BatchNorm that no result depends on, and what has a prefix of `may_be_new`; left over may be
+    what has one of `may_be_left`. An error calls a tensor by what `describe` makes of its name.
 
     Raises:
         ValueError: names what is missing, unexpected or of another shape. The model is untouched then.
@@ -177,13 +173,9 @@ def with_image_backbone(
     **hub_kwargs,
 ) -> SourceWeights:
     """
-    The text tower of `weights` beside a backbone of Transformers with its own weights.
-
-    Args:
-        weights: CLIP's, or `None` for a model without language.
-        image: Directory or Hub id of the backbone, or of a model that is built on it.
-        asked: Fields of [`DenseCLIPConfig`]; those of its `vision_config` go before the backbone's own.
-        dtype, hub_kwargs: See `read_source`.
+    The text tower of CLIP's `weights`, `None` for a model without language, beside a backbone of Transformers with its
+    own weights: `image`, or what that is built on. Of its config, fields of the `vision_config` that is `asked` for
+    replace the backbone's own.
 
     Raises:
         ValueError: for a model that is no backbone, or whose weights do not fit; names tensors.
@@ -311,12 +303,8 @@ def build_model(
     **placing,
 ) -> PreTrainedModel:
     """
-    A model of the architecture `fields` for these classes, with `weights`; what CLIP does not bring is initialised.
-
-    Args:
-        fields: As `merge_fields` returns them.
-        tokenizer: CLIP's. Not needed without language.
-        placing: `PLACING_KWARGS`, for `from_pretrained`. By default the model is in float32, on the CPU.
+    A model of the architecture `fields`, see `merge_fields`, for these classes, with `weights`; what CLIP does not
+    bring is initialised. By default, without `PLACING_KWARGS`, it is in float32, on the CPU.
 
     Raises:
         ValueError: for weights that do not fit; names every tensor.
