@@ -11,11 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-r"""What is looked at before a model is made of files from elsewhere, and before anything of their size is."""
+"""Checks of files from elsewhere, which come before a model is made of them or memory of their size is taken."""
 
 import functools
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -94,13 +93,8 @@ def counting_modules() -> Iterator[None]:
 
 def check_weight_files(model: nn.Module, files: Sequence[str], folder: str | None, is_quantized: bool = False):
     """
-    Compare a model on the meta device with the heads of its weights, of which no number is read.
-
-    Args:
-        model (`nn.Module`): as its config says.
-        files (`Sequence[str]`): the safetensors, or what torch has saved.
-        folder (`str`, *optional*): where they should be, if it is a folder.
-        is_quantized (`bool`, *optional*, defaults to `False`): whether weights are integers.
+    Compare a model on the meta device with the heads of its weights, of which no number is read. The files may be
+    safetensors or what torch has saved; quantised weights are integers.
 
     Raises:
         ValueError: for files elsewhere, numbers of another kind, or a model far larger than its weights.
@@ -118,11 +112,8 @@ def check_weight_files(model: nn.Module, files: Sequence[str], folder: str | Non
     if not is_quantized:
         check_number_types(own, found)
     fitting = {name for name, tensor in own.items() if name in found and found[name].shape == tensor.shape}
-    new = sum(
-        math.prod(tensor.shape)
-        for name, tensor in {**own, **dict(model.named_buffers())}.items()
-        if name not in fitting
-    )
+    named = own | dict(model.named_buffers())
+    new = sum(tensor.numel() for name, tensor in named.items() if name not in fitting)
     num_bytes = sum(Path(file).stat().st_size for file in files)
     limit = MAX_NEW_NUMBERS + 2 * num_bytes
     if new > limit:
@@ -233,7 +224,7 @@ def ask_hub(name: str | os.PathLike, filename: str, **hub_kwargs) -> OSError | N
         return None
     try:
         get_hf_file_metadata(hf_hub_url(str(name), filename, **place), token=hub_kwargs.get("token"))
-    except EntryNotFoundError:
+    except (EntryNotFoundError, ValueError):  # the latter for what is no id of a repository
         return None
     except HfHubHTTPError as error:
         status, said = error.response.status_code, error.server_message or error.response.reason_phrase
@@ -246,8 +237,6 @@ def ask_hub(name: str | os.PathLike, filename: str, **hub_kwargs) -> OSError | N
             f"The connection to {constants.ENDPOINT} failed ({shorten(error)}), so {filename} of {name} could not be"
             " loaded. Try again later, or name a folder."
         )
-    except ValueError:  # no id of a repository
-        return None
     return None
 
 

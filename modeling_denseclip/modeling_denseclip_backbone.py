@@ -197,11 +197,8 @@ def load_backbone(
     **hub_kwargs,
 ) -> dict[str, torch.Tensor]:
     """
-    Weights of a Transformers backbone by the names that they have in `build_backbone`'s.
-
-    Args:
-        name_or_path: Directory or Hub id of the backbone, or of a model that is built on it.
-        dtype, hub_kwargs: Passed to `from_pretrained`.
+    Weights of a Transformers backbone, or of a model that is built on it, by the names that they have in
+    `build_backbone`'s. `dtype` and `hub_kwargs` are for `from_pretrained`.
 
     Raises:
         ValueError: for tensors that are missing or have another shape; names them. Only what no map depends on may be
