@@ -33,7 +33,7 @@ from .checkpoint_formats_denseclip import (
 )
 from .class_names_denseclip import check_class_names, check_vocabulary, tokenize_class_names
 from .configuration_denseclip import DenseCLIPConfig
-from .loading_denseclip import HUB_KWARGS, find_file, load_clip_tokenizer
+from .loading_denseclip import HUB_KWARGS, find_tokenizer, load_clip_tokenizer
 from .modeling_denseclip_backbone import load_backbone, measure_layout
 from .resizing_denseclip import resize_grid
 from .weight_files_denseclip import listed, read_checkpoint
@@ -134,8 +134,7 @@ def load_tokenizer(
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
     if tokenizer is None and beside is not None and not Path(beside).is_file():
-        has_one = find_file(beside, "tokenizer.json", **hub_kwargs) or find_file(beside, "vocab.json", **hub_kwargs)
-        tokenizer = beside if has_one else None
+        tokenizer = beside if find_tokenizer(beside, **hub_kwargs) else None
     if tokenizer is None or str(tokenizer) != str(beside):
         hub_kwargs = {name: value for name, value in hub_kwargs.items() if name not in ("revision", "subfolder")}
     return load_clip_tokenizer(DEFAULT_TOKENIZER if tokenizer is None else tokenizer, **hub_kwargs)

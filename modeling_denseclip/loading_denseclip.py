@@ -260,6 +260,13 @@ def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> s
     return path
 
 
+def find_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> str | None:
+    """Path of a file that CLIP's tokenizer is read from; as `find_file`."""
+    return find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
+        name_or_path, "vocab.json", **hub_kwargs
+    )
+
+
 def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
     """
     CLIP's tokenizer from a directory or Hub repository.
@@ -270,9 +277,7 @@ def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTra
         OSError: where the Hub answers with an error.
     """
     try:
-        found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
-            name_or_path, "vocab.json", **hub_kwargs
-        )
+        found = find_tokenizer(name_or_path, **hub_kwargs)
     except HubError:
         raise
     except OSError:  # neither a directory nor the id of a repository
