@@ -147,12 +147,8 @@ def parse_window(word: str) -> dict[str, Any]:
 
 def choose_targets(names: Mapping[Path, Path], output: Path, has_texts: bool) -> dict[Path, list[Path]]:
     """
-    The files to write for each input.
-
-    Args:
-        names (`Mapping[Path, Path]`): from `find_inputs`.
-        output (`Path`): folder for the results.
-        has_texts (`bool`): whether texts are scored.
+    The files to write for each input, of `names` as `find_inputs` gives them; `has_texts` tells whether texts are
+    scored.
 
     Raises:
         ValueError: as [`~tools.files.inputs.check_targets`].
@@ -167,9 +163,6 @@ def choose_targets(names: Mapping[Path, Path], output: Path, has_texts: bool) ->
         targets[file] = [output / name.with_name(f"{name.name}{ending}") for ending in endings]
     check_targets(targets, output, "--out", "name a folder above both, or give each an --out of its own")
     return targets
-
-
-# --- Results ---------------------------------------------------------------------------------------------------------
 
 
 def save_classes(
@@ -234,14 +227,9 @@ def predict_photographs(
     left_out: dict[Path, str],
 ) -> list[dict[str, Any]]:
     """
-    Read, predict and write; returns the entries for the JSON.
-
-    Args:
-        predictor (`ClassPredictor` or `TextPredictor`): what is predicted.
-        save (`Callable`): [`save_classes`] or [`save_texts`].
-        targets (`dict[Path, list[Path]]`): photograph -> the files to write.
-        batch_size (`int`): how many of one size go through the model at once.
-        left_out (`dict[Path, str]`): gets those that cannot be read, and why.
+    Read, predict and write, by [`save_classes`] or [`save_texts`]; returns the entries for the JSON. Up to
+    `batch_size` photographs of one size go through the model at once; `left_out` gets those that cannot be read, and
+    why.
     """
 
     def read() -> Iterator[tuple[Path, PIL.Image.Image]]:
@@ -304,9 +292,6 @@ def predict_video(predictor: ClassPredictor, file: Path, target: Path, batch_siz
         said = f"{file}: {lost} of {entry['frames'] + lost} frames are broken and left out"
         tqdm.write(escape_controls(said), file=sys.stderr)
     return {**entry, "overlay": target}
-
-
-# --- The command -----------------------------------------------------------------------------------------------------
 
 
 def run(args: argparse.Namespace) -> int:
