@@ -38,12 +38,8 @@ def move_together(staging: Path, folder: Path, names: Sequence[str]) -> None:
     """
     Move complete files to where they belong. They replace older ones as a set: as long as not all are there, the last
     one, without which the others count for nothing, is missing, so that no process that dies leaves old and new files
-    that are taken for one result; [`clear_leftovers`] then puts the old ones back.
-
-    Args:
-        staging (`Path`): a folder of the files, on the same file system.
-        folder (`Path`): where they belong.
-        names (`Sequence[str]`): of the files, in the order in which they are moved.
+    that are taken for one result; [`clear_leftovers`] then puts the old ones back. `staging`, where they are, is on
+    the same file system, and they are moved in the order of `names`.
     """
     former = staging / FORMER
     former.mkdir()

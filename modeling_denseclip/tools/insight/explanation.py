@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from ...class_names_denseclip import normalize_class_name
 from ...configuration_denseclip import DenseCLIPConfig
-from ...loading_denseclip import load_clip_tokenizer
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map
 from ...resizing_denseclip import resize_logits
 from ..files.loading import load_denseclip
@@ -318,12 +317,9 @@ def load_text_reader(
     name_or_path: str, class_names: Sequence[str] | None = None, tokenizer: str | None = None
 ) -> DenseCLIPForSemanticSegmentation:
     """
-    A model to call [`class_similarity`] with.
-
-    Args:
-        name_or_path (`str`): a DenseCLIP or a CLIP: a folder, a file of weights, or the id of a repository on the Hub.
-        class_names (`Sequence[str]`, *optional*): what a CLIP is to read; a DenseCLIP has classes of its own.
-        tokenizer (`str`, *optional*): where CLIP's tokenizer is, if not beside the model.
+    A model to call [`class_similarity`] with: a DenseCLIP or a CLIP, a folder, a file of weights, or the id of a
+    repository on the Hub. `class_names` are what a CLIP is to read; a DenseCLIP has classes of its own. `tokenizer` is
+    where CLIP's tokenizer is, if not beside the model.
 
     Raises:
         ValueError: for a model of another kind, or names that do not serve.
@@ -341,10 +337,7 @@ def load_text_reader(
     except OSError:  # weights without a config are OpenAI's or open_clip's
         model_type = None
     if model_type == DenseCLIPConfig.model_type:
-        model = load_denseclip(name_or_path)
-        if tokenizer is not None:
-            model.tokenizer = load_clip_tokenizer(tokenizer)
-        return model
+        return load_denseclip(name_or_path, tokenizer=tokenizer)
     if class_names is None:
         raise ValueError(
             f"{name_or_path} is no DenseCLIP, so it has no class names of its own: give those to compare."

@@ -76,8 +76,7 @@ class ClassPredictor(Predictor):
     The class of each pixel.
 
     Args:
-        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode.
-        image_processor ([`DenseCLIPImageProcessor`]): prepares the images.
+        model, image_processor: as of [`Predictor`].
         palette (`Sequence` of RGB triples in [0, 255]): one colour per class.
         window (`dict[str, Any]`, *optional*): what a call of the model says about sliding windows.
         use_tta (`bool`, *optional*, defaults to `False`): average over the scales of the paper, each mirrored too.

@@ -21,8 +21,7 @@ class TextPredictor(Predictor):
     alone, takes no part.
 
     Args:
-        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode, with language.
-        image_processor ([`DenseCLIPImageProcessor`]): prepares the images.
+        model, image_processor: as of [`Predictor`]; the model with language.
         texts (`Sequence[str]`): any words.
         learned_prompts (`bool`, *optional*): whether they are prompted as class names are, or read plainly. By default
             as [`~DenseCLIPForSemanticSegmentation.score_text`] decides.
