@@ -33,7 +33,7 @@ from transformers.utils import auto_docstring
 
 # Every image encoder ends in four feature maps at strides 4, 8, 16 and 32.
 NUM_FEATURE_LEVELS = 4
-# What Transformers makes lists, names of stages and labels of must not be any number; no tower has a larger one.
+# The largest number in the config of a tower: of some, Transformers makes as many list entries, stages or labels.
 MAX_NUMBER = 10**6
 # The start token, one of a name, and the end token.
 MIN_NAME_TOKENS = 3
@@ -320,23 +320,19 @@ class DenseCLIPConfig(PreTrainedConfig):
         check_dtype(kwargs.get("torch_dtype", self.dtype))
         check_numbers("num_labels", kwargs.get("num_labels"))
         for name in ("text_config", "vision_config"):
-            if isinstance(getattr(self, name), dict):
-                check_numbers(name, select_fields(getattr(self, name), DEFAULT_MODEL_TYPES[name]))
-                check_dtype(getattr(self, name).get("torch_dtype", getattr(self, name).get("dtype")))
-        if self.vision_config is None:
-            self.vision_config = DenseCLIPResNetConfig()
-        elif isinstance(self.vision_config, dict):
-            vision_config = dict(self.vision_config)
+            if isinstance(tower := getattr(self, name), dict):
+                check_numbers(name, select_fields(tower, DEFAULT_MODEL_TYPES[name]))
+                check_dtype(tower.get("torch_dtype", tower.get("dtype")))
+        if isinstance(self.vision_config, dict | None):
+            vision_config = dict(self.vision_config or {})
             model_type = vision_config.pop("model_type", DenseCLIPResNetConfig.model_type)
-            # Ours is not looked up in AutoConfig: remote code is not registered there.
-            is_ours = model_type == DenseCLIPResNetConfig.model_type
-            if not is_ours and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
+            config_class = find_config_class(model_type)
+            if config_class is None:
                 raise ValueError(
                     f"`vision_config` has the model_type {model_type!r}, which this release of Transformers does not"
                     f" know. It is {DenseCLIPResNetConfig.model_type!r}, 'clip_vision_model', or a backbone of"
                     " Transformers such as 'resnet', 'swin' or 'dinov2'."
                 )
-            config_class = DenseCLIPResNetConfig if is_ours else CONFIG_MAPPING[model_type]
             with naming_errors("`vision_config` is"):
                 self.vision_config = config_class(**vision_config)
         if not self.use_language:
@@ -349,7 +345,7 @@ class DenseCLIPConfig(PreTrainedConfig):
 
         if self.context_decoder_intermediate_size is None:
             self.context_decoder_intermediate_size = 4 * self.context_decoder_hidden_size
-        # Of a Transformers backbone the model has to tell which kind it is; see `BackboneLayout`.
+        # Of other backbones only the model finds out which levels they have; see `BackboneLayout`.
         if self.is_clip_vit:
             if self.score_map_level is None:
                 self.score_map_level = 2
@@ -515,13 +511,18 @@ def check_tower(name: str, config: PreTrainedConfig, *names: str):
         )
 
 
+def find_config_class(model_type: Any) -> type[PreTrainedConfig] | None:
+    # Ours is not looked up in AutoConfig: remote code is not registered there.
+    if model_type == DenseCLIPResNetConfig.model_type:
+        return DenseCLIPResNetConfig
+    return CONFIG_MAPPING[model_type] if isinstance(model_type, str) and model_type in CONFIG_MAPPING else None
+
+
 def select_fields(tower: dict[str, Any], model_type: str) -> dict[str, Any]:
     """What a tower is made by: without what others have noted in it, such as a number of operations or of samples."""
-    config_class = DenseCLIPResNetConfig
-    if (model_type := tower.get("model_type", model_type)) != DenseCLIPResNetConfig.model_type:
-        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-            return tower  # which is refused for its type
-        config_class = CONFIG_MAPPING[model_type]
+    config_class = find_config_class(tower.get("model_type", model_type))
+    if config_class is None:
+        return tower  # which is refused for its type
     known = {"num_labels", "out_indices", "stage_names", *config_class.attribute_map}
     known.update(field.name for field in dataclasses.fields(config_class))
     return {name: value for name, value in tower.items() if name in known}

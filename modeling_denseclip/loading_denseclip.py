@@ -13,11 +13,10 @@
 # limitations under the License.
 """Checks of files from elsewhere, which come before a model is made of them or memory of their size is taken."""
 
-import functools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -37,42 +36,24 @@ from .weight_files_denseclip import refuse_compressed
 
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-# Layers are paid for even where their weights are not. The largest backbone of Transformers has a fifth of so many.
+# Modules take memory even where their weights do not. The largest backbone of Transformers has a fifth of so many.
 MAX_MODULES = 10_000
-# Numbers that a model may have and its weights lack, besides two for each byte of them (of 4 bits quantised).
+# How many numbers of a model its weights may lack, besides two for each byte of them, as of 4-bit quantised ones.
 MAX_NEW_NUMBERS = 10**8
-# Errors that say what they mean, or of which others take care. Out of memory is no fault of the file.
+# Errors that are passed on as they are: they are clear, or the caller's to handle, or no fault of the file.
 CLEAR_ERRORS = (ValueError, OSError, ImportError, StrictDataclassError, torch.OutOfMemoryError)
 # How many modules this thread has made of a config; `None` where it makes none.
 _num_modules: ContextVar[int | None] = ContextVar("num_modules", default=None)
 
 
-def refuse_unbuildable(init: Callable) -> Callable:
-    """
-    Decorate the `__init__` of a model: whatever Transformers or torch raises of a config whose values do not go
-    together is a ValueError, and layers without end are one too.
-    """
-
-    @functools.wraps(init)
-    def build(self: nn.Module, config):
-        with counting_modules():
-            try:
-                init(self, config)
-            except CLEAR_ERRORS:
-                raise
-            except Exception as error:
-                raise ValueError(
-                    f"No model can be built of this config ({type(error).__name__}: {shorten(error)})."
-                ) from error
-
-    return build
-
-
 @contextmanager
-def counting_modules() -> Iterator[None]:
+def refusing_unbuildable() -> Iterator[None]:
     """
+    A decorator, `@refusing_unbuildable()`, for the `__init__` of a model.
+
     Raises:
-        ValueError: for more than `MAX_MODULES` modules that this thread makes.
+        ValueError: for whatever Transformers or torch raises of a config whose values do not go together, and for more
+            than `MAX_MODULES` modules that this thread makes.
     """
 
     def count_one(*_):
@@ -86,6 +67,12 @@ def counting_modules() -> Iterator[None]:
     hook = register_module_module_registration_hook(count_one)
     try:
         yield
+    except CLEAR_ERRORS:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"No model can be built of this config ({type(error).__name__}: {shorten(error)})."
+        ) from error
     finally:
         hook.remove()
         _num_modules.reset(token)
@@ -262,9 +249,8 @@ def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> s
 
 def find_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> str | None:
     """Path of a file that CLIP's tokenizer is read from; as `find_file`."""
-    return find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
-        name_or_path, "vocab.json", **hub_kwargs
-    )
+    path = find_file(name_or_path, "tokenizer.json", **hub_kwargs)
+    return path or find_file(name_or_path, "vocab.json", **hub_kwargs)
 
 
 def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
