@@ -40,8 +40,7 @@ from .weight_files_denseclip import find_weights, listed, read_checkpoint
 
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-# OpenAI's towers have heads of width CLIP_HEAD_DIM. Text towers of open_clip have so many, unless their config says
-# otherwise.
+# Heads of a text tower of open_clip whose config does not name them. Those of OpenAI are CLIP_HEAD_DIM wide.
 OPEN_CLIP_TEXT_HEADS = 8
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 TEXT_POSITIONS = "text_encoder.embeddings.position_embedding.weight"
@@ -266,43 +265,44 @@ def _size(state_dict: dict[str, torch.Tensor], name: str, like: str) -> int:
     return sizes.most_common(1)[0][0] if sizes else state_dict[name].shape[0]
 
 
+def _tower(state_dict: dict[str, torch.Tensor], prefix: str, hidden_size: int, hidden_act: str) -> dict:
+    """What the config of both towers has."""
+    layers = rf"{re.escape(prefix)}encoder\.layers\.(\d+)\."
+    return {
+        "hidden_size": hidden_size,
+        "intermediate_size": _size(state_dict, f"{prefix}encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"),
+        "num_hidden_layers": _num_layers(state_dict, layers),
+        "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
+        "hidden_act": hidden_act,
+    }
+
+
 def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
-    layers = r"text_encoder\.encoder\.layers\.(\d+)\."
     hidden_size = _size(state_dict, "text_encoder.final_layer_norm.weight", r"text_encoder\..+norm\d?\.weight")
     # The joint space is as wide as the ends of both towers and, in a published checkpoint, of the context decoder.
     ends = r"(text|image_encoder\.visual)_projection\.weight|image_encoder\.attention_pool\.out_proj\..+"
     decoder = r"context_decoder\.(gamma|(memory_norm_in|text_norm|out_proj)\..+)"
     return {
         "vocab_size": state_dict["text_encoder.embeddings.token_embedding.weight"].shape[0],
-        "hidden_size": hidden_size,
-        "intermediate_size": _size(
-            state_dict, "text_encoder.encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"
-        ),
-        "num_hidden_layers": _num_layers(state_dict, layers),
-        "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
+        **_tower(state_dict, "text_encoder.", hidden_size, hidden_act),
         "max_position_embeddings": state_dict[TEXT_POSITIONS].shape[0],
         "projection_dim": _size(state_dict, "text_projection.weight", f"{ends}|{decoder}"),
-        "hidden_act": hidden_act,
     }
 
 
 def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
     vit = "image_encoder.vision_model."
     if any(name.startswith(vit) for name in state_dict):
-        layers = r"image_encoder\.vision_model\.encoder\.layers\.(\d+)\."
         _, num_channels, patch_size, _ = state_dict[f"{vit}embeddings.patch_embedding.weight"].shape
-        hidden_size = _size(state_dict, f"{vit}embeddings.class_embedding", layers + r"layer_norm\d\.weight")
+        norms = r"image_encoder\.vision_model\.encoder\.layers\.\d+\.layer_norm\d\.weight"
+        hidden_size = _size(state_dict, f"{vit}embeddings.class_embedding", norms)
         num_positions = state_dict[f"{vit}embeddings.position_embedding.weight"].shape[0]
         return {
             "model_type": "clip_vision_model",
-            "hidden_size": hidden_size,
-            "intermediate_size": _size(state_dict, f"{vit}encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"),
-            "num_hidden_layers": _num_layers(state_dict, layers),
-            "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
+            **_tower(state_dict, vit, hidden_size, hidden_act),
             "num_channels": num_channels,
             "patch_size": patch_size,
             "image_size": math.isqrt(num_positions - 1) * patch_size,
-            "hidden_act": hidden_act,
         }
     backbone = r"image_encoder\.backbone\.stages\."
     config = {
