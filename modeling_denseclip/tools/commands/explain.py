@@ -269,29 +269,19 @@ def _compare_names(args: argparse.Namespace, report: _Report) -> None:
         raise ValueError(f"{args.model} has one class alone, {names[0]!r}: give --names NAME ... to compare.")
     similarity = class_similarity(model.to(choose_device(args.device)), args.names or None)
     threshold = similarity_threshold(similarity) if args.threshold is None else args.threshold
-    report.sections.append(format_names(similarity, names, threshold))
+    pairs = [f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in similar_names(similarity, names)]
+    confusable = confusable_names(similarity, names, threshold)
+    lines = [
+        f"{len(confusable)} of {len(pairs)} pairs of names are hard to tell apart: cosine {threshold:.3f} or more",
+        *pairs[: len(confusable)],
+    ]
+    if following := pairs[len(confusable) : len(confusable) + LISTED]:
+        lines += ["the next:" if confusable else "the most alike:", *following]
+    report.sections.append("\n".join(lines))
     report.numbers["names"] = {
         "threshold": threshold,
-        "confusable": [
-            {"names": pair[:2], "cosine": pair[2]} for pair in confusable_names(similarity, names, threshold)
-        ],
+        "confusable": [{"names": pair[:2], "cosine": pair[2]} for pair in confusable],
         "class_names": list(names),
         "cosines": similarity.tolist(),
     }
     report.pictures["class-names.png"] = draw_similarity(similarity, names)
-
-
-def format_names(similarity: torch.Tensor, class_names: Sequence[str], threshold: float) -> str:
-    """Pairs of names that are hard to tell apart, and some that come next."""
-    pairs = similar_names(similarity, class_names)
-    confusable = confusable_names(similarity, class_names, threshold)
-    lines = [
-        f"{len(confusable)} of {len(pairs)} pairs of names are hard to tell apart: cosine {threshold:.3f} or more",
-        *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in confusable),
-    ]
-    if following := pairs[len(confusable) : len(confusable) + LISTED]:
-        lines += [
-            "the next:" if confusable else "the most alike:",
-            *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in following),
-        ]
-    return "\n".join(lines)
