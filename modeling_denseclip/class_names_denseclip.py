@@ -29,7 +29,7 @@ from .weight_files_denseclip import listed
 
 logger = logging.get_logger(__name__)
 
-# Of a name, or of words to look for: many times what the 77 positions of CLIP's text tower hold.
+# In a class name, or in words to look for. The 77 positions of CLIP's text tower hold far fewer.
 MAXIMUM_LETTERS = 1000
 # Letters that turn or hide their neighbours, so that a name does not read as what it is. Those that only join letters
 # or say their direction (U+200C to U+200F) belong to the spelling of some languages.
@@ -45,12 +45,8 @@ def normalize_class_name(class_name: str) -> str:
 
 def check_class_name(class_name: str, called: str) -> str:
     """
-    The words of one name; see `normalize_class_name`. All lists of names come here: of a model, a config, a file, a
-    data set, and of words to look for.
-
-    Args:
-        class_name (`str`): the name.
-        called (`str`): what an error calls it.
+    The words of one name, which an error calls `called`; see `normalize_class_name`. All lists of names come here: of
+    a model, a config, a file, a data set, and of words to look for.
 
     Raises:
         ValueError: for no string, no word, more than `MAXIMUM_LETTERS`, or letters that cannot be seen.

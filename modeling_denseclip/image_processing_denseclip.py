@@ -823,7 +823,7 @@ def _iterate_resized(
     like = logits.new_empty(0, dtype=dtype)
     top, bottom, row_weight = _logits_positions(height, input_size[0], canvas_size[0], logits_height, like)
     left, right, column_weight = _logits_positions(width, input_size[1], canvas_size[1], logits_width, like)
-    # Where the map is smaller than the logits, a slab is made from more than it holds.
+    # Where the map is smaller than the logits, a slab is computed from more values than it has itself.
     elements_per_row = num_labels * max(width, logits_width) * -(-logits_height // height)
     rows_per_slab = max(1, MAX_SLAB_ELEMENTS // elements_per_row)
     for start in range(0, height, rows_per_slab):

@@ -257,8 +257,8 @@ def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | No
     else:
         all_stages = tuple(vision_config.stage_names)
         named = tuple(vision_config.out_features)
-    # Of one stage it is the default, and of other numbers made for another model: only four are an answer. What
-    # `feature_layers` asks for goes before what came along with a checkpoint.
+    # `out_features` counts where it names four stages: one stage is Transformers' default, and other numbers were
+    # chosen for another model. `feature_layers`, which was asked for, goes before it.
     is_named = len(named) == NUM_FEATURE_LEVELS and feature_layers is None
     stages = all_stages if is_named and "stem" in named else tuple(stage for stage in all_stages if stage != "stem")
     maps, size, is_only_size = _probe_any_size(vision_config, stages)

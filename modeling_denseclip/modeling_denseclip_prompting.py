@@ -32,8 +32,8 @@ from .initialization_denseclip import InitializesItself
 from .modeling_denseclip_attention import attend
 
 
-# About how many positions the text tower reads as one sequence. So many that the prefix, which each sequence repeats,
-# counts little; so few that attention does. See "Many class names" in benchmarks/README.md.
+# About how many positions the text tower reads as one sequence. With fewer, the prefix that each sequence repeats
+# would cost more, and with more, attention. See "Many class names" in benchmarks/README.md.
 POSITIONS_PER_SEQUENCE = 512
 
 

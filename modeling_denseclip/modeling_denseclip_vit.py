@@ -81,7 +81,7 @@ class DenseCLIPViTEmbeddings(CLIPVisionEmbeddings):
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         # (batch_size, channels, height, width) -> (batch_size, hidden_size, grid_height, grid_width)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
-        # By a call, which fetches an offloaded weight.
+        # Called, not indexed: the call fetches a weight that is offloaded.
         positions = self.position_embedding(torch.arange(self.num_positions, device=patches.device))
         positions = resize_grid(positions, patches.shape[-2:])
         class_embedding = (self.class_embedding_scale * self.class_embedding).expand(patches.shape[0], 1, -1)

@@ -220,7 +220,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             f" OpenAI's TorchScript archives can be. Nothing that a pickle asks for is executed.{advice}"
         ) from error
     finally:
-        # With what torch has added of its own since, as it does where it imports a part of itself.
+        # Torch may have allowed more in the meantime, as it does when it imports a part of itself.
         allowed = {*allowed, *torch.serialization.get_safe_globals()} - {*PLAIN_DATA}
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(allowed)

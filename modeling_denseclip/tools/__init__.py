@@ -24,7 +24,7 @@ class _FormerNames(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module):
-        module.__spec__ = self.own_spec  # of which the import has just made the one by the former name
+        module.__spec__ = self.own_spec  # the import has just replaced it by one of the former name
 
 
 def keep_former_names(package: str, moved: Mapping[str, str]):

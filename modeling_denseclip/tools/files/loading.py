@@ -191,11 +191,7 @@ def _on_one_line(error: ValueError | OSError) -> ValueError | OSError:
 
 def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
     """
-    The config of a checkpoint, of which nothing else is read or downloaded.
-
-    Args:
-        name_or_path (`str`): a folder, or the id of a repository on the Hub.
-        revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a repository.
+    The config of a checkpoint, a folder or a repository on the Hub, of which nothing else is read or downloaded.
 
     Raises:
         ValueError: for what is no checkpoint, or one of another kind.
@@ -211,7 +207,7 @@ def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
     try:
         fields = DenseCLIPConfig.get_config_dict(name_or_path, revision=revision)[0]
     except OSError as error:
-        # Transformers guesses at a folder of that name where a connection broke.
+        # Where a connection failed, the error of Transformers suspects a folder of that name.
         reason = error.__context__
         if isinstance(reason, HTTPError) and not isinstance(reason, HfHubHTTPError):
             raise ConnectionError(
@@ -248,7 +244,7 @@ def load_model(
         OSError: for a repository that cannot be reached.
     """
     if is_clip:
-        # A model has classes; these words of one are in nothing that is drawn.
+        # A model needs a class. The name of this one is shown nowhere.
         model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
         return model, DenseCLIPImageProcessor()
     return load_denseclip(name_or_path, revision, tokenizer, **kwargs), load_image_processor(name_or_path, revision)

@@ -315,7 +315,7 @@ def draw_cells(
     if cell >= 40:
         font = ImageFont.load_default(size=min(18, cell // 3))
         for row, column in np.ndindex(len(names), len(names)):
-            # Of the weights by which Rec. 601 makes greys.
+            # By the grey that Rec. 601 makes of the colour.
             is_light = colors[row, column] @ (0.299, 0.587, 0.114) > 132
             place = (left + (column + 0.5) * cell, left + (row + 0.5) * cell)
             draw.text(place, write(row, column), TEXT_COLOR if is_light else BACKGROUND, font=font, anchor="mm")
