@@ -4,10 +4,8 @@ r"""`denseclip explain`: why a model sees what it sees, by pixel and by class, a
 
 import argparse
 import difflib
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from ...class_names_denseclip import normalize_class_name
 from ..files.inputs import check_name
 from ..files.loading import choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
-from ..files.saving import save_whole
+from ..files.saving import save_json, save_whole
 from ..insight.explanation import (
     ClassExplanation,
     PixelExplanation,
@@ -117,42 +115,34 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must be a folder.")
 
-    report = _Report()
+    # All of it is there before anything is printed or written; `numbers` are for JSON.
+    sections, pictures, numbers = [], {}, {}
     with naming_lack_of_memory(
         "There is too little memory for this: make the photograph smaller, or try --device cpu."
     ):
         if args.photo is not None:
-            _explain_photograph(args, report)
+            _explain_photograph(args, sections, pictures, numbers)
         if args.names is not None:
-            _compare_names(args, report)
-    for name in report.pictures:
+            _compare_names(args, sections, pictures, numbers)
+    for name in pictures:
         check_name(out / name, args.photo)
-    print("\n\n".join(report.sections))
-    for name, picture in report.pictures.items():
+    print("\n\n".join(sections))
+    for name, picture in pictures.items():
         save_whole(out / name, picture.save)
-    written = list(report.pictures)
+    written = list(pictures)
     if args.json:
-        text = json.dumps(report.numbers, indent=2, ensure_ascii=False) + "\n"
-        # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
-        save_whole(out / NUMBERS, lambda path: path.write_bytes(text.encode(errors="backslashreplace")))
+        save_json(out / NUMBERS, numbers)
         written.append(NUMBERS)
     print(f"\nWritten to {out}: {', '.join(written)}")
     return 0
 
 
-@dataclass
-class _Report:
-    """What is printed, drawn, and written as JSON: all of it is there before anything is printed or written."""
-
-    sections: list[str] = field(default_factory=list)
-    pictures: dict[str, PIL.Image.Image] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
 # -------------------------------------------------------------------------------------------------------- photographs
 
 
-def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
+def _explain_photograph(
+    args: argparse.Namespace, sections: list[str], pictures: dict[str, PIL.Image.Image], numbers: dict[str, Any]
+) -> None:
     photo = Path(args.photo)
     photograph = read_photograph(photo)
     device = choose_device(args.device)
@@ -171,10 +161,10 @@ def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
         return dict(zip(explanation.class_names, values.tolist(), strict=True))
 
     palette = model.config.palette
-    report.numbers.update(photo=photo.name, pixels=[], classes=[])
+    numbers.update(photo=photo.name, pixels=[], classes=[])
     for pixel in pixels:
-        report.sections.append(format_pixel(pixel))
-        report.numbers["pixels"].append(
+        sections.append(format_pixel(pixel))
+        numbers["pixels"].append(
             {
                 "x": pixel.column,
                 "y": pixel.row,
@@ -185,11 +175,11 @@ def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
             }
         )
         picture = draw_pixel(photograph, explanation, pixel, palette)
-        report.pictures[f"{photo.stem}-pixel-{pixel.column}-{pixel.row}.png"] = picture
+        pictures[f"{photo.stem}-pixel-{pixel.column}-{pixel.row}.png"] = picture
     for index in indices:
         a_class = explanation.explain_class(index)
-        report.sections.append(format_class(a_class))
-        report.numbers["classes"].append(
+        sections.append(format_class(a_class))
+        numbers["classes"].append(
             {
                 "class": a_class.class_names[index],
                 "share": a_class.share,
@@ -199,11 +189,9 @@ def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
             }
         )
         name = re.sub(r"\W+", "_", a_class.class_names[index])[:NAMED_LETTERS]
-        report.pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(
-            photograph, explanation, a_class, palette
-        )
+        pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(photograph, explanation, a_class, palette)
     if not model.prompting.has_context_decoder:
-        report.sections.append("This model's names are not prompted by the picture: before and after are the same.")
+        sections.append("This model's names are not prompted by the picture: before and after are the same.")
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:
@@ -260,7 +248,9 @@ def format_class(a_class: ClassExplanation) -> str:
 # --------------------------------------------------------------------------------------------------------------- names
 
 
-def _compare_names(args: argparse.Namespace, report: _Report) -> None:
+def _compare_names(
+    args: argparse.Namespace, sections: list[str], pictures: dict[str, PIL.Image.Image], numbers: dict[str, Any]
+) -> None:
     if len(args.names) == 1:
         raise ValueError(f"--names compares two names or more; got {args.names[0]!r} alone.")
     model = load_text_reader(args.model, args.names or None, args.tokenizer)
@@ -277,11 +267,11 @@ def _compare_names(args: argparse.Namespace, report: _Report) -> None:
     ]
     if following := pairs[len(confusable) : len(confusable) + LISTED]:
         lines += ["the next:" if confusable else "the most alike:", *following]
-    report.sections.append("\n".join(lines))
-    report.numbers["names"] = {
+    sections.append("\n".join(lines))
+    numbers["names"] = {
         "threshold": threshold,
         "confusable": [{"names": pair[:2], "cosine": pair[2]} for pair in confusable],
         "class_names": list(names),
         "cosines": similarity.tolist(),
     }
-    report.pictures["class-names.png"] = draw_similarity(similarity, names)
+    pictures["class-names.png"] = draw_similarity(similarity, names)

@@ -3,7 +3,6 @@
 r"""`denseclip predict`: photographs and videos -> overlays, id masks, and a JSON of classes with areas and scores."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..command import escape_controls
 from ..files.inputs import check_targets, find_inputs, is_video, leave_out
 from ..files.loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
-from ..files.saving import save_whole
+from ..files.saving import save_json, save_whole
 from ..insight.predictors import ClassPredictor, batched
 from ..insight.text_scores import TextPredictor, draw_scores, format_scores
 from ..insight.videos import write_overlays
@@ -351,9 +350,7 @@ def run(args: argparse.Namespace) -> int:
         "left_out": [{"file": str(file), "error": error} for file, error in left_out.items()],
     }
     # Paths are those of files that were written; they are named relative to the folder of this one.
-    text = json.dumps(report, indent=2, ensure_ascii=False, default=lambda path: path.relative_to(output).as_posix())
-    # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
-    save_whole(output / PREDICTIONS, lambda path: path.write_bytes(f"{text}\n".encode(errors="backslashreplace")))
+    save_json(output / PREDICTIONS, report, default=lambda path: path.relative_to(output).as_posix())
     if args.text:
         print(predictor.explain_scores(args.model))
     done = len(images) + len(videos)
