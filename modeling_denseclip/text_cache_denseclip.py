@@ -59,11 +59,8 @@ class TextEmbeddingCache:
             self._entry = entry
         return entry[1]
 
-    def __deepcopy__(self, memo):
-        return type(self)()
-
     def __reduce__(self):
-        return (type(self), ())
+        return (type(self), ())  # copies begin empty
 
 
 @torch.no_grad()

@@ -28,13 +28,7 @@ class _FormerNames(MetaPathFinder, Loader):
 
 
 def keep_former_names(package: str, moved: Mapping[str, str]):
-    """
-    Let `import` find modules by former names, for code that was written for them.
-
-    Args:
-        package (`str`): where they were and are.
-        moved (`Mapping[str, str]`): former names in it, each with the one of now.
-    """
+    """Let `import` find modules of a package by former names, each with the one of now, for code written for them."""
     sys.meta_path.append(_FormerNames({f"{package}.{old}": f"{package}.{new}" for old, new in moved.items()}))
 
 
