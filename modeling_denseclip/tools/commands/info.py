@@ -211,9 +211,7 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
                 return None
             metadata = get_safetensors_metadata(name_or_path, revision=revision)
         tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
-        types = Counter()
-        for tensor in tensors:
-            types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
+        types = Counter({NUMBER_TYPES.get(kind, kind): count for kind, count in metadata.parameter_count.items()})
         return {
             "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
             "numbers": dict(types.most_common()),
