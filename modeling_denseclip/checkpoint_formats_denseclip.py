@@ -40,8 +40,7 @@ from .weight_files_denseclip import find_weights, listed, read_checkpoint
 
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-# OpenAI's towers have heads of width CLIP_HEAD_DIM. Text towers of open_clip have so many, unless their config says
-# otherwise.
+# Heads of a text tower of open_clip whose config does not name them. Those of OpenAI are CLIP_HEAD_DIM wide.
 OPEN_CLIP_TEXT_HEADS = 8
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 TEXT_POSITIONS = "text_encoder.embeddings.position_embedding.weight"
@@ -183,22 +182,13 @@ def _denseclip_table(names: Iterable[str]) -> Table:
 
 
 class Format(NamedTuple):
-    """
-    A format of files.
+    """A format of files."""
 
-    Args:
-        title: What a file of it is, for errors.
-        form: What weights of it are.
-        marks: Tensors that every file of it has, the first layer first.
-        make_table: The table for the names in a file.
-        is_clip: Whether they are CLIP's alone, without prompts, decoder and head.
-    """
-
-    title: str
-    form: str
-    marks: tuple[str, ...]
-    make_table: Callable[[Iterable[str]], Table]
-    is_clip: bool
+    title: str  # what a file of it is, for errors
+    form: str  # what weights of it are
+    marks: tuple[str, ...]  # tensors that every file of it has, the first layer first
+    make_table: Callable[[Iterable[str]], Table]  # from the names in a file
+    is_clip: bool  # whether it has CLIP's weights alone, without prompts, decoder and head
 
 
 FORMATS = (
@@ -275,47 +265,44 @@ def _size(state_dict: dict[str, torch.Tensor], name: str, like: str) -> int:
     return sizes.most_common(1)[0][0] if sizes else state_dict[name].shape[0]
 
 
-def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
-    layers = r"text_encoder\.encoder\.layers\.(\d+)\."
-    hidden_size = _size(state_dict, "text_encoder.final_layer_norm.weight", r"text_encoder\..+norm\d?\.weight")
+def _tower(state_dict: dict[str, torch.Tensor], prefix: str, hidden_size: int, hidden_act: str) -> dict:
+    """What the config of both towers has."""
+    layers = rf"{re.escape(prefix)}encoder\.layers\.(\d+)\."
     return {
-        "vocab_size": state_dict["text_encoder.embeddings.token_embedding.weight"].shape[0],
         "hidden_size": hidden_size,
-        "intermediate_size": _size(
-            state_dict, "text_encoder.encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"
-        ),
+        "intermediate_size": _size(state_dict, f"{prefix}encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"),
         "num_hidden_layers": _num_layers(state_dict, layers),
         "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
-        "max_position_embeddings": state_dict[TEXT_POSITIONS].shape[0],
-        "projection_dim": _projection_dim(state_dict),
         "hidden_act": hidden_act,
     }
 
 
-def _projection_dim(state_dict: dict[str, torch.Tensor]) -> int:
-    """Width of the joint space: of both towers' projections and, in a published checkpoint, of the context decoder."""
+def _text_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
+    hidden_size = _size(state_dict, "text_encoder.final_layer_norm.weight", r"text_encoder\..+norm\d?\.weight")
+    # The joint space is as wide as the ends of both towers and, in a published checkpoint, of the context decoder.
     ends = r"(text|image_encoder\.visual)_projection\.weight|image_encoder\.attention_pool\.out_proj\..+"
     decoder = r"context_decoder\.(gamma|(memory_norm_in|text_norm|out_proj)\..+)"
-    return _size(state_dict, "text_projection.weight", f"{ends}|{decoder}")
+    return {
+        "vocab_size": state_dict["text_encoder.embeddings.token_embedding.weight"].shape[0],
+        **_tower(state_dict, "text_encoder.", hidden_size, hidden_act),
+        "max_position_embeddings": state_dict[TEXT_POSITIONS].shape[0],
+        "projection_dim": _size(state_dict, "text_projection.weight", f"{ends}|{decoder}"),
+    }
 
 
 def _vision_config(state_dict: dict[str, torch.Tensor], hidden_act: str = "quick_gelu") -> dict:
     vit = "image_encoder.vision_model."
     if any(name.startswith(vit) for name in state_dict):
-        layers = r"image_encoder\.vision_model\.encoder\.layers\.(\d+)\."
         _, num_channels, patch_size, _ = state_dict[f"{vit}embeddings.patch_embedding.weight"].shape
-        hidden_size = _size(state_dict, f"{vit}embeddings.class_embedding", layers + r"layer_norm\d\.weight")
+        norms = r"image_encoder\.vision_model\.encoder\.layers\.\d+\.layer_norm\d\.weight"
+        hidden_size = _size(state_dict, f"{vit}embeddings.class_embedding", norms)
         num_positions = state_dict[f"{vit}embeddings.position_embedding.weight"].shape[0]
         return {
             "model_type": "clip_vision_model",
-            "hidden_size": hidden_size,
-            "intermediate_size": _size(state_dict, f"{vit}encoder.layers.0.mlp.fc1.weight", layers + r"mlp\.fc1\..+"),
-            "num_hidden_layers": _num_layers(state_dict, layers),
-            "num_attention_heads": max(hidden_size // CLIP_HEAD_DIM, 1),
+            **_tower(state_dict, vit, hidden_size, hidden_act),
             "num_channels": num_channels,
             "patch_size": patch_size,
             "image_size": math.isqrt(num_positions - 1) * patch_size,
-            "hidden_act": hidden_act,
         }
     backbone = r"image_encoder\.backbone\.stages\."
     config = {
@@ -350,7 +337,7 @@ def infer_clip_config(state_dict: dict[str, torch.Tensor], open_clip: dict | Non
     return {
         "text_config": text_config,
         "vision_config": vision_config,
-        "projection_dim": _projection_dim(state_dict),
+        "projection_dim": text_config["projection_dim"],
     }
 
 
@@ -383,9 +370,10 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
         # The published attention pool has 32 heads whatever its width.
         vision_config["num_attention_heads"] = 32
     if use_language:
+        text_config = _text_config(state_dict)
         fields |= {
-            "text_config": _text_config(state_dict),
-            "projection_dim": _projection_dim(state_dict),
+            "text_config": text_config,
+            "projection_dim": text_config["projection_dim"],
             "num_context_tokens": state_dict["prompts.contexts"].shape[1],
             "context_decoder_hidden_size": _size(
                 state_dict, "context_decoder.text_proj.weight", r"context_decoder\.layers\..+_norm\..+"
@@ -400,30 +388,17 @@ def infer_denseclip_config(state_dict: dict[str, torch.Tensor]) -> dict:
 
 @dataclass
 class SourceWeights:
-    """
-    Weights as they were read: under our names and in float32, or in float64 where they were.
+    """Weights as they were read: under our names and in float32, or in float64 where they were."""
 
-    Args:
-        form (`str`): What the source is, in words.
-        state_dict (`dict[str, torch.Tensor]`): Tensors by our names.
-        table (`list[tuple[str, str]]`): What they were renamed by.
-        fields (`dict`): Fields of [`DenseCLIPConfig`] that they show.
-        is_clip (`bool`): Whether they are CLIP's alone, without prompts, decoder and head.
-        class_names (`tuple[str, ...]`, *optional*): Classes of the head, where the source names them.
-        new_modules (`tuple[str, ...]`): Prefixes of what they do not bring, if they are CLIP's, and training makes.
-        dtype (`torch.dtype`): The floating-point type that they had.
-        copies (`tuple[str, ...]`): Names of averaged copies beside them, which were left out.
-    """
-
-    form: str
+    form: str  # what the source is, in words
     state_dict: dict[str, torch.Tensor]
-    table: Table
-    fields: dict | None = None
-    is_clip: bool = True
-    class_names: tuple[str, ...] | None = None
-    new_modules: tuple[str, ...] = NEW_MODULES
-    dtype: torch.dtype = torch.float32
-    copies: tuple[str, ...] = ()
+    table: Table  # what the tensors were renamed by
+    fields: dict | None = None  # of [`DenseCLIPConfig`], as the weights show them
+    is_clip: bool = True  # whether they are CLIP's alone, without prompts, decoder and head
+    class_names: tuple[str, ...] | None = None  # of the head, where the source names them
+    new_modules: tuple[str, ...] = NEW_MODULES  # prefixes of what CLIP's weights do not bring, and training makes
+    dtype: torch.dtype = torch.float32  # the floating-point type that they had
+    copies: tuple[str, ...] = ()  # names of averaged copies beside them, which were left out
 
     def source_name(self, name: str) -> str:
         """What the source calls one of our tensors; also one that it lacks, as most that an error has to name."""
@@ -438,12 +413,9 @@ class SourceWeights:
 
 def read_source(source: str | os.PathLike, dtype: torch.dtype | str = torch.float32, **hub_kwargs) -> SourceWeights:
     """
-    Weights of CLIP or of a published DenseCLIP in any form that `from_clip_pretrained` and `training/convert.py` take.
-
-    Args:
-        source: A file, a directory, or the id of a repository on the Hub.
-        dtype: As what a CLIPModel of Transformers is read; see `reading_dtype`.
-        hub_kwargs: `HUB_KWARGS`: how files are fetched from the Hub.
+    Weights of CLIP or of a published DenseCLIP in any form that `from_clip_pretrained` and `training/convert.py` take:
+    in a file, a directory, or a repository of the Hub. `dtype`, see `reading_dtype`, is for a CLIPModel of
+    Transformers.
 
     Raises:
         FileNotFoundError: for a weight file that is not there.

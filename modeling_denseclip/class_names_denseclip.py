@@ -24,11 +24,12 @@ from transformers.utils import logging
 
 from .initialization_denseclip import initialize_conv
 from .loading_denseclip import load_clip_tokenizer
+from .weight_files_denseclip import listed
 
 
 logger = logging.get_logger(__name__)
 
-# Of a name, or of words to look for: many times what the 77 positions of CLIP's text tower hold.
+# In a class name, or in words to look for. The 77 positions of CLIP's text tower hold far fewer.
 MAXIMUM_LETTERS = 1000
 # Letters that turn or hide their neighbours, so that a name does not read as what it is. Those that only join letters
 # or say their direction (U+200C to U+200F) belong to the spelling of some languages.
@@ -44,12 +45,8 @@ def normalize_class_name(class_name: str) -> str:
 
 def check_class_name(class_name: str, called: str) -> str:
     """
-    The words of one name; see `normalize_class_name`. All lists of names come here: of a model, a config, a file, a
-    data set, and of words to look for.
-
-    Args:
-        class_name (`str`): the name.
-        called (`str`): what an error calls it.
+    The words of one name, which an error calls `called`; see `normalize_class_name`. All lists of names come here: of
+    a model, a config, a file, a data set, and of words to look for.
 
     Raises:
         ValueError: for no string, no word, more than `MAXIMUM_LETTERS`, or letters that cannot be seen.
@@ -166,18 +163,14 @@ class ClassNameReport:
     dropped: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"head weights kept for {_listed(self.kept)}", f"newly initialised for {_listed(self.new)}"]
+        kept, new, dropped = (
+            listed([*map(repr, names)], 10) or "none" for names in (self.kept, self.new, self.dropped)
+        )
+        parts = [f"head weights kept for {kept}", f"newly initialised for {new}"]
         if self.dropped:
-            parts.append(f"dropped for {_listed(self.dropped)}")
+            parts.append(f"dropped for {dropped}")
         advice = " Fine-tune the model before you use it." if self.new else ""
         return f"{len(self.kept) + len(self.new)} class names set: {'; '.join(parts)}.{advice}"
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    if not names:
-        return "none"
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def check_weights_are_loaded(model: nn.Module):
@@ -344,28 +337,26 @@ class DenseCLIPClassNamesMixin:
     def _tokenize(
         self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None
     ) -> tuple[tuple[tuple[int, ...], ...], PreTrainedTokenizerBase]:
-        """Token ids of texts, which the text tower must know, and the tokenizer; by default the model's own."""
+        """
+        Token ids of texts, and the tokenizer; by default the model's own.
+
+        Raises:
+            ValueError: for texts that the text tower does not know, or a tokenizer that reads the model's own class
+                names otherwise than the one that it was made with, whose tokens stand in the config.
+        """
+        config = self.config
         tokenizer = self._load_tokenizer() if tokenizer is None else tokenizer
         token_ids = tokenize_class_names(texts, tokenizer)
-        check_vocabulary(token_ids, self.config.text_config.vocab_size)
-        self._check_tokenizer(tokenizer)
+        check_vocabulary(token_ids, config.text_config.vocab_size)
+        if config.class_token_ids is not None:
+            words = [normalize_class_name(name) for name in config.prompt_names or config.class_names]
+            for word, ids, own in zip(words, tokenizer(words).input_ids, config.class_token_ids, strict=True):
+                if tuple(ids) != own:
+                    raise ValueError(
+                        f"The tokenizer turns {word!r} into {ids}, that of this model into {list(own)}: its vocabulary"
+                        " is another one. Pass the tokenizer that the weights were trained with."
+                    )
         return token_ids, tokenizer
-
-    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase):
-        """
-        Raises:
-            ValueError: for a tokenizer that reads the model's own class names otherwise than the one that it was made
-                with, whose tokens stand in the config.
-        """
-        if self.config.class_token_ids is None:
-            return
-        words = [normalize_class_name(name) for name in self.config.prompt_names or self.config.class_names]
-        for word, ids, own in zip(words, tokenizer(words).input_ids, self.config.class_token_ids, strict=True):
-            if tuple(ids) != own:
-                raise ValueError(
-                    f"The tokenizer turns {word!r} into {ids}, that of this model into {list(own)}: its vocabulary is"
-                    " another one. Pass the tokenizer that the weights were trained with."
-                )
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:

@@ -15,10 +15,11 @@
 
 import dataclasses
 import difflib
+import functools
 import operator
 import os
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from transformers.utils import auto_docstring
 
 # Every image encoder ends in four feature maps at strides 4, 8, 16 and 32.
 NUM_FEATURE_LEVELS = 4
-# What Transformers makes lists, names of stages and labels of must not be any number; no tower has a larger one.
+# The largest number in the config of a tower: of some, Transformers makes as many list entries, stages or labels.
 MAX_NUMBER = 10**6
 # The start token, one of a name, and the end token.
 MIN_NAME_TOKENS = 3
@@ -295,19 +296,8 @@ class DenseCLIPConfig(PreTrainedConfig):
         Raises:
             OSError: for a file that is missing, is no JSON, or holds something else than a config.
         """
-        try:
-            fields, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-            if isinstance(fields, dict):
-                return fields, unused
-            reason = f"it holds a {type(fields).__name__}"
-        except (OSError, ValueError):
-            raise
-        except Exception as error:  # Transformers looks into it before anybody knows what it is
-            reason = f"{type(error).__name__}: {shorten(error)}"
-        raise OSError(
-            f"The config of {pretrained_model_name_or_path} cannot be read ({reason}). A config.json is a mapping of"
-            " fields to values, as `save_pretrained` writes it."
-        )
+        read = functools.partial(super().get_config_dict, pretrained_model_name_or_path, **kwargs)
+        return read_fields(read, f"The config of {pretrained_model_name_or_path}", "A config.json")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> "DenseCLIPConfig":
@@ -318,7 +308,7 @@ class DenseCLIPConfig(PreTrainedConfig):
             ValueError: for fields that no config can have, or that name code of the Hub.
         """
         refuse_kernels(config_dict)
-        with naming_errors("The config"):
+        with naming_errors("The config is"):
             return super().from_dict(config_dict, **kwargs)
 
     def __post_init__(self, **kwargs):
@@ -330,38 +320,32 @@ class DenseCLIPConfig(PreTrainedConfig):
         check_dtype(kwargs.get("torch_dtype", self.dtype))
         check_numbers("num_labels", kwargs.get("num_labels"))
         for name in ("text_config", "vision_config"):
-            if isinstance(getattr(self, name), dict):
-                check_numbers(name, select_fields(getattr(self, name), DEFAULT_MODEL_TYPES[name]))
-                check_dtype(getattr(self, name).get("torch_dtype", getattr(self, name).get("dtype")))
-        if self.vision_config is None:
-            self.vision_config = DenseCLIPResNetConfig()
-        elif isinstance(self.vision_config, dict):
-            vision_config = dict(self.vision_config)
+            if isinstance(tower := getattr(self, name), dict):
+                check_numbers(name, select_fields(tower, DEFAULT_MODEL_TYPES[name]))
+                check_dtype(tower.get("torch_dtype", tower.get("dtype")))
+        if isinstance(self.vision_config, dict | None):
+            vision_config = dict(self.vision_config or {})
             model_type = vision_config.pop("model_type", DenseCLIPResNetConfig.model_type)
-            # Ours is not looked up in AutoConfig: remote code is not registered there.
-            if model_type == DenseCLIPResNetConfig.model_type:
-                with naming_errors("`vision_config`"):
-                    self.vision_config = DenseCLIPResNetConfig(**vision_config)
-            elif not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+            config_class = find_config_class(model_type)
+            if config_class is None:
                 raise ValueError(
                     f"`vision_config` has the model_type {model_type!r}, which this release of Transformers does not"
                     f" know. It is {DenseCLIPResNetConfig.model_type!r}, 'clip_vision_model', or a backbone of"
                     " Transformers such as 'resnet', 'swin' or 'dinov2'."
                 )
-            else:
-                with naming_errors("`vision_config`"):
-                    self.vision_config = AutoConfig.for_model(model_type, **vision_config)
+            with naming_errors("`vision_config` is"):
+                self.vision_config = config_class(**vision_config)
         if not self.use_language:
             self.text_config = None
             self.class_token_ids = None
             self.prompt_names = None
         elif isinstance(self.text_config, dict | None):
-            with naming_errors("`text_config`"):
+            with naming_errors("`text_config` is"):
                 self.text_config = CLIPTextConfig(**(self.text_config or {}))
 
         if self.context_decoder_intermediate_size is None:
             self.context_decoder_intermediate_size = 4 * self.context_decoder_hidden_size
-        # Of a Transformers backbone the model has to tell which kind it is; see `BackboneLayout`.
+        # Of other backbones only the model finds out which levels they have; see `BackboneLayout`.
         if self.is_clip_vit:
             if self.score_map_level is None:
                 self.score_map_level = 2
@@ -436,9 +420,8 @@ class DenseCLIPConfig(PreTrainedConfig):
             raise ValueError(f"`temperature` must be positive; got {self.temperature}.")
         if not 0 <= self.auxiliary_loss_weight < float("inf"):
             raise ValueError(f"`auxiliary_loss_weight` must be 0 or more; got {self.auxiliary_loss_weight}.")
-        if self.num_context_tokens < 1 and self.use_language:
-            raise ValueError(f"`num_context_tokens` must be at least 1; got {self.num_context_tokens}.")
         if self.use_language:
+            check_positive(self, "num_context_tokens")
             check_tower("text_config", self.text_config, "vocab_size", "max_position_embeddings")
             room = self.text_config.max_position_embeddings - MIN_NAME_TOKENS
             if self.num_context_tokens > room:
@@ -522,19 +505,24 @@ def check_tower(name: str, config: PreTrainedConfig, *names: str):
     Raises:
         ValueError: for a tower of CLIP without layers, heads or width, of which its own class says nothing.
     """
-    with naming_errors(f"`{name}`"):
+    with naming_errors(f"`{name}` is"):
         check_positive(
             config, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", *names, of=name
         )
 
 
+def find_config_class(model_type: Any) -> type[PreTrainedConfig] | None:
+    # Ours is not looked up in AutoConfig: remote code is not registered there.
+    if model_type == DenseCLIPResNetConfig.model_type:
+        return DenseCLIPResNetConfig
+    return CONFIG_MAPPING[model_type] if isinstance(model_type, str) and model_type in CONFIG_MAPPING else None
+
+
 def select_fields(tower: dict[str, Any], model_type: str) -> dict[str, Any]:
     """What a tower is made by: without what others have noted in it, such as a number of operations or of samples."""
-    config_class = DenseCLIPResNetConfig
-    if (model_type := tower.get("model_type", model_type)) != DenseCLIPResNetConfig.model_type:
-        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-            return tower  # which is refused for its type
-        config_class = CONFIG_MAPPING[model_type]
+    config_class = find_config_class(tower.get("model_type", model_type))
+    if config_class is None:
+        return tower  # which is refused for its type
     known = {"num_labels", "out_indices", "stage_names", *config_class.attribute_map}
     known.update(field.name for field in dataclasses.fields(config_class))
     return {name: value for name, value in tower.items() if name in known}
@@ -589,10 +577,32 @@ def shorten(error: Exception | str) -> str:
     return words if len(words) <= 300 else f"{words[:300]}..."
 
 
-@contextmanager
-def naming_errors(name: str) -> Iterator[None]:
+def read_fields(read: Callable[[], tuple[Any, dict]], called: str, file: str) -> tuple[dict[str, Any], dict]:
     """
-    Make what Transformers raises of fields of any type and value an error that names where they stand.
+    What a function of Transformers reads of a JSON file of fields; `called` and `file` are what an error calls it.
+
+    Raises:
+        OSError: for a file that is missing, is no JSON, or holds something else than fields.
+    """
+    try:
+        fields, unused = read()
+        if isinstance(fields, dict):
+            return fields, unused
+        reason = f"it holds a {type(fields).__name__}"
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # Transformers reads entries before it checks that they are a dictionary
+        reason = f"{type(error).__name__}: {shorten(error)}"
+    raise OSError(
+        f"{called} cannot be read ({reason}). {file} is a mapping of fields to values, as `save_pretrained` writes it."
+    )
+
+
+@contextmanager
+def naming_errors(where: str) -> Iterator[None]:
+    """
+    Make what Transformers raises of fields of any type and value an error that begins with `where`, such as "The
+    config is".
 
     Raises:
         ValueError: for anything but the errors that name a field already.
@@ -602,7 +612,7 @@ def naming_errors(name: str) -> Iterator[None]:
     except (ValueError, ImportError, StrictDataclassError):
         raise
     except Exception as error:
-        raise ValueError(f"{name} is invalid ({type(error).__name__}: {shorten(error)}).") from error
+        raise ValueError(f"{where} invalid ({type(error).__name__}: {shorten(error)}).") from error
 
 
 def as_rows(rows: list | tuple | None, name: str) -> tuple[tuple, ...] | None:

@@ -33,10 +33,10 @@ from .checkpoint_formats_denseclip import (
 )
 from .class_names_denseclip import check_class_names, check_vocabulary, tokenize_class_names
 from .configuration_denseclip import DenseCLIPConfig
-from .loading_denseclip import HUB_KWARGS, find_file, load_clip_tokenizer
+from .loading_denseclip import HUB_KWARGS, find_tokenizer, load_clip_tokenizer
 from .modeling_denseclip_backbone import load_backbone, measure_layout
 from .resizing_denseclip import resize_grid
-from .weight_files_denseclip import listed, read_checkpoint
+from .weight_files_denseclip import listed
 
 
 # CLIP has one tokenizer; this is where the Hub keeps it.
@@ -83,13 +83,9 @@ def load_exactly(
     describe: Callable[[str], str] = str,
 ) -> None:
     """
-    Copy `state_dict` into `model`, accounting for every tensor on both sides. Only `num_batches_tracked` may be
-    absent, a counter of BatchNorm that no result depends on.
-
-    Args:
-        may_be_new: Prefixes of tensors that the model may keep as they were initialised.
-        may_be_left: Prefixes of tensors that the model may have no place for.
-        describe: How an error calls a tensor.
+    Copy `state_dict` into `model`, accounting for every tensor on both sides. Absent may be `num_batches_tracked`
+    alone, a counter of BatchNorm that no result depends on, and what has a prefix of `may_be_new`; left over may be
+    what has one of `may_be_left`. An error calls a tensor by what `describe` makes of its name.
 
     Raises:
         ValueError: names what is missing, unexpected or of another shape. The model is untouched then.
@@ -138,8 +134,7 @@ def load_tokenizer(
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
     if tokenizer is None and beside is not None and not Path(beside).is_file():
-        has_one = find_file(beside, "tokenizer.json", **hub_kwargs) or find_file(beside, "vocab.json", **hub_kwargs)
-        tokenizer = beside if has_one else None
+        tokenizer = beside if find_tokenizer(beside, **hub_kwargs) else None
     if tokenizer is None or str(tokenizer) != str(beside):
         hub_kwargs = {name: value for name, value in hub_kwargs.items() if name not in ("revision", "subfolder")}
     return load_clip_tokenizer(DEFAULT_TOKENIZER if tokenizer is None else tokenizer, **hub_kwargs)
@@ -177,13 +172,9 @@ def with_image_backbone(
     **hub_kwargs,
 ) -> SourceWeights:
     """
-    The text tower of `weights` beside a backbone of Transformers with its own weights.
-
-    Args:
-        weights: CLIP's, or `None` for a model without language.
-        image: Directory or Hub id of the backbone, or of a model that is built on it.
-        asked: Fields of [`DenseCLIPConfig`]; those of its `vision_config` go before the backbone's own.
-        dtype, hub_kwargs: See `read_source`.
+    The text tower of CLIP's `weights`, `None` for a model without language, beside a backbone of Transformers with its
+    own weights: `image`, or what that is built on. Of its config, fields of the `vision_config` that is `asked` for
+    replace the backbone's own.
 
     Raises:
         ValueError: for a model that is no backbone, or whose weights do not fit; names tensors.
@@ -311,12 +302,8 @@ def build_model(
     **placing,
 ) -> PreTrainedModel:
     """
-    A model of the architecture `fields` for these classes, with `weights`; what CLIP does not bring is initialised.
-
-    Args:
-        fields: As `merge_fields` returns them.
-        tokenizer: CLIP's. Not needed without language.
-        placing: `PLACING_KWARGS`, for `from_pretrained`. By default the model is in float32, on the CPU.
+    A model of the architecture `fields`, see `merge_fields`, for these classes, with `weights`; what CLIP does not
+    bring is initialised. By default, without `PLACING_KWARGS`, it is in float32, on the CPU.
 
     Raises:
         ValueError: for weights that do not fit; names every tensor.
@@ -373,4 +360,4 @@ def fit_positions(state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tens
     return fitted
 
 
-__all__ = ["build_from_clip", "read_checkpoint"]
+__all__ = ["build_from_clip"]

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Image processor for DenseCLIP: the test pipeline of https://github.com/raoyongming/DenseCLIP without mmcv."""
 
+import functools
 import os
 import reprlib
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,8 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring, logging
+
+from .configuration_denseclip import naming_errors, read_fields
 
 
 logger = logging.get_logger(__name__)
@@ -121,19 +124,8 @@ class DenseCLIPImageProcessor(PilBackend):
         Raises:
             `OSError`: for a file that is missing, is no JSON, or holds something else than fields.
         """
-        try:
-            fields, unused = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
-            if isinstance(fields, dict):
-                return fields, unused
-            reason = f"it holds a {type(fields).__name__}"
-        except (OSError, ValueError):
-            raise
-        except Exception as error:  # Transformers reads its entries before checking that it is a dictionary
-            reason = f"{type(error).__name__}: {error}"
-        raise OSError(
-            f"The preprocessor_config.json of {pretrained_model_name_or_path} cannot be read ({reason}). It is a"
-            " mapping of fields to values, as `save_pretrained` writes it."
-        )
+        read = functools.partial(super().get_image_processor_dict, pretrained_model_name_or_path, **kwargs)
+        return read_fields(read, f"The preprocessor_config.json of {pretrained_model_name_or_path}", "It")
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs) -> "DenseCLIPImageProcessor":
@@ -143,24 +135,15 @@ class DenseCLIPImageProcessor(PilBackend):
         Raises:
             `ValueError`: for fields that no image processor can have.
         """
-        try:
+        with naming_errors("The fields of the image processor are"):
             return super().from_dict(image_processor_dict, **kwargs)
-        except (ValueError, ImportError):
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"The fields of the image processor are invalid ({type(error).__name__}: {error})."
-            ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """As [`ImageProcessingMixin.save_pretrained`]; the file names its code for `AutoProcessor` too."""
         if self._auto_class is not None:
             code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
-            self.auto_map = {
-                **(getattr(self, "auto_map", None) or {}),
-                "AutoImageProcessor": code,
-                "AutoProcessor": code,
-            }
+            auto_map = getattr(self, "auto_map", None) or {}
+            self.auto_map = auto_map | dict.fromkeys(("AutoImageProcessor", "AutoProcessor"), code)
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @auto_docstring(custom_intro="Prepares pictures, and optionally their segmentation maps, for the model.")
@@ -374,10 +357,8 @@ class DenseCLIPImageProcessor(PilBackend):
         `input_sizes` to the post-processing.
 
         Args:
-            height (`int`):
-                Original height in pixels.
-            width (`int`):
-                Original width in pixels.
+            height, width (`int`):
+                Of the original picture, in pixels.
             size (`dict`, *optional*, defaults to `self.size`):
                 As in the class.
 
@@ -388,11 +369,25 @@ class DenseCLIPImageProcessor(PilBackend):
         cuts off, so that 768 x 1024 becomes 512 x 682 there and 512 x 683 here.
         """
         size = size if size is not None else self.size
-        if any(side is not None and side < 0 for side in dict(size).values()):
+        sides = [side for side in dict(size).values() if side is not None]
+        if any(side < 0 for side in sides):
             raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
-        if any(side is not None and side > MAX_PIXELS for side in dict(size).values()):
+        if any(side > MAX_PIXELS for side in sides):
             raise ValueError(f"Received size={dict(size)}. Pictures become at most {MAX_PIXELS} pixels.")
-        new_height, new_width = self._resized_size(height, width, size)
+        shortest_edge, longest_edge = size.get("shortest_edge"), size.get("longest_edge")
+        if size.get("height") and size.get("width"):
+            new_height, new_width = size.get("height"), size.get("width")
+        elif not shortest_edge:
+            raise ValueError(
+                f"Received size={dict(size)}. It must hold 'shortest_edge' and 'longest_edge', 'shortest_edge' alone, "
+                "or 'height' and 'width'."
+            )
+        else:
+            scale = shortest_edge / min(height, width)
+            if longest_edge:
+                scale = min(longest_edge / max(height, width), scale)
+            # A very long strip would round to no pixels at all.
+            new_height, new_width = max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
         if new_height * new_width > MAX_PIXELS:
             raise ValueError(
                 f"Received size={dict(size)}, which makes {new_height} x {new_width} pixels (height x width) of an"
@@ -400,22 +395,6 @@ class DenseCLIPImageProcessor(PilBackend):
                 " it by 'longest_edge'."
             )
         return new_height, new_width
-
-    @staticmethod
-    def _resized_size(height: int, width: int, size: dict[str, int] | SizeDict) -> tuple[int, int]:
-        if size.get("height") and size.get("width"):
-            return size.get("height"), size.get("width")
-        shortest_edge, longest_edge = size.get("shortest_edge"), size.get("longest_edge")
-        if not shortest_edge:
-            raise ValueError(
-                f"Received size={dict(size)}. It must hold 'shortest_edge' and 'longest_edge', 'shortest_edge' alone, "
-                "or 'height' and 'width'."
-            )
-        scale = shortest_edge / min(height, width)
-        if longest_edge:
-            scale = min(longest_edge / max(height, width), scale)
-        # A very long strip would round to no pixels at all.
-        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
     def resize(
         self,
@@ -556,16 +535,10 @@ class DenseCLIPImageProcessor(PilBackend):
         Args:
             outputs ([`DenseCLIPSemanticSegmenterOutput`] or any output with `logits`):
                 `logits` of shape `(batch_size, num_labels, logits_height, logits_width)`.
-            threshold (`float`, *optional*, defaults to 0.5):
+            threshold, mask_threshold, overlap_mask_area_threshold (`float`, *optional*):
                 Not used. The pipeline always sends its own thresholds (0.9, 0.5, 0.5), but semantic segmentation gives
                 every pixel a class, so nothing is dropped. Filter on `score` instead.
-            mask_threshold (`float`, *optional*, defaults to 0.5):
-                Not used, see `threshold`.
-            overlap_mask_area_threshold (`float`, *optional*, defaults to 0.8):
-                Not used, see `threshold`.
-            target_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape `(batch_size, 2)`, *optional*):
-                As in `post_process_semantic_segmentation`.
-            input_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape `(batch_size, 2)`, *optional*):
+            target_sizes, input_sizes (`list[tuple[int, int]]` or `torch.Tensor`, *optional*):
                 As in `post_process_semantic_segmentation`.
 
         Returns:
@@ -789,29 +762,28 @@ def _check_sizes(
     Raises:
         ValueError: unless they are one (height, width) per image, positive integers.
     """
-    received, sizes = sizes, sizes.tolist() if isinstance(sizes, torch.Tensor | np.ndarray) else sizes
-    pairs = [
-        size.tolist() if isinstance(size, torch.Tensor | np.ndarray) else size
-        for size in (sizes if isinstance(sizes, Iterable) and not isinstance(sizes, dict | str) else [sizes])
-    ]
+
+    def to_plain(value):
+        return value.tolist() if isinstance(value, torch.Tensor | np.ndarray) else value
+
+    pairs = to_plain(sizes)
+    pairs = [*map(to_plain, pairs if isinstance(pairs, Iterable) and not isinstance(pairs, dict | str) else [pairs])]
     if not all(isinstance(size, list | tuple) for size in pairs):
         example = f", such as [{tuple(pairs)}]" if len(pairs) == 2 and batch_size == 1 else ""
         raise ValueError(
-            f"Received `{name}` {received!r}. It must be a list of one (height, width) per image, here of {batch_size}"
+            f"Received `{name}` {sizes!r}. It must be a list of one (height, width) per image, here of {batch_size}"
             f"{example}."
         )
     if len(pairs) != batch_size:
         raise ValueError(
             f"Received {len(pairs)} `{name}` for a batch of {batch_size} logits. Pass one (height, width) per image."
         )
-    return [_check_size(size, name) for size in pairs]
-
-
-def _check_size(size: "tuple[int, int] | list[int]", name: str) -> tuple[int, int]:
-    sides = tuple(side.item() if isinstance(side, torch.Tensor) and side.ndim == 0 else side for side in size)
-    if len(sides) != 2 or not all(isinstance(side, Real) and side == side // 1 and side >= 1 for side in sides):
-        raise ValueError(f"Received {size!r} in `{name}`. Each must be (height, width), two positive integers.")
-    return int(sides[0]), int(sides[1])
+    for index, size in enumerate(pairs):
+        sides = [*map(to_plain, size)]
+        if len(sides) != 2 or not all(isinstance(side, Real) and side == side // 1 and side >= 1 for side in sides):
+            raise ValueError(f"Received {size!r} in `{name}`. Each must be (height, width), two positive integers.")
+        pairs[index] = int(sides[0]), int(sides[1])
+    return pairs
 
 
 def _logits_positions(
@@ -851,7 +823,7 @@ def _iterate_resized(
     like = logits.new_empty(0, dtype=dtype)
     top, bottom, row_weight = _logits_positions(height, input_size[0], canvas_size[0], logits_height, like)
     left, right, column_weight = _logits_positions(width, input_size[1], canvas_size[1], logits_width, like)
-    # Where the map is smaller than the logits, a slab is made from more than it holds.
+    # Where the map is smaller than the logits, a slab is computed from more values than it has itself.
     elements_per_row = num_labels * max(width, logits_width) * -(-logits_height // height)
     rows_per_slab = max(1, MAX_SLAB_ELEMENTS // elements_per_row)
     for start in range(0, height, rows_per_slab):

@@ -29,7 +29,7 @@ from .resizing_denseclip import at_least_float32, resize_logits
 
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Of how many classes `segment_classes` holds logits at full size.
+# How many classes' logits `segment_classes` enlarges at a time.
 CLASSES_AT_A_TIME = 16
 # Transformers' modules in which a batch norm follows a convolution at once; ours name them in `folded_norms`.
 FOLDED_NORMS = {

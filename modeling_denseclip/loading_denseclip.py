@@ -11,14 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-r"""What is looked at before a model is made of files from elsewhere, and before anything of their size is."""
+"""Checks of files from elsewhere, which come before a model is made of them or memory of their size is taken."""
 
-import functools
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -38,42 +36,24 @@ from .weight_files_denseclip import refuse_compressed
 
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-# Layers are paid for even where their weights are not. The largest backbone of Transformers has a fifth of so many.
+# Modules take memory even where their weights do not. The largest backbone of Transformers has a fifth of so many.
 MAX_MODULES = 10_000
-# Numbers that a model may have and its weights lack, besides two for each byte of them (of 4 bits quantised).
+# How many numbers of a model its weights may lack, besides two for each byte of them, as of 4-bit quantised ones.
 MAX_NEW_NUMBERS = 10**8
-# Errors that say what they mean, or of which others take care. Out of memory is no fault of the file.
+# Errors that are passed on as they are: they are clear, or the caller's to handle, or no fault of the file.
 CLEAR_ERRORS = (ValueError, OSError, ImportError, StrictDataclassError, torch.OutOfMemoryError)
 # How many modules this thread has made of a config; `None` where it makes none.
 _num_modules: ContextVar[int | None] = ContextVar("num_modules", default=None)
 
 
-def refuse_unbuildable(init: Callable) -> Callable:
-    """
-    Decorate the `__init__` of a model: whatever Transformers or torch raises of a config whose values do not go
-    together is a ValueError, and layers without end are one too.
-    """
-
-    @functools.wraps(init)
-    def build(self: nn.Module, config):
-        with counting_modules():
-            try:
-                init(self, config)
-            except CLEAR_ERRORS:
-                raise
-            except Exception as error:
-                raise ValueError(
-                    f"No model can be built of this config ({type(error).__name__}: {shorten(error)})."
-                ) from error
-
-    return build
-
-
 @contextmanager
-def counting_modules() -> Iterator[None]:
+def refusing_unbuildable() -> Iterator[None]:
     """
+    A decorator, `@refusing_unbuildable()`, for the `__init__` of a model.
+
     Raises:
-        ValueError: for more than `MAX_MODULES` modules that this thread makes.
+        ValueError: for whatever Transformers or torch raises of a config whose values do not go together, and for more
+            than `MAX_MODULES` modules that this thread makes.
     """
 
     def count_one(*_):
@@ -87,6 +67,12 @@ def counting_modules() -> Iterator[None]:
     hook = register_module_module_registration_hook(count_one)
     try:
         yield
+    except CLEAR_ERRORS:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"No model can be built of this config ({type(error).__name__}: {shorten(error)})."
+        ) from error
     finally:
         hook.remove()
         _num_modules.reset(token)
@@ -94,13 +80,8 @@ def counting_modules() -> Iterator[None]:
 
 def check_weight_files(model: nn.Module, files: Sequence[str], folder: str | None, is_quantized: bool = False):
     """
-    Compare a model on the meta device with the heads of its weights, of which no number is read.
-
-    Args:
-        model (`nn.Module`): as its config says.
-        files (`Sequence[str]`): the safetensors, or what torch has saved.
-        folder (`str`, *optional*): where they should be, if it is a folder.
-        is_quantized (`bool`, *optional*, defaults to `False`): whether weights are integers.
+    Compare a model on the meta device with the heads of its weights, of which no number is read. The files may be
+    safetensors or what torch has saved; quantised weights are integers.
 
     Raises:
         ValueError: for files elsewhere, numbers of another kind, or a model far larger than its weights.
@@ -118,11 +99,8 @@ def check_weight_files(model: nn.Module, files: Sequence[str], folder: str | Non
     if not is_quantized:
         check_number_types(own, found)
     fitting = {name for name, tensor in own.items() if name in found and found[name].shape == tensor.shape}
-    new = sum(
-        math.prod(tensor.shape)
-        for name, tensor in {**own, **dict(model.named_buffers())}.items()
-        if name not in fitting
-    )
+    named = own | dict(model.named_buffers())
+    new = sum(tensor.numel() for name, tensor in named.items() if name not in fitting)
     num_bytes = sum(Path(file).stat().st_size for file in files)
     limit = MAX_NEW_NUMBERS + 2 * num_bytes
     if new > limit:
@@ -233,7 +211,7 @@ def ask_hub(name: str | os.PathLike, filename: str, **hub_kwargs) -> OSError | N
         return None
     try:
         get_hf_file_metadata(hf_hub_url(str(name), filename, **place), token=hub_kwargs.get("token"))
-    except EntryNotFoundError:
+    except (EntryNotFoundError, ValueError):  # the latter for what is no id of a repository
         return None
     except HfHubHTTPError as error:
         status, said = error.response.status_code, error.server_message or error.response.reason_phrase
@@ -246,8 +224,6 @@ def ask_hub(name: str | os.PathLike, filename: str, **hub_kwargs) -> OSError | N
             f"The connection to {constants.ENDPOINT} failed ({shorten(error)}), so {filename} of {name} could not be"
             " loaded. Try again later, or name a folder."
         )
-    except ValueError:  # no id of a repository
-        return None
     return None
 
 
@@ -271,6 +247,12 @@ def find_file(name_or_path: str | os.PathLike, filename: str, **hub_kwargs) -> s
     return path
 
 
+def find_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> str | None:
+    """Path of a file that CLIP's tokenizer is read from; as `find_file`."""
+    path = find_file(name_or_path, "tokenizer.json", **hub_kwargs)
+    return path or find_file(name_or_path, "vocab.json", **hub_kwargs)
+
+
 def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
     """
     CLIP's tokenizer from a directory or Hub repository.
@@ -281,9 +263,7 @@ def load_clip_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTra
         OSError: where the Hub answers with an error.
     """
     try:
-        found = find_file(name_or_path, "tokenizer.json", **hub_kwargs) or find_file(
-            name_or_path, "vocab.json", **hub_kwargs
-        )
+        found = find_tokenizer(name_or_path, **hub_kwargs)
     except HubError:
         raise
     except OSError:  # neither a directory nor the id of a repository

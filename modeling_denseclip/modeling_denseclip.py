@@ -32,7 +32,7 @@ from .class_names_denseclip import DenseCLIPClassNamesMixin, class_names_of
 from .configuration_denseclip import DenseCLIPConfig
 from .inference_denseclip import DenseCLIPInferenceMixin, check_pixel_values
 from .initialization_denseclip import InitializesItself
-from .loading_denseclip import refuse_unbuildable
+from .loading_denseclip import refusing_unbuildable
 from .loss_denseclip import check_labels, loss_parts
 from .modeling_denseclip_encoder import (
     DenseCLIPBackboneEncoder,
@@ -96,7 +96,7 @@ class DenseCLIPForSemanticSegmentation(
     accepts_loss_kwargs = False
     _untrained_contexts: torch.Tensor | None = None
 
-    @refuse_unbuildable
+    @refusing_unbuildable()
     def __init__(self, config: DenseCLIPConfig):
         super().__init__(config)
         self.num_labels = config.num_labels

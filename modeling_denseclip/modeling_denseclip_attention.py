@@ -38,16 +38,13 @@ def eager_attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: None,
     scaling: float,
-    dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """That of Transformers' CLIP without mask and dropout; in float64, where that comes in, the softmax is so too."""
     attention_weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
-    if attention_mask is not None:
-        attention_weights = attention_weights + attention_mask
     attention_weights = F.softmax(at_least_float32(attention_weights), dim=-1).to(query.dtype)
-    attention_weights = F.dropout(attention_weights, p=dropout, training=module.training)
     attention_output = torch.matmul(attention_weights, value)
     return attention_output.transpose(1, 2).contiguous(), attention_weights
 

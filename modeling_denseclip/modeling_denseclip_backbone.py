@@ -54,28 +54,19 @@ NEW_IN_BACKBONES = ("hidden_states_norms.",)
 
 @dataclass(frozen=True)
 class BackboneLayout:
-    """
-    What a backbone gives.
+    """What a backbone gives."""
 
-    Args:
-        stages (`tuple[str, ...]`): The four stages whose outputs are used.
-        channels (`tuple[int, ...]`): Channels of their maps.
-        is_plain (`bool`): Whether all maps have one stride, so that a pyramid has to make four of it.
-        coarsest_stride (`int`): Pixels of one side of a cell of the coarsest map, that of the pyramid if there is one.
-        size_divisor (`int`): Height and width of its input must be multiples of it, so that no map leaves out a row or
-            column: the coarsest stride, or several where attention runs in windows of cells.
-        unused_parameters (`tuple[str, ...]`): Parameters that its maps do not depend on, such as a last norm. They
-            become buffers, since distributed training would wait for their gradients.
-        input_size (`tuple[int, int]`, *optional*): The only height and width that it takes, if there is only one.
-    """
-
-    stages: tuple[str, ...]
-    channels: tuple[int, ...]
-    is_plain: bool
-    coarsest_stride: int
+    stages: tuple[str, ...]  # the four whose outputs are used
+    channels: tuple[int, ...]  # of their maps
+    is_plain: bool  # whether all maps have one stride, so that a pyramid has to make four of it
+    coarsest_stride: int  # pixels of one side of a cell of the coarsest map, that of the pyramid if there is one
+    # Height and width of the input must be multiples of this, so that no map leaves out a row or column: the coarsest
+    # stride, or several where attention runs in windows of cells.
     size_divisor: int
+    # What the maps do not depend on, such as a last norm. They become buffers, since distributed training would wait
+    # for their gradients.
     unused_parameters: tuple[str, ...]
-    input_size: tuple[int, int] | None = None
+    input_size: tuple[int, int] | None = None  # the only height and width that it takes, if there is only one
 
     def fit(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """`pixel_values` in a size that the backbone takes, see `resize_to_multiple`."""
@@ -197,11 +188,8 @@ def load_backbone(
     **hub_kwargs,
 ) -> dict[str, torch.Tensor]:
     """
-    Weights of a Transformers backbone by the names that they have in `build_backbone`'s.
-
-    Args:
-        name_or_path: Directory or Hub id of the backbone, or of a model that is built on it.
-        dtype, hub_kwargs: Passed to `from_pretrained`.
+    Weights of a Transformers backbone, or of a model that is built on it, by the names that they have in
+    `build_backbone`'s. `dtype` and `hub_kwargs` are for `from_pretrained`.
 
     Raises:
         ValueError: for tensors that are missing or have another shape; names them. Only what no map depends on may be
@@ -269,8 +257,8 @@ def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | No
     else:
         all_stages = tuple(vision_config.stage_names)
         named = tuple(vision_config.out_features)
-    # Of one stage it is the default, and of other numbers made for another model: only four are an answer. What
-    # `feature_layers` asks for goes before what came along with a checkpoint.
+    # `out_features` counts where it names four stages: one stage is Transformers' default, and other numbers were
+    # chosen for another model. `feature_layers`, which was asked for, goes before it.
     is_named = len(named) == NUM_FEATURE_LEVELS and feature_layers is None
     stages = all_stages if is_named and "stem" in named else tuple(stage for stage in all_stages if stage != "stem")
     maps, size, is_only_size = _probe_any_size(vision_config, stages)

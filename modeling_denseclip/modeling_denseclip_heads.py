@@ -104,14 +104,10 @@ class DenseCLIPDecodeHead(DenseCLIPHead):
 
     A subclass makes its layers and then its classifier in its constructor, which is given the channels of the maps
     that its neck makes; `forward` turns these into (batch_size, num_labels, height / 4, width / 4).
-
-    Attributes:
-        title (`str`): what model cards and `denseclip info` call it.
-        neck_class (`type`): what it reads the encoder's maps through.
     """
 
-    title: ClassVar[str]
-    neck_class: ClassVar[type[nn.Module]] = DenseCLIPNoNeck
+    title: ClassVar[str]  # what model cards and `denseclip info` call it
+    neck_class: ClassVar[type[nn.Module]] = DenseCLIPNoNeck  # what it reads the encoder's maps through
 
     def convs_reading(self, level: int) -> list[nn.Conv2d]:
         """The head's own convolutions whose first input channels are those of one of the encoder's four maps."""

@@ -32,8 +32,8 @@ from .initialization_denseclip import InitializesItself
 from .modeling_denseclip_attention import attend
 
 
-# About how many positions the text tower reads as one sequence. So many that the prefix, which each sequence repeats,
-# counts little; so few that attention does. See "Many class names" in benchmarks/README.md.
+# About how many positions the text tower reads as one sequence. With fewer, the prefix that each sequence repeats
+# would cost more, and with more, attention. See "Many class names" in benchmarks/README.md.
 POSITIONS_PER_SEQUENCE = 512
 
 
@@ -260,11 +260,8 @@ class DenseCLIPContextDecoder(InitializesItself, nn.Module):
     What the image adds to the prompts: queries of any width W read the image embeddings.
     (num_queries, W) and (batch_size, 1 + height * width, projection_dim) -> (batch_size, num_queries, W).
 
-    Args:
-        config ([`DenseCLIPConfig`]): names width, depth and heads.
-        query_size (`int`): W.
-        shifts_queries (`bool`): whether the result is `queries + gamma * decoder(queries, image)`, with a learned
-            `gamma`, or what the decoder makes of them alone.
+    W is `query_size`. With `shifts_queries` the result is `queries + gamma * decoder(queries, image)`, with a learned
+    `gamma`, and otherwise what the decoder makes of them alone.
 
     Source: paper section 3.3, equations 3 to 5; published `ContextDecoder`.
     """
@@ -306,21 +303,14 @@ class DenseCLIPPrompting:
     """
     What the class embeddings know of the image (paper, Table 2). A new mode is a class in this file, a line in
     `PROMPTING_MODES`, and a value of `prompting_mode` in the config.
-
-    Attributes:
-        summary (`str`): a line for `denseclip info`.
-        description (`str`): half a sentence for model cards.
-        has_context_decoder (`bool`): whether the image changes embeddings or contexts at all.
-        makes_contexts_from_image (`bool`): whether the text tower reads contexts that depend on the image, so that it
-            has to run for each one.
-        prompts_see_each_other (`bool`): whether the embedding of one prompt depends on the others.
     """
 
-    summary: ClassVar[str]
-    description: ClassVar[str]
-    has_context_decoder: ClassVar[bool] = True
+    summary: ClassVar[str]  # a line for `denseclip info`
+    description: ClassVar[str]  # half a sentence for model cards
+    has_context_decoder: ClassVar[bool] = True  # whether the image changes embeddings or contexts at all
+    # Whether the text tower reads contexts that depend on the image, so that it has to run for each one.
     makes_contexts_from_image: ClassVar[bool] = False
-    prompts_see_each_other: ClassVar[bool] = False
+    prompts_see_each_other: ClassVar[bool] = False  # whether the embedding of one prompt depends on the others
 
     @classmethod
     def build_context_decoder(cls, config: DenseCLIPConfig) -> DenseCLIPContextDecoder:

@@ -81,7 +81,7 @@ class DenseCLIPViTEmbeddings(CLIPVisionEmbeddings):
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         # (batch_size, channels, height, width) -> (batch_size, hidden_size, grid_height, grid_width)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
-        # By a call, which fetches an offloaded weight.
+        # Called, not indexed: the call fetches a weight that is offloaded.
         positions = self.position_embedding(torch.arange(self.num_positions, device=patches.device))
         positions = resize_grid(positions, patches.shape[-2:])
         class_embedding = (self.class_embedding_scale * self.class_embedding).expand(patches.shape[0], 1, -1)
@@ -127,18 +127,6 @@ class DenseCLIPViTEncoder(InitializesItself, DenseCLIPPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.vision_model.embeddings.patch_embedding = value
 
-    def run_layers(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """
-        (batch_size, channels, height, width) -> the first layer's input and every layer's output, each of shape
-        (batch_size, 1 + patches, hidden_size).
-        """
-        hidden_states = self.vision_model.pre_layrnorm(self.vision_model.embeddings(pixel_values))
-        states = [hidden_states]
-        for layer in self.vision_model.encoder.layers:
-            hidden_states = layer(hidden_states, None)
-            states.append(hidden_states)
-        return states
-
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
     def forward(
@@ -153,23 +141,24 @@ class DenseCLIPViTEncoder(InitializesItself, DenseCLIPPreTrainedModel):
             pixel_values = resize_to_multiple(pixel_values, self.coarsest_stride)
         patch_size = self.config.vision_config.patch_size
         grid = (pixel_values.shape[-2] // patch_size, pixel_values.shape[-1] // patch_size)
-        states = self.run_layers(pixel_values)
+        # The first layer's input and every layer's output, each (batch_size, 1 + patches, hidden_size)
+        states = [self.vision_model.pre_layrnorm(self.vision_model.embeddings(pixel_values))]
+        for layer in self.vision_model.encoder.layers:
+            states.append(layer(states[-1], None))
         # (batch_size, 1 + patches, hidden_size) -> (batch_size, hidden_size, height, width), without the class token
         tapped = [states[layer + 1][:, 1:].transpose(1, 2).unflatten(2, grid) for layer in self.config.feature_layers]
         outputs = DenseCLIPImageEncoderOutput(feature_maps=self.pyramid(tapped))
         # CODEPATH: DenseCLIP rows embed every patch, "CLIP + Semantic FPN" rows need no embeddings
         if self.config.use_language:
-            embeddings = self.visual_projection(self.final_norm(states[-1]))
+            # CLIP's last layer norm, on all tokens where CLIP has it on the class token alone (published code)
+            final_norm = self.vision_model.post_layernorm
+            embeddings = self.visual_projection(final_norm(states[-1]))
             outputs["global_embedding"] = embeddings[:, 0]
             outputs["pixel_embeddings"] = embeddings[:, 1:].transpose(1, 2).unflatten(2, grid)
             if value_projection:
-                values = self.visual_projection(self.final_norm(self.last_layer_values(states[-2])))
+                values = self.visual_projection(final_norm(self.last_layer_values(states[-2])))
                 outputs["value_embeddings"] = values[:, 1:].transpose(1, 2).unflatten(2, grid)
         return outputs
-
-    def final_norm(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """CLIP's last layer norm, on all tokens where CLIP has it on the class token alone (published code)."""
-        return self.vision_model.post_layernorm(hidden_states)
 
     def last_layer_values(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """

@@ -16,7 +16,6 @@
 import copy
 import os
 
-from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .class_names_denseclip import class_names_of
@@ -52,11 +51,16 @@ class DenseCLIPPretrainedMixin:
         weight_names = stored.class_names or names
         if config is not None and pretrained_model_name_or_path is not None:
             # What the weights stand for is said beside them: another config, once saved, calls its names its own.
-            own = cls._config_beside(pretrained_model_name_or_path, **hub_kwargs)
-            if own is not None and own.class_names not in (None, weight_names):
-                config, weight_names = stored, own.class_names
-                for name in ("class_names", "prompt_names", "class_token_ids"):
-                    setattr(config, name, getattr(own, name))
+            try:
+                fields = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0]
+            except OSError:  # weights lie without a config
+                fields = {}
+            if fields.get("model_type") == cls.config_class.model_type:
+                own = cls.config_class.from_dict(fields)
+                if own.class_names not in (None, weight_names):
+                    config, weight_names = stored, own.class_names
+                    for name in ("class_names", "prompt_names", "class_token_ids"):
+                        setattr(config, name, getattr(own, name))
         if requested is not None:
             names = class_names_of(requested)
         elif num_labels is not None and num_labels != len(weight_names):
@@ -94,15 +98,6 @@ class DenseCLIPPretrainedMixin:
             folder, is_quantized = load_config.pretrained_model_name_or_path, load_config.hf_quantizer is not None
             check_weight_files(model, checkpoint_files, folder, is_quantized)
         return super()._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
-
-    @classmethod
-    def _config_beside(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedConfig | None:
-        """The config of a checkpoint, or `None` where weights lie without one or as another model's."""
-        try:
-            fields = cls.config_class.get_config_dict(name_or_path, **hub_kwargs)[0]
-        except OSError:
-            return None
-        return cls.config_class.from_dict(fields) if fields.get("model_type") == cls.config_class.model_type else None
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As [`PreTrainedModel.save_pretrained`], with the tokenizer beside the weights, so that names can change."""

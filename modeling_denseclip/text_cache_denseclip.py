@@ -59,11 +59,8 @@ class TextEmbeddingCache:
             self._entry = entry
         return entry[1]
 
-    def __deepcopy__(self, memo):
-        return type(self)()
-
     def __reduce__(self):
-        return (type(self), ())
+        return (type(self), ())  # copies begin empty
 
 
 @torch.no_grad()
@@ -74,17 +71,16 @@ def fingerprint_tensors(tensors: Iterable[torch.Tensor]) -> tuple:
     """
     tensors = [tensor.detach() for tensor in tensors]
     kinds = tuple((version_of(tensor), tensor.dtype, tensor.device, tensor.shape) for tensor in tensors)
-    sums = [weighted_sum(part) for tensor in tensors for part in _bits(tensor).split(ROWS_AT_A_TIME)]
-    sums = torch.cat([part.to(sums[0].device) for part in sums])
+    sums = []
+    for tensor in tensors:
+        # As integers of at most 16 bits, (rows, columns); a vector is one row.
+        rows = tensor.reshape(len(tensor) if tensor.ndim > 1 else 1, -1).contiguous()
+        bits = rows.view(_INTEGERS[tensor.element_size()])
+        sums += [weighted_sum(part).to(tensors[0].device) for part in bits.split(ROWS_AT_A_TIME)]
+    sums = torch.cat(sums)
     # Modulo 2**64. Factors without a pattern, so that no pattern of changes cancels out; odd, so that none is lost.
     factors = torch.randint(-(2**63), 2**63 - 1, sums.shape, generator=torch.Generator().manual_seed(0)) | 1
     return kinds, (sums * factors.to(sums.device)).sum().item()
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as integers of at most 16 bits, (rows, columns); a vector is one row."""
-    rows = tensor.reshape(len(tensor) if tensor.ndim > 1 else 1, -1).contiguous()
-    return rows.view(_INTEGERS[tensor.element_size()])
 
 
 def weighted_sum(bits: torch.Tensor) -> torch.Tensor:

@@ -161,10 +161,6 @@ def _read_numpy_scalar(data_type: _NumpyType, data: bytes):
     return value.item()
 
 
-def _rebuild_numpy_array(*_) -> _NumpyArray:
-    return _NumpyArray()
-
-
 def _empty_bytes(*_) -> bytes:
     return b""  # all that `bytes` is called for: others are written out
 
@@ -173,7 +169,7 @@ def _empty_bytes(*_) -> bytes:
 # it is imported or called by that name.
 PLAIN_DATA = [
     *((_read_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # NumPy 1 and 2
-    *((_rebuild_numpy_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_NumpyArray, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     (_NumpyArray, "numpy.ndarray"),
     (_NumpyType, "numpy.dtype"),
     (_empty_bytes, "builtins.bytes"),
@@ -224,7 +220,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             f" OpenAI's TorchScript archives can be. Nothing that a pickle asks for is executed.{advice}"
         ) from error
     finally:
-        # With what torch has added of its own since, as it does where it imports a part of itself.
+        # Torch may have allowed more in the meantime, as it does when it imports a part of itself.
         allowed = {*allowed, *torch.serialization.get_safe_globals()} - {*PLAIN_DATA}
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(allowed)
@@ -249,14 +245,9 @@ def find_weights(
     checkpoint, path: Path, first_layers: Sequence[str]
 ) -> tuple[dict[str, torch.Tensor], dict, tuple[str, ...]]:
     """
-    The weights of one model among all that a checkpoint file holds, wherever a training program has put them: under
-    `NESTINGS`, in wrappers such as `DistributedDataParallel`, beside averaged copies of themselves.
-
-    Args:
-        checkpoint: As `read_checkpoint` returns it.
-        path: The file, for errors.
-        first_layers: Tensors of which the model has one. What stands before its name, such as "module." or "model.",
-            stands before all names.
+    The weights of one model among all that `read_checkpoint` has read of a file, wherever a training program has put
+    them: under `NESTINGS`, in wrappers such as `DistributedDataParallel`, beside averaged copies of themselves. The
+    model has one of the tensors `first_layers`; what stands before its name, such as "module.", stands before all.
 
     Returns:
         The tensors by the names that they have in the model itself; the `meta` of mmcv beside them, if any; and the
@@ -275,16 +266,13 @@ def find_weights(
             break
         refuse_two_models({key: checkpoint[key] for key in inner if key in NESTINGS}, path)
         checkpoint = checkpoint[inner[0]]
-    others = (
-        []
-        if not isinstance(checkpoint, dict)
-        else [
-            f"{name!r} is a {type(value).__name__}"
-            for name, value in checkpoint.items()
-            if not isinstance(name, str) or not isinstance(value, torch.Tensor)
-        ]
-    )
-    if not isinstance(checkpoint, dict) or not checkpoint or others:
+    checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
+    others = [
+        f"{name!r} is a {type(value).__name__}"
+        for name, value in checkpoint.items()
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+    ]
+    if not checkpoint or others:
         raise ValueError(
             f"{path} holds no tensors by name, nor a dictionary of such as {', '.join(map(repr, NESTINGS))}; it is no"
             f" checkpoint{': ' + listed(others, 3) if others else ''}. Save the weights alone:"

@@ -24,17 +24,11 @@ class _FormerNames(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module):
-        module.__spec__ = self.own_spec  # of which the import has just made the one by the former name
+        module.__spec__ = self.own_spec  # the import has just replaced it by one of the former name
 
 
 def keep_former_names(package: str, moved: Mapping[str, str]):
-    """
-    Let `import` find modules by former names, for code that was written for them.
-
-    Args:
-        package (`str`): where they were and are.
-        moved (`Mapping[str, str]`): former names in it, each with the one of now.
-    """
+    """Let `import` find modules of a package by former names, each with the one of now, for code written for them."""
     sys.meta_path.append(_FormerNames({f"{package}.{old}": f"{package}.{new}" for old, new in moved.items()}))
 
 

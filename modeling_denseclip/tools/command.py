@@ -74,12 +74,7 @@ def build_parser(named: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command; returns the exit status.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): the words behind `denseclip`, by default those of the command line.
-    """
+    """Run the command, of the words behind `denseclip`, by default those of the command line; returns the status."""
     argv = sys.argv[1:] if argv is None else list(argv)
 
     def work() -> int:
@@ -183,10 +178,8 @@ def _move_logging(before: Sequence[TextIO], after: Sequence[TextIO]) -> None:
 
 def check_words(words: Sequence[str]) -> None:
     """
-    Refuse words that scripts give by mistake, such as an empty path, which would stand for the current folder.
-
-    Args:
-        words (`Sequence[str]`): of a command line.
+    Refuse words of a command line that scripts give by mistake, such as an empty path, which would stand for the
+    current folder.
 
     Raises:
         ValueError: for a word or a value that is empty or blank, begins with "~/", or holds a NUL character.

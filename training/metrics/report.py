@@ -15,8 +15,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
-from modeling_denseclip.tools.pictures.drawing import BACKGROUND, EMPTY_COLOR, MUTED_COLOR, TEXT_COLOR, shorten
-from modeling_denseclip.tools.pictures.matrices import draw_cells
+from modeling_denseclip.tools.pictures.drawing import (
+    BACKGROUND,
+    EMPTY_COLOR,
+    MUTED_COLOR,
+    TEXT_COLOR,
+    draw_cells,
+    shorten,
+)
 
 
 if TYPE_CHECKING:  # this file is imported by `training.metrics`

@@ -4,10 +4,8 @@ r"""`denseclip explain`: why a model sees what it sees, by pixel and by class, a
 
 import argparse
 import difflib
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,9 @@ from ...class_names_denseclip import normalize_class_name
 from ..files.inputs import check_name
 from ..files.loading import choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
-from ..files.saving import save_whole
+from ..files.saving import save_json, save_whole
 from ..insight.explanation import (
     ClassExplanation,
-    ImageExplanation,
     PixelExplanation,
     class_similarity,
     confusable_names,
@@ -33,9 +30,8 @@ from ..insight.explanation import (
 from ..insight.explanation_sheets import draw_class, draw_pixel, draw_similarity
 
 
-# How many of the largest classes are explained if nothing is named, and how many pairs of names are listed at least.
-LARGEST_CLASSES = 3
-LISTED_PAIRS = 5
+LARGEST_CLASSES = 3  # that are explained if nothing is named
+LISTED = 5  # the best classes of a table, and pairs of names that come next
 NAMED_LETTERS = 40  # of a class, in the name of a file
 NUMBERS = "explanation.json"
 
@@ -119,42 +115,34 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must be a folder.")
 
-    report = _Report()
+    # All of it is there before anything is printed or written; `numbers` are for JSON.
+    sections, pictures, numbers = [], {}, {}
     with naming_lack_of_memory(
         "There is too little memory for this: make the photograph smaller, or try --device cpu."
     ):
         if args.photo is not None:
-            _explain_photograph(args, report)
+            _explain_photograph(args, sections, pictures, numbers)
         if args.names is not None:
-            _compare_names(args, report)
-    for name in report.pictures:
+            _compare_names(args, sections, pictures, numbers)
+    for name in pictures:
         check_name(out / name, args.photo)
-    print("\n\n".join(report.sections))
-    for name, picture in report.pictures.items():
+    print("\n\n".join(sections))
+    for name, picture in pictures.items():
         save_whole(out / name, picture.save)
-    written = list(report.pictures)
+    written = list(pictures)
     if args.json:
-        text = json.dumps(report.numbers, indent=2, ensure_ascii=False) + "\n"
-        # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
-        save_whole(out / NUMBERS, lambda path: path.write_bytes(text.encode(errors="backslashreplace")))
+        save_json(out / NUMBERS, numbers)
         written.append(NUMBERS)
     print(f"\nWritten to {out}: {', '.join(written)}")
     return 0
 
 
-@dataclass
-class _Report:
-    """What is printed, drawn, and written as JSON: all of it is there before anything is written."""
-
-    sections: list[str] = field(default_factory=list)
-    pictures: dict[str, PIL.Image.Image] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
 # -------------------------------------------------------------------------------------------------------- photographs
 
 
-def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
+def _explain_photograph(
+    args: argparse.Namespace, sections: list[str], pictures: dict[str, PIL.Image.Image], numbers: dict[str, Any]
+) -> None:
     photo = Path(args.photo)
     photograph = read_photograph(photo)
     device = choose_device(args.device)
@@ -166,25 +154,44 @@ def _explain_photograph(args: argparse.Namespace, report: _Report) -> None:
     explanation = explain_image(model, pixel_values.to(device, model.dtype), photograph.size[::-1])
     pixels = [explanation.explain_pixel(row, column) for column, row in args.pixel]
     if not pixels and not indices:
-        indices = _largest_classes(explanation)
+        ids, counts = explanation.logits.argmax(dim=0).unique(return_counts=True)
+        indices = ids[counts.argsort(descending=True)[:LARGEST_CLASSES]].tolist()
+
+    def by_name(values: torch.Tensor) -> dict[str, float]:
+        return dict(zip(explanation.class_names, values.tolist(), strict=True))
 
     palette = model.config.palette
-    report.numbers.update(photo=photo.name, pixels=[], classes=[])
+    numbers.update(photo=photo.name, pixels=[], classes=[])
     for pixel in pixels:
-        report.sections.append(format_pixel(pixel))
-        report.numbers["pixels"].append(_pixel_numbers(pixel))
+        sections.append(format_pixel(pixel))
+        numbers["pixels"].append(
+            {
+                "x": pixel.column,
+                "y": pixel.row,
+                "class": pixel.class_names[pixel.probabilities.argmax()],
+                "probability": by_name(pixel.probabilities),
+                "score_before": by_name(pixel.score_before),
+                "score_after": by_name(pixel.score_after),
+            }
+        )
         picture = draw_pixel(photograph, explanation, pixel, palette)
-        report.pictures[f"{photo.stem}-pixel-{pixel.column}-{pixel.row}.png"] = picture
+        pictures[f"{photo.stem}-pixel-{pixel.column}-{pixel.row}.png"] = picture
     for index in indices:
         a_class = explanation.explain_class(index)
-        report.sections.append(format_class(a_class))
-        report.numbers["classes"].append(_class_numbers(a_class))
-        name = re.sub(r"\W+", "_", a_class.class_names[index])[:NAMED_LETTERS]
-        report.pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(
-            photograph, explanation, a_class, palette
+        sections.append(format_class(a_class))
+        numbers["classes"].append(
+            {
+                "class": a_class.class_names[index],
+                "share": a_class.share,
+                "mean_probability": by_name(a_class.probabilities) if a_class.share else None,
+                "greatest_probability": a_class.probability_map.max().item(),
+                "most_probable_at": {"x": a_class.best_pixel[1], "y": a_class.best_pixel[0]},
+            }
         )
+        name = re.sub(r"\W+", "_", a_class.class_names[index])[:NAMED_LETTERS]
+        pictures[f"{photo.stem}-class-{index}-{name}.png"] = draw_class(photograph, explanation, a_class, palette)
     if not model.prompting.has_context_decoder:
-        report.sections.append("This model's names are not prompted by the picture: before and after are the same.")
+        sections.append("This model's names are not prompted by the picture: before and after are the same.")
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:
@@ -203,15 +210,10 @@ def find_class(name: str, class_names: Sequence[str]) -> int:
     raise ValueError(f"The model has no class {name!r}. {advice}")
 
 
-def _largest_classes(explanation: ImageExplanation) -> list[int]:
-    ids, counts = explanation.logits.argmax(dim=0).unique(return_counts=True)
-    return ids[counts.argsort(descending=True)[:LARGEST_CLASSES]].tolist()
-
-
-def format_pixel(pixel: PixelExplanation, top_k: int = 5) -> str:
+def format_pixel(pixel: PixelExplanation) -> str:
     """A table of the classes that are among the best by probability or by score, the most probable first."""
     columns = (pixel.probabilities, pixel.score_before, pixel.score_after)
-    shown = {index for values in columns for index in values.argsort(descending=True)[:top_k].tolist()}
+    shown = {index for values in columns for index in values.argsort(descending=True)[:LISTED].tolist()}
     order = sorted(shown, key=lambda index: -pixel.probabilities[index].item())
     width = max(len("class"), *(len(pixel.class_names[index]) for index in order))
     lines = [
@@ -225,7 +227,7 @@ def format_pixel(pixel: PixelExplanation, top_k: int = 5) -> str:
     return "\n".join(lines)
 
 
-def format_class(a_class: ClassExplanation, top_k: int = 5) -> str:
+def format_class(a_class: ClassExplanation) -> str:
     """What is predicted as a class, and a table of the classes that are probable there too."""
     names, index = a_class.class_names, a_class.index
     row, column = a_class.best_pixel
@@ -235,7 +237,7 @@ def format_class(a_class: ClassExplanation, top_k: int = 5) -> str:
         lines.append(f"score {when} prompting: {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}")
     if not a_class.share:
         return "\n".join([*lines, f"It is predicted nowhere. See what is in its place: --pixel {column} {row}"])
-    others = [other for other in a_class.probabilities.argsort(descending=True).tolist() if other != index][:top_k]
+    others = [other for other in a_class.probabilities.argsort(descending=True).tolist() if other != index][:LISTED]
     width = max(len(names[other]) for other in [index, *others])
     lines.append("mean probability where it is predicted:")
     for other in [index, *others]:
@@ -243,35 +245,12 @@ def format_class(a_class: ClassExplanation, top_k: int = 5) -> str:
     return "\n".join(lines)
 
 
-def _named(values: torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
-    return dict(zip(class_names, values.tolist(), strict=True))
-
-
-def _pixel_numbers(pixel: PixelExplanation) -> dict[str, Any]:
-    return {
-        "x": pixel.column,
-        "y": pixel.row,
-        "class": pixel.class_names[pixel.probabilities.argmax()],
-        "probability": _named(pixel.probabilities, pixel.class_names),
-        "score_before": _named(pixel.score_before, pixel.class_names),
-        "score_after": _named(pixel.score_after, pixel.class_names),
-    }
-
-
-def _class_numbers(a_class: ClassExplanation) -> dict[str, Any]:
-    return {
-        "class": a_class.class_names[a_class.index],
-        "share": a_class.share,
-        "mean_probability": _named(a_class.probabilities, a_class.class_names) if a_class.share else None,
-        "greatest_probability": a_class.probability_map.max().item(),
-        "most_probable_at": {"x": a_class.best_pixel[1], "y": a_class.best_pixel[0]},
-    }
-
-
 # --------------------------------------------------------------------------------------------------------------- names
 
 
-def _compare_names(args: argparse.Namespace, report: _Report) -> None:
+def _compare_names(
+    args: argparse.Namespace, sections: list[str], pictures: dict[str, PIL.Image.Image], numbers: dict[str, Any]
+) -> None:
     if len(args.names) == 1:
         raise ValueError(f"--names compares two names or more; got {args.names[0]!r} alone.")
     model = load_text_reader(args.model, args.names or None, args.tokenizer)
@@ -280,29 +259,19 @@ def _compare_names(args: argparse.Namespace, report: _Report) -> None:
         raise ValueError(f"{args.model} has one class alone, {names[0]!r}: give --names NAME ... to compare.")
     similarity = class_similarity(model.to(choose_device(args.device)), args.names or None)
     threshold = similarity_threshold(similarity) if args.threshold is None else args.threshold
-    report.sections.append(format_names(similarity, names, threshold))
-    report.numbers["names"] = {
+    pairs = [f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in similar_names(similarity, names)]
+    confusable = confusable_names(similarity, names, threshold)
+    lines = [
+        f"{len(confusable)} of {len(pairs)} pairs of names are hard to tell apart: cosine {threshold:.3f} or more",
+        *pairs[: len(confusable)],
+    ]
+    if following := pairs[len(confusable) : len(confusable) + LISTED]:
+        lines += ["the next:" if confusable else "the most alike:", *following]
+    sections.append("\n".join(lines))
+    numbers["names"] = {
         "threshold": threshold,
-        "confusable": [
-            {"names": pair[:2], "cosine": pair[2]} for pair in confusable_names(similarity, names, threshold)
-        ],
+        "confusable": [{"names": pair[:2], "cosine": pair[2]} for pair in confusable],
         "class_names": list(names),
         "cosines": similarity.tolist(),
     }
-    report.pictures["class-names.png"] = draw_similarity(similarity, names)
-
-
-def format_names(similarity: torch.Tensor, class_names: Sequence[str], threshold: float) -> str:
-    """Pairs of names that are hard to tell apart, and some that come next."""
-    pairs = similar_names(similarity, class_names)
-    confusable = confusable_names(similarity, class_names, threshold)
-    lines = [
-        f"{len(confusable)} of {len(pairs)} pairs of names are hard to tell apart: cosine {threshold:.3f} or more",
-        *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in confusable),
-    ]
-    if following := pairs[len(confusable) : len(confusable) + LISTED_PAIRS]:
-        lines += [
-            "the next:" if confusable else "the most alike:",
-            *(f"  {cosine:.3f}  {first} / {second}" for first, second, cosine in following),
-        ]
-    return "\n".join(lines)
+    pictures["class-names.png"] = draw_similarity(similarity, names)

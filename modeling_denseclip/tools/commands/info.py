@@ -98,13 +98,8 @@ def run(args: argparse.Namespace) -> int:
 
 def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | None = None) -> dict[str, Any]:
     """
-    What is known of a checkpoint, as plain values.
-
-    Args:
-        name_or_path (`str`): a folder, or the id of a repository on the Hub.
-        revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a repository.
-        size (`tuple[int, int]`, *optional*): height and width of the image whose multiply-adds are counted. Defaults
-            to a square of the short side that images are prepared with.
+    What is known of a checkpoint, a folder or a repository on the Hub, as plain values. `size` is the height and width
+    of the image whose multiply-adds are counted, by default a square of the short side that images are prepared with.
 
     Raises:
         ValueError: for what is no DenseCLIP, or an image that is too small for it.
@@ -126,9 +121,9 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
     head_state = parts["decode head"]["state"]
     is_trained = head_state == "learned" if head_state else False if config.untrained_contexts else None
     complexity = measure(config, size)
-    description = describe(config)
-    encoder_fields = config.vision_config.to_dict()
-    language = None
+    slides = config.inference_mode == "slide"
+    description, vision_fields = describe(config), config.vision_config.to_dict()
+    language = images = None
     if config.use_language:
         language = {
             "num_hidden_layers": config.text_config.num_hidden_layers,
@@ -136,7 +131,13 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
             "num_context_tokens": config.num_context_tokens,
             "prompting_mode": config.prompting_mode,
         }
-    slides = config.inference_mode == "slide"
+    if has_processor:
+        images = {
+            "size": dict(image_processor.size) if image_processor.do_resize else None,
+            "mean": as_list(image_processor.image_mean),
+            "std": as_list(image_processor.image_std),
+            "pads": image_processor.do_pad,
+        }
     return {
         "model": name_or_path,
         "is_trained": is_trained,
@@ -144,7 +145,7 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
         "image_encoder": {
             "name": description.image_encoder,
             "model_type": config.vision_config.model_type,
-            **{field: encoder_fields[field] for field in ENCODER_FIELDS if field in encoder_fields},
+            **{field: vision_fields[field] for field in ENCODER_FIELDS if field in vision_fields},
         },
         "language": language,
         "decode_head": {"type": config.decode_head_type, "hidden_size": config.decode_head_hidden_size},
@@ -161,19 +162,10 @@ def collect(name_or_path: str, revision: str = "main", size: tuple[int, int] | N
             "text": complexity.flops_with_text - complexity.flops,
             "text_runs_per_image": complexity.encodes_text_per_image,
         },
-        "images": collect_images(image_processor) if has_processor else None,
+        "images": images,
         "window": {"size": config.window_size, "stride": config.window_stride} if slides else None,
         "weights": weights,
         **card,
-    }
-
-
-def collect_images(image_processor: DenseCLIPImageProcessor) -> dict[str, Any]:
-    return {
-        "size": dict(image_processor.size) if image_processor.do_resize else None,
-        "mean": as_list(image_processor.image_mean),
-        "std": as_list(image_processor.image_std),
-        "pads": image_processor.do_pad,
     }
 
 
@@ -219,9 +211,7 @@ def read_weights(name_or_path: str, revision: str) -> dict[str, Any] | None:
                 return None
             metadata = get_safetensors_metadata(name_or_path, revision=revision)
         tensors = [tensor for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
-        types = Counter()
-        for tensor in tensors:
-            types[NUMBER_TYPES.get(tensor.dtype, tensor.dtype)] += tensor.parameter_count
+        types = Counter({NUMBER_TYPES.get(kind, kind): count for kind, count in metadata.parameter_count.items()})
         return {
             "bytes": sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors),
             "numbers": dict(types.most_common()),
@@ -304,13 +294,7 @@ def read_card(name_or_path: str, revision: str) -> dict[str, Any]:
 
 
 def format_facts(facts: dict[str, Any], shows_all: bool = False) -> str:
-    """
-    What [`collect`] gives, for people.
-
-    Args:
-        facts (`dict[str, Any]`): from [`collect`].
-        shows_all (`bool`, *optional*, defaults to `False`): whether all classes are named.
-    """
+    """What [`collect`] gives, for people; `shows_all` tells whether all classes are named."""
     names, language, card_license = facts["classes"], facts["language"], facts["license"]
     shown = names if shows_all else names[:SHOWN_CLASSES]
     more = f", and {len(names) - len(shown)} more (--all)" if len(shown) < len(names) else ""
@@ -383,7 +367,6 @@ def format_images(images: dict[str, Any] | None) -> str:
     if images is None:
         return "unknown: there is no preprocessor_config.json"
     size = images["size"]
-    mean, std = tuple(images["mean"]), tuple(images["std"])
     if size is None:
         resized = "in their own size"
     elif "height" in size:
@@ -391,6 +374,7 @@ def format_images(images: dict[str, Any] | None) -> str:
     else:
         limit = f", the long one at most {size['longest_edge']}" if "longest_edge" in size else ""
         resized = f"the short side {size['shortest_edge']} pixels{limit}"
+    mean, std = tuple(images["mean"]), tuple(images["std"])
     normalized = name_normalization(mean, std) or f"mean {mean}, deviation {std}"
     return f"{resized}; {normalized}{'; padded' if images['pads'] else ''}"
 

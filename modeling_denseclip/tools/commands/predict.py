@@ -3,7 +3,6 @@
 r"""`denseclip predict`: photographs and videos -> overlays, id masks, and a JSON of classes with areas and scores."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..command import escape_controls
 from ..files.inputs import check_targets, find_inputs, is_video, leave_out
 from ..files.loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
-from ..files.saving import save_whole
+from ..files.saving import save_json, save_whole
 from ..insight.predictors import ClassPredictor, batched
 from ..insight.text_scores import TextPredictor, draw_scores, format_scores
 from ..insight.videos import write_overlays
@@ -147,12 +146,8 @@ def parse_window(word: str) -> dict[str, Any]:
 
 def choose_targets(names: Mapping[Path, Path], output: Path, has_texts: bool) -> dict[Path, list[Path]]:
     """
-    The files to write for each input.
-
-    Args:
-        names (`Mapping[Path, Path]`): from `find_inputs`.
-        output (`Path`): folder for the results.
-        has_texts (`bool`): whether texts are scored.
+    The files to write for each input, of `names` as `find_inputs` gives them; `has_texts` tells whether texts are
+    scored.
 
     Raises:
         ValueError: as [`~tools.files.inputs.check_targets`].
@@ -167,9 +162,6 @@ def choose_targets(names: Mapping[Path, Path], output: Path, has_texts: bool) ->
         targets[file] = [output / name.with_name(f"{name.name}{ending}") for ending in endings]
     check_targets(targets, output, "--out", "name a folder above both, or give each an --out of its own")
     return targets
-
-
-# --- Results ---------------------------------------------------------------------------------------------------------
 
 
 def save_classes(
@@ -234,14 +226,9 @@ def predict_photographs(
     left_out: dict[Path, str],
 ) -> list[dict[str, Any]]:
     """
-    Read, predict and write; returns the entries for the JSON.
-
-    Args:
-        predictor (`ClassPredictor` or `TextPredictor`): what is predicted.
-        save (`Callable`): [`save_classes`] or [`save_texts`].
-        targets (`dict[Path, list[Path]]`): photograph -> the files to write.
-        batch_size (`int`): how many of one size go through the model at once.
-        left_out (`dict[Path, str]`): gets those that cannot be read, and why.
+    Read, predict and write, by [`save_classes`] or [`save_texts`]; returns the entries for the JSON. Up to
+    `batch_size` photographs of one size go through the model at once; `left_out` gets those that cannot be read, and
+    why.
     """
 
     def read() -> Iterator[tuple[Path, PIL.Image.Image]]:
@@ -306,9 +293,6 @@ def predict_video(predictor: ClassPredictor, file: Path, target: Path, batch_siz
     return {**entry, "overlay": target}
 
 
-# --- The command -----------------------------------------------------------------------------------------------------
-
-
 def run(args: argparse.Namespace) -> int:
     """
     Returns 0, or 1 where files were left out.
@@ -366,9 +350,7 @@ def run(args: argparse.Namespace) -> int:
         "left_out": [{"file": str(file), "error": error} for file, error in left_out.items()],
     }
     # Paths are those of files that were written; they are named relative to the folder of this one.
-    text = json.dumps(report, indent=2, ensure_ascii=False, default=lambda path: path.relative_to(output).as_posix())
-    # Of a name that is not UTF-8, JSON has the bytes as escapes, so that the file itself is valid.
-    save_whole(output / PREDICTIONS, lambda path: path.write_bytes(f"{text}\n".encode(errors="backslashreplace")))
+    save_json(output / PREDICTIONS, report, default=lambda path: path.relative_to(output).as_posix())
     if args.text:
         print(predictor.explain_scores(args.model))
     done = len(images) + len(videos)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, OverflowError) as error:
         raise OSError(f"The page cannot listen at {args.host}:{args.port} ({error}): name another --port.") from error
     page = load_page(args.model, args.device, args.tokenizer, args.revision)
-    # Python ends as it does otherwise, and so removes the uploads.
+    # So Python ends as usual, and removes the uploads.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))

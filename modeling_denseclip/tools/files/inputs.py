@@ -111,10 +111,8 @@ def _search(folder: Path, parts: Sequence[str], note: Callable[[OSError], None])
     What a pattern fits below a folder. `**`, for folders at all depths, follows no links: they may lead back to where
     they lie, and then there are more paths than any run could go through.
 
-    Args:
-        folder (`Path`): where the first part of the pattern is looked for.
-        parts (`Sequence[str]`): the pattern. At its end, `**` stands for all files.
-        note (`Callable[[OSError], None]`): is called for each folder that cannot be read.
+    The first of the `parts` of the pattern is looked for in `folder`; at the end, `**` stands for all files. `note` is
+    called for each folder that cannot be read.
     """
     first, *rest = parts
     if first == "**":
@@ -140,13 +138,8 @@ def _search(folder: Path, parts: Sequence[str], note: Callable[[OSError], None])
 
 def check_targets(targets: Mapping[Path, Sequence[Path]], output: Path, option: str, advice: str) -> None:
     """
-    Refuse results that would replace each other or what they are made of.
-
-    Args:
-        targets (`Mapping[Path, Sequence[Path]]`): input -> the files to write, below `output`.
-        output (`Path`): folder for the results.
-        option (`str`): by which it was named.
-        advice (`str`): what to do about two inputs whose results have one name.
+    Refuse results that would replace each other or what they are made of: `targets` are the files to write for each
+    input, below `output`, which was named by `option`. An error about two results of one name ends in `advice`.
 
     Raises:
         ValueError: where a result would replace another, or an input, or its name is too long.

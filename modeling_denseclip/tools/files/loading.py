@@ -104,11 +104,7 @@ def parse_yaml(text: str, source: str) -> Any:
     try:
         if len(text.encode()) > MAX_YAML_BYTES:
             raise ValueError(f"it is longer than {MAX_YAML_BYTES} bytes")
-        loader = _BoundedLoader(text)
-        try:
-            content = loader.get_single_data()
-        finally:
-            loader.dispose()
+        content = _BoundedLoader(text).get_single_data()
         remaining, count = [content], 0
         while remaining:
             value = remaining.pop()
@@ -195,11 +191,7 @@ def _on_one_line(error: ValueError | OSError) -> ValueError | OSError:
 
 def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
     """
-    The config of a checkpoint, of which nothing else is read or downloaded.
-
-    Args:
-        name_or_path (`str`): a folder, or the id of a repository on the Hub.
-        revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a repository.
+    The config of a checkpoint, a folder or a repository on the Hub, of which nothing else is read or downloaded.
 
     Raises:
         ValueError: for what is no checkpoint, or one of another kind.
@@ -215,7 +207,7 @@ def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
     try:
         fields = DenseCLIPConfig.get_config_dict(name_or_path, revision=revision)[0]
     except OSError as error:
-        # Where a connection broke, Transformers' message is about a folder of that name.
+        # Where a connection failed, the error of Transformers suspects a folder of that name.
         reason = error.__context__
         if isinstance(reason, HTTPError) and not isinstance(reason, HfHubHTTPError):
             raise ConnectionError(
@@ -245,33 +237,23 @@ def load_model(
         is_clip (`bool`, *optional*, defaults to `False`): it is a CLIP instead, to score texts with.
         tokenizer (`str`, *optional*): where CLIP's tokenizer is, if not beside the model.
         revision (`str`, *optional*, defaults to `"main"`): branch, tag or commit of a DenseCLIP on the Hub.
-        kwargs: as of [`load_denseclip`].
+        kwargs: for `from_pretrained`, such as `dtype`.
 
     Raises:
         ValueError: for a model of another kind, or whose weights are missing, cut off or do not fit its config.
         OSError: for a repository that cannot be reached.
     """
     if is_clip:
-        # A model cannot be built without a class. Texts are scored in place of it, so nothing shows its name.
+        # A model needs a class. The name of this one is shown nowhere.
         model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(name_or_path, ["thing"], tokenizer)
         return model, DenseCLIPImageProcessor()
-    model = load_denseclip(name_or_path, revision, **kwargs)
-    if tokenizer is not None:
-        model.tokenizer = load_clip_tokenizer(tokenizer)
-    return model, load_image_processor(name_or_path, revision)
+    return load_denseclip(name_or_path, revision, tokenizer, **kwargs), load_image_processor(name_or_path, revision)
 
 
-def load_denseclip(name_or_path: str, revision: str = "main", **kwargs) -> DenseCLIPForSemanticSegmentation:
-    """
-    A DenseCLIP alone, in evaluation mode.
-
-    Args:
-        name_or_path, revision (`str`): as of [`load_model`].
-        kwargs: for `from_pretrained`, such as `dtype`.
-
-    Raises:
-        ValueError, OSError: as [`load_model`].
-    """
+def load_denseclip(
+    name_or_path: str, revision: str = "main", tokenizer: str | None = None, **kwargs
+) -> DenseCLIPForSemanticSegmentation:
+    """A DenseCLIP alone, in evaluation mode; as [`load_model`]."""
     config = read_config(name_or_path, revision)
     if config.class_names is not None and len(config.class_names) != len(config.id2label):
         raise ValueError(
@@ -288,6 +270,8 @@ def load_denseclip(name_or_path: str, revision: str = "main", **kwargs) -> Dense
             f"The weights in {name_or_path} lack {len(loaded['missing_keys'])} tensors, which would be random:"
             f" {', '.join(sorted(loaded['missing_keys'])[:5])}. Config and weights have to come from one model."
         )
+    if tokenizer is not None:
+        model.tokenizer = load_clip_tokenizer(tokenizer)
     return model
 
 

@@ -162,11 +162,8 @@ def decoded_size(image: PIL.Image.Image) -> tuple[int, int]:
 
 def open_photograph(file: str | Path | BinaryIO, source: str | None = None) -> PIL.Image.Image:
     """
-    Open a photograph that [`decode_photograph`] takes, without decoding it.
-
-    Args:
-        file (`str`, `Path` or `BinaryIO`): the file, or its bytes as a stream.
-        source (`str`, *optional*): what an error calls it, by default by its name.
+    Open a photograph that [`decode_photograph`] takes, without decoding it. An error calls it `source`, by default by
+    its name.
 
     Raises:
         OSError: for a file that is not there or no image.

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are written whole or not at all, so that what was there before stays until then."""
 
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -34,16 +36,21 @@ def save_whole(target: Path, write: Callable[[Path], object]) -> None:
         os.replace(staging / target.name, target)
 
 
+def save_json(target: Path, content: object, default: Callable[[Any], object] | None = None) -> None:
+    """
+    As [`save_whole`], of plain values, and of others that `default` makes plain. Of a name that is not UTF-8, JSON has
+    the bytes as escapes, so that the file itself is valid.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=default)
+    save_whole(target, lambda path: path.write_bytes(f"{text}\n".encode(errors="backslashreplace")))
+
+
 def move_together(staging: Path, folder: Path, names: Sequence[str]) -> None:
     """
     Move complete files to where they belong. They replace older ones as a set: as long as not all are there, the last
     one, without which the others count for nothing, is missing, so that no process that dies leaves old and new files
-    that are taken for one result; [`clear_leftovers`] then puts the old ones back.
-
-    Args:
-        staging (`Path`): a folder of the files, on the same file system.
-        folder (`Path`): where they belong.
-        names (`Sequence[str]`): of the files, in the order in which they are moved.
+    that are taken for one result; [`clear_leftovers`] then puts the old ones back. `staging`, where they are, is on
+    the same file system, and they are moved in the order of `names`.
     """
     former = staging / FORMER
     former.mkdir()
@@ -75,14 +82,10 @@ def replace_folder(
     [`clear_leftovers`], which each call begins with, then puts the former one back.)
 
     A folder in which somebody works, or where a disk is mounted, cannot be renamed; its files are replaced one by one,
-    as by [`move_together`].
+    as by [`move_together`]; `last` is the file without which the others count for nothing.
 
-    Args:
-        folder (`Path`): a folder, or where there is none yet.
-        write (`Callable[[Path], object]`): fills an empty folder.
-        last (`str`): the file without which the others count for nothing.
-        is_replaced (`Callable[[Path], bool]`, *optional*): which files of the former folder go. Others are kept,
-            unless `write` has made some of the same name.
+    Files of the former folder, if there is one, go where `is_replaced` says so. Others are kept, unless `write` has
+    made some of the same name.
 
     Raises:
         OSError: where it cannot be written, such as on a full disk; names `folder`.

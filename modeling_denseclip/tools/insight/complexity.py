@@ -70,34 +70,21 @@ FORMULAS = {
 
 @dataclass
 class Part:
-    """
-    A part of a model.
-
-    Args:
-        parameters (`int`): how many it holds.
-        flops (`Counter[str]`): kind of operator -> multiply-adds for one image, and what else fvcore counts.
-    """
+    """A part of a model."""
 
     parameters: int = 0
+    # Kind of operator -> multiply-adds for one image, and what else fvcore counts.
     flops: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
 class Complexity:
-    """
-    What one image costs.
+    """What one image costs."""
 
-    Args:
-        parts (`dict[str, Part]`): name of a part -> what it holds and does. The names are those of the model's
-            modules, of the image encoder those inside it.
-        uncounted (`Counter[str]`): operators that count as 0 -> how often they ran; without those that work element
-            by element or only change the view.
-        encodes_text_per_image (`bool`): whether the text tower has to run for every image, and not once for all.
-    """
-
-    parts: dict[str, Part]
+    parts: dict[str, Part]  # by the names of the model's modules, of the image encoder those inside it
+    # Operators that count as 0 -> how often they ran; without those that work element by element or only change views.
     uncounted: Counter[str]
-    encodes_text_per_image: bool
+    encodes_text_per_image: bool  # whether the text tower has to run for every image, and not once for all
 
     @property
     def text_parameters(self) -> int:
@@ -136,11 +123,7 @@ class OperatorRecorder(TorchDispatchMode):
 @torch.no_grad()
 def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Complexity:
     """
-    Build the model on the meta device, and count while it segments one image as a whole.
-
-    Args:
-        config ([`DenseCLIPConfig`]): with its classes; see `read_config`.
-        size (`tuple[int, int]`): height and width of the image in pixels.
+    Build the model on the meta device, and count while it segments one image of this height and width as a whole.
 
     Raises:
         ValueError: for an image that is too small for the model.

@@ -25,28 +25,15 @@ NORMALIZATIONS = {
 
 @dataclass(frozen=True)
 class Description:
-    """
-    A model in words.
+    """A model in words."""
 
-    Args:
-        class_names (`list[str]`): names of the classes, in the order of their ids.
-        image_encoder (`str`): name of the architecture.
-        holds_clip (`bool`): whether one of the towers is CLIP's.
-        prompting ([`DenseCLIPPrompting`], *optional*): what class embeddings know of the image; `None` without
-            language.
-        encodes_text_per_image (`bool`): whether the text tower has to run for every image, and not once for all.
-        decode_head (`str`): name of the architecture.
-        has_part (`dict[str, bool]`): parts that some models have and others have not, by the name that `denseclip
-            info` gives them.
-    """
-
-    class_names: list[str]
-    image_encoder: str
-    holds_clip: bool
-    prompting: type[DenseCLIPPrompting] | None
-    encodes_text_per_image: bool
-    decode_head: str
-    has_part: dict[str, bool]
+    class_names: list[str]  # in the order of their ids
+    image_encoder: str  # name of the architecture
+    holds_clip: bool  # whether one of the towers is CLIP's
+    prompting: type[DenseCLIPPrompting] | None  # what class embeddings know of the image; `None` without language
+    encodes_text_per_image: bool  # whether the text tower has to run for every image, and not once for all
+    decode_head: str  # name of the architecture
+    has_part: dict[str, bool]  # parts that some models have and others have not, by their names in `denseclip info`
 
 
 def describe(config: DenseCLIPConfig) -> Description:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from ...class_names_denseclip import normalize_class_name
 from ...configuration_denseclip import DenseCLIPConfig
-from ...loading_denseclip import load_clip_tokenizer
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map
 from ...resizing_denseclip import resize_logits
 from ..files.loading import load_denseclip
@@ -34,75 +33,44 @@ CONFUSABLE_PART = 0.5
 
 @dataclass
 class PixelExplanation:
-    r"""
-    What speaks for each class at one pixel.
-
-    Args:
-        row, column (`int`): The pixel.
-        cell (`tuple[int, int]`): Row and column of the cell of the score map that it lies in.
-        class_names (`tuple[str, ...]`): K names.
-        score_before (`torch.Tensor` of shape `(num_labels,)`): Cosines of the cell and the class embeddings as they
-            come from the text tower, in [-1, 1].
-        score_after (`torch.Tensor` of shape `(num_labels,)`): Cosines of the cell and the class embeddings as the
-            image prompted them: what the decode head is given.
-        probabilities (`torch.Tensor` of shape `(num_labels,)`): The decode head's, of the pixel itself.
-    """
+    """What speaks for each class at one pixel. Tensors are of shape `(num_labels,)`."""
 
     row: int
     column: int
-    cell: tuple[int, int]
+    cell: tuple[int, int]  # row and column of the cell of the score map that the pixel lies in
     class_names: tuple[str, ...]
-    score_before: torch.Tensor
-    score_after: torch.Tensor
-    probabilities: torch.Tensor
+    score_before: torch.Tensor  # cosines of the cell and the class embeddings as the text tower makes them, in [-1, 1]
+    score_after: torch.Tensor  # and as the image prompted them, which is what the decode head is given
+    probabilities: torch.Tensor  # the decode head's, of the pixel itself
 
 
 @dataclass
 class ClassExplanation:
-    r"""
-    Where a class is seen, and what it is confused with.
+    """Where a class is seen, and what it is confused with."""
 
-    Args:
-        index (`int`): The id of the class.
-        class_names (`tuple[str, ...]`): K names.
-        share (`float`): Of the picture that is predicted as this class, in [0, 1].
-        score_before (`torch.Tensor` of shape `(grid_height, grid_width)`): Its score map without what the image adds
-            to the prompts: cosines in [-1, 1].
-        score_after (`torch.Tensor` of shape `(grid_height, grid_width)`): Its score map.
-        probability_map (`torch.Tensor` of shape `(height / 4, width / 4)`): The decode head's.
-        probabilities (`torch.Tensor` of shape `(num_labels,)`): Mean probability of each class over the pixels that
-            are predicted as this one; what is large beside it is what the model wavers about. NaN where no pixel is.
-        best_pixel (`tuple[int, int]`): Row and column in the photograph where the class is most probable.
-    """
-
-    index: int
+    index: int  # the id of the class
     class_names: tuple[str, ...]
-    share: float
+    share: float  # of the picture that is predicted as this class, in [0, 1]
+    # Its score map without what the image adds to the prompts, (grid_height, grid_width): cosines in [-1, 1].
     score_before: torch.Tensor
-    score_after: torch.Tensor
-    probability_map: torch.Tensor
+    score_after: torch.Tensor  # its score map, of the same shape
+    probability_map: torch.Tensor  # the decode head's, (height / 4, width / 4)
+    # Mean probability of each class, (num_labels,), over the pixels that are predicted as this one; what is large
+    # beside it is what the model wavers about. NaN where no pixel is.
     probabilities: torch.Tensor
-    best_pixel: tuple[int, int]
+    best_pixel: tuple[int, int]  # row and column in the photograph where the class is most probable
 
 
 @dataclass
 class ImageExplanation:
-    r"""
-    All maps of one photograph, from which pixels and classes are explained.
-
-    Args:
-        class_names (`tuple[str, ...]`): K names.
-        size (`tuple[int, int]`): Height and width in which rows and columns of pixels count.
-        score_before, score_after (`torch.Tensor` of shape `(num_labels, grid_height, grid_width)`): Score maps before
-            and after the image prompted the class embeddings: cosines in [-1, 1], float32.
-        logits (`torch.Tensor` of shape `(num_labels, height / 4, width / 4)`): The decode head's, float32.
-    """
+    """All maps of one photograph, in float32, from which pixels and classes are explained."""
 
     class_names: tuple[str, ...]
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width in which rows and columns of pixels count
+    # Score maps, (num_labels, grid_height, grid_width), before and after the image prompted the class embeddings.
     score_before: torch.Tensor
     score_after: torch.Tensor
-    logits: torch.Tensor
+    logits: torch.Tensor  # the decode head's, (num_labels, height / 4, width / 4)
 
     def explain_pixel(self, row: int, column: int) -> PixelExplanation:
         """
@@ -269,9 +237,6 @@ def similarity_threshold(similarity: torch.Tensor) -> float:
     confusable where that is no more than half of what it is for the median pair: `cos >= 1 - (1 - median) / 4`. Two
     names alone have no other pair to be compared with, so only equal ones are confusable. Where all names are alike,
     none stands out; the matrix shows that.
-
-    Args:
-        similarity (`torch.Tensor` of shape `(num_names, num_names)`): cosines of [`class_similarity`].
     """
     firsts, seconds = torch.triu_indices(*similarity.shape, offset=1)
     median = similarity[firsts, seconds].quantile(0.5).item() if len(firsts) else 1.0
@@ -318,12 +283,9 @@ def load_text_reader(
     name_or_path: str, class_names: Sequence[str] | None = None, tokenizer: str | None = None
 ) -> DenseCLIPForSemanticSegmentation:
     """
-    A model to call [`class_similarity`] with.
-
-    Args:
-        name_or_path (`str`): a DenseCLIP or a CLIP: a folder, a file of weights, or the id of a repository on the Hub.
-        class_names (`Sequence[str]`, *optional*): what a CLIP is to read; a DenseCLIP has classes of its own.
-        tokenizer (`str`, *optional*): where CLIP's tokenizer is, if not beside the model.
+    A model to call [`class_similarity`] with: a DenseCLIP or a CLIP, a folder, a file of weights, or the id of a
+    repository on the Hub. `class_names` are what a CLIP is to read; a DenseCLIP has classes of its own. `tokenizer` is
+    where CLIP's tokenizer is, if not beside the model.
 
     Raises:
         ValueError: for a model of another kind, or names that do not serve.
@@ -341,10 +303,7 @@ def load_text_reader(
     except OSError:  # weights without a config are OpenAI's or open_clip's
         model_type = None
     if model_type == DenseCLIPConfig.model_type:
-        model = load_denseclip(name_or_path)
-        if tokenizer is not None:
-            model.tokenizer = load_clip_tokenizer(tokenizer)
-        return model
+        return load_denseclip(name_or_path, tokenizer=tokenizer)
     if class_names is None:
         raise ValueError(
             f"{name_or_path} is no DenseCLIP, so it has no class names of its own: give those to compare."

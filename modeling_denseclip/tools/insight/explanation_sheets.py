@@ -12,17 +12,19 @@ from ..pictures.drawing import (
     contact_sheet,
     draw_bars,
     draw_heat_map,
+    draw_matrix,
     draw_overlay,
     mark_pixel,
     to_picture_width,
 )
-from ..pictures.matrices import draw_matrix
 from ..pictures.palettes import generate_palette
 from .explanation import ClassExplanation, ImageExplanation, PixelExplanation, similar_pairs
 
 
 # A picture of similarities has room for so many names.
 MAXIMUM_NAMES = 24
+# How many bars are drawn: the best classes at a pixel, and what a class is confused with.
+DRAWN_AT_A_PIXEL, DRAWN_OF_A_CLASS = 5, 8
 
 
 def draw_pixel(
@@ -30,7 +32,6 @@ def draw_pixel(
     explanation: ImageExplanation,
     pixel: PixelExplanation,
     palette: Sequence[Sequence[int]] | None = None,
-    top_k: int = 5,
 ) -> PIL.Image.Image:
     """
     Draw what speaks for each class at a pixel: the photograph and the classes with the pixel marked, the best classes
@@ -49,7 +50,7 @@ def draw_pixel(
 
     def bars(values: torch.Tensor, scores: bool) -> list:
         rows = []
-        for index in values.argsort(descending=True)[:top_k].tolist():
+        for index in values.argsort(descending=True)[:DRAWN_AT_A_PIXEL].tolist():
             value = values[index].item()
             length, text = ((value - low) / span, f"{value:.3f}") if scores else (value, f"{100 * value:.1f} %")
             rows.append((names[index], length, text, palette[index]))
@@ -82,7 +83,6 @@ def draw_class(
     explanation: ImageExplanation,
     a_class: ClassExplanation,
     palette: Sequence[Sequence[int]] | None = None,
-    top_k: int = 8,
 ) -> PIL.Image.Image:
     """
     Draw where a class is seen: the photograph, the classes, what it is confused with as bars, and below, its score map
@@ -99,7 +99,7 @@ def draw_class(
         means = explanation.explain_pixel(row, column).probabilities
     rows = [
         (names[other], means[other].item(), f"{100 * means[other]:.1f} %", palette[other])
-        for other in means.argsort(descending=True)[:top_k].tolist()
+        for other in means.argsort(descending=True)[:DRAWN_OF_A_CLASS].tolist()
     ]
     limits = _limits([a_class.score_before, a_class.score_after])
     change = (a_class.score_after - a_class.score_before).abs().max()
@@ -111,10 +111,7 @@ def draw_class(
     return _draw_sheet(
         [
             (photograph, "photograph"),
-            (
-                _draw_classes(photograph, explanation, palette),
-                f"{100 * a_class.share:.1f} % are predicted as {name}",
-            ),
+            (_draw_classes(photograph, explanation, palette), f"{100 * a_class.share:.1f} % are predicted as {name}"),
             (draw_bars([(title, rows)]), "what it is confused with"),
             *((draw_heat_map(photograph, values.numpy(), name, ends), caption) for values, ends, caption in maps),
         ]

@@ -22,13 +22,9 @@ Item = TypeVar("Item")
 
 class Predictor:
     """
-    What all predictions of photographs share.
-
-    Args:
-        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode.
-        image_processor ([`DenseCLIPImageProcessor`]): prepares the images. They are not padded, even if it pads
-            batches: what lies beside a photograph changes its classes, and maps have to lie on it.
-        scales (`Sequence[float]`, *optional*, defaults to `(1.0,)`): of the image processor's size.
+    What all predictions of photographs share, by a model in evaluation mode, at some `scales` of the image processor's
+    size. Images are not padded, even if it pads batches: what lies beside a photograph changes its classes, and maps
+    have to lie on it.
     """
 
     def __init__(
@@ -73,14 +69,8 @@ class Predictor:
 
 class ClassPredictor(Predictor):
     """
-    The class of each pixel.
-
-    Args:
-        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode.
-        image_processor ([`DenseCLIPImageProcessor`]): prepares the images.
-        palette (`Sequence` of RGB triples in [0, 255]): one colour per class.
-        window (`dict[str, Any]`, *optional*): what a call of the model says about sliding windows.
-        use_tta (`bool`, *optional*, defaults to `False`): average over the scales of the paper, each mirrored too.
+    The class of each pixel. `window` is what a call of the model says about sliding windows; `use_tta` averages over
+    the scales of the paper, each mirrored too; `palette` has one RGB colour per class, in [0, 255].
 
     Raises:
         ValueError: for an image processor that does not resize, where several sizes are asked for.

@@ -18,15 +18,8 @@ from .predictors import Predictor
 class TextPredictor(Predictor):
     """
     Where each of several texts matches, by the score map: the decode head, which knows the classes of its training
-    alone, takes no part.
-
-    Args:
-        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode, with language.
-        image_processor ([`DenseCLIPImageProcessor`]): prepares the images.
-        texts (`Sequence[str]`): any words.
-        learned_prompts (`bool`, *optional*): whether they are prompted as class names are, or read plainly. By default
-            as [`~DenseCLIPForSemanticSegmentation.score_text`] decides.
-        value_projection (`bool`, *optional*, defaults to `False`): whether pixels are embedded by values alone.
+    alone, takes no part. `learned_prompts` and `value_projection` are those of
+    [`~DenseCLIPForSemanticSegmentation.score_text`].
     """
 
     def __init__(
@@ -82,15 +75,11 @@ def draw_scores(
     Draw the photograph, the best text of each pixel, and below, text by text, its cosines and its share.
 
     Cosines have one scale of colours for all texts: with a scale of its own, a text that names nothing in the
-    photograph would be as bright as one that does. The share is a softmax over the texts. One text alone has no other
-    to be compared with, so there its cosines stand beside the photograph.
+    photograph would be as bright as one that does. The share is a softmax over the texts, of cosines divided by
+    `temperature`. One text alone has no other to be compared with, so there its cosines stand beside the photograph.
 
-    Args:
-        photograph (`PIL.Image.Image`): upright, RGB.
-        scores (`torch.Tensor` of shape `(num_texts, grid_height, grid_width)`): cosines in [-1, 1], float32.
-        texts (`Sequence[str]`): the captions.
-        temperature (`float`): what cosines are divided by before the softmax.
-        name (`str`): caption of the photograph.
+    `photograph` is upright and RGB, and called `name`; `scores` are cosines in [-1, 1], float32, of shape
+    `(num_texts, grid_height, grid_width)`.
     """
     photograph = to_picture_width(photograph)
     limits = (float(scores.min()), float(scores.max()))

@@ -85,12 +85,7 @@ def build_page(
     model: DenseCLIPForSemanticSegmentation, image_processor: DenseCLIPImageProcessor, name: str
 ) -> "gradio.Blocks":
     """
-    The page of one model: its classes, and, of a model with language, any words.
-
-    Args:
-        model ([`DenseCLIPForSemanticSegmentation`]): in evaluation mode, on its device.
-        image_processor ([`DenseCLIPImageProcessor`]): what prepares its images.
-        name (`str`): of the model, as the page shows it.
+    The page of one model, in evaluation mode and called `name`: its classes and, with language, any words.
 
     Raises:
         ImportError: where Gradio is not installed.

@@ -119,11 +119,8 @@ def forget_unread(sessions: Mapping[str, asyncio.Queue]) -> None:
 
 class Gate:
     """
-    A middleware that lets those requests reach Gradio which its own page makes, if they are not too large or too slow.
-
-    Args:
-        app: the application behind it.
-        uploads (`Path`): where Gradio puts uploads.
+    A middleware that lets those requests reach Gradio, the `app`, which its own page makes, if they are not too large
+    or too slow. Gradio puts what is sent to it into the folder `uploads`.
     """
 
     def __init__(self, app: Callable, uploads: Path):

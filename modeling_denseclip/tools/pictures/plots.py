@@ -60,7 +60,7 @@ def plot_segmentation(
     rows = legend_rows(gather_unnamed(segmentation, id2label), id2label, choose_palette(id2label, palette))
     labels = [f"{name}  {share}" for name, share, _ in rows]
     handles = [plt.Rectangle((0, 0), 1, 1, facecolor=np.divide(color, 255)) for *_, color in rows]
-    # Of labels, those are left out that begin with "_", and what stands between dollars is read as mathematics.
+    # Set later, since Matplotlib leaves labels out that begin with "_", and reads mathematics between dollars.
     legend = ax.legend(handles, map(str, range(len(rows))), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     for handle, text, label in zip(legend.legend_handles, legend.get_texts(), labels, strict=True):
         handle.set_label(label)
