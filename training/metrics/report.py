@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,25 +24,21 @@ from modeling_denseclip.tools.pictures.drawing import (
     shorten,
 )
 
-
-if TYPE_CHECKING:  # this file is imported by `training.metrics`
-    from .mean_iou.mean_iou import SegmentationScores
+from .mean_iou.mean_iou import SegmentationScores
 
 
 LOW_COLOR, HIGH_COLOR = np.array([247, 251, 255]), np.array([8, 48, 107])  # of recall 0 and 1
 MATRIX_SIDE = 1800  # pixels; the cells of many classes share it, those of few are no larger than MAX_CELL
 MIN_CELL, MAX_CELL = 2, 96
-NUM_CONFUSED_PAIRS = 20
-FORMULA_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
-def format_scores(scores: "SegmentationScores", class_names: Sequence[str]) -> str:
+def format_scores(scores: SegmentationScores, class_names: Sequence[str]) -> str:
     """
     Write the scores as a table in per cent, one row per class, the best IoU first.
 
     A dash stands for a score that is not defined; such classes come last.
     """
-    names = [_one_line(name) for name in class_names]
+    names = [" ".join(name.split()) for name in class_names]
     width = max(map(len, [*names, "classes present"]))
     rule = "-" * (width + 18)
     lines = [f"{'class':<{width}}  {'IoU':>7}  {'Acc':>7}", rule]
@@ -58,7 +54,7 @@ def format_scores(scores: "SegmentationScores", class_names: Sequence[str]) -> s
 
 def write_report(
     output_dir: str | Path,
-    scores: "SegmentationScores",
+    scores: SegmentationScores,
     confusion: torch.Tensor | np.ndarray,
     class_names: Sequence[str],
     protocol: Mapping[str, Any],
@@ -134,9 +130,7 @@ def write_report(
     return summary
 
 
-def most_confused_pairs(
-    confusion: torch.Tensor | np.ndarray, limit: int = NUM_CONFUSED_PAIRS
-) -> list[tuple[int, int, int]]:
+def most_confused_pairs(confusion: torch.Tensor | np.ndarray, limit: int = 20) -> list[tuple[int, int, int]]:
     """
     Find the mistakes that cost the most pixels.
 
@@ -147,7 +141,7 @@ def most_confused_pairs(
     Returns:
         `list` of `(label, prediction, pixels)`: most pixels first; only pairs that occur.
     """
-    mistakes = _as_array(confusion).copy()
+    mistakes = torch.as_tensor(confusion).numpy(force=True).copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
     pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
@@ -243,7 +237,7 @@ def _color(shares: np.ndarray) -> np.ndarray:
 
 
 def _format_markdown(
-    scores: "SegmentationScores", class_names: Sequence[str], order: list[int], protocol: Mapping, dataset: Mapping
+    scores: SegmentationScores, class_names: Sequence[str], order: list[int], protocol: Mapping, dataset: Mapping
 ) -> str:
     lines = [
         f"{_escape(dataset['name'])}, {_escape(dataset['split'])}, {dataset['num_images']:,} images. "
@@ -267,16 +261,14 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], protocol: Mapping[str, An
         writer = csv.DictWriter(file, [*rows[0], "protocol"])
         writer.writeheader()
         # csv writes None as an empty field.
-        writer.writerows({**row, "name": _as_text(row["name"]), "protocol": protocol["name"]} for row in rows)
-
-
-def _as_text(name: str) -> str:
-    """A name as a cell that no spreadsheet takes for a formula: behind an apostrophe."""
-    return f"'{name}" if name.startswith(FORMULA_BEGINNINGS) else name
+        for row in rows:
+            # A spreadsheet would compute a name that begins like a formula. Behind an apostrophe it stays a text.
+            apostrophe = "'" if row["name"].startswith(("=", "+", "-", "@", "\t", "\r")) else ""
+            writer.writerow({**row, "name": f"{apostrophe}{row['name']}", "protocol": protocol["name"]})
 
 
 def _as_matrix(confusion: torch.Tensor | np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    confusion = _as_array(confusion)
+    confusion = torch.as_tensor(confusion).numpy(force=True)
     if confusion.shape != (len(class_names), len(class_names)):
         raise ValueError(
             f"Got a confusion matrix of shape {confusion.shape} and {len(class_names)} class names; it needs one row "
@@ -285,18 +277,14 @@ def _as_matrix(confusion: torch.Tensor | np.ndarray, class_names: Sequence[str])
     return confusion
 
 
-def _as_array(confusion: torch.Tensor | np.ndarray) -> np.ndarray:
-    return confusion.cpu().numpy() if isinstance(confusion, torch.Tensor) else confusion
-
-
-def _sort_by_iou(scores: "SegmentationScores", class_names: Sequence[str]) -> list[int]:
+def _sort_by_iou(scores: SegmentationScores, class_names: Sequence[str]) -> list[int]:
     """Ids of the classes, the best IoU first and those without one last; ids decide between equals."""
     if len(scores.iou) != len(class_names):
         raise ValueError(f"Got scores of {len(scores.iou)} classes and {len(class_names)} class names.")
     return np.argsort(-scores.iou, kind="stable").tolist()  # NaN is sorted to the end
 
 
-def _summary(scores: "SegmentationScores") -> list[tuple[str, float]]:
+def _summary(scores: SegmentationScores) -> list[tuple[str, float]]:
     return [
         ("mIoU", scores.mean_iou),
         ("mAcc", scores.mean_accuracy),
@@ -313,10 +301,6 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
-
-
 def _escape(text: str) -> str:
     """Text as it is in Markdown, in a cell of a table too."""
-    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", _one_line(text))
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))

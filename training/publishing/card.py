@@ -22,12 +22,6 @@ from ..options.recipes import Recipe
 
 
 TEMPLATE = REPOSITORY / "model_cards" / "TEMPLATE.md"
-# Files in a folder of cards that are not cards.
-OTHER_FILES = ("README.md", TEMPLATE.name)
-
-TAGS = ["denseclip", "clip", "semantic-segmentation", "vision"]
-# Stands in the examples of a card that belongs to no repository yet.
-NO_REPOSITORY = "path/or/hub-repo"
 HUB_IDS_OF_DATASETS = {"ADE20K": "zhoubolei/scene_parse_150"}
 
 # The data set of the paper's figures, as an evaluation names it.
@@ -37,12 +31,10 @@ PAPER_PROTOCOLS = {
     "SS": ("mean_iou", "SS, single scale"),
     "MS": ("mean_iou_multi_scale", "MS, multi-scale and flip"),
 }
-NOT_MEASURED = "not measured yet"
 # The figures of an evaluation that a card shows.
 FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy")
 # All of an absolute path but its last part. A name of a folder may hold spaces, so words between two paths match too.
 FOLDERS_OF_A_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:)?[/\\](?:[^/\\'\"]*[/\\])*")
-METRICS_ENTRIES = {"protocol": ("name", "description"), "dataset": ("name", "split", "num_images")}
 
 # What of a recipe a card shows, in this order.
 SHOWN_ARGUMENTS = (
@@ -66,8 +58,9 @@ def read_metrics(path: Path) -> dict:
     """
     metrics = read_json(path)
     lacking = [name for name in FIGURES if not isinstance(metrics.get(name), float | int)]
-    for section, entries in METRICS_ENTRIES.items():
-        lacking += [f"{section}.{entry}" for entry in entries if entry not in section_of(metrics, section)]
+    for section, entries in {"protocol": ("name", "description"), "dataset": ("name", "split", "num_images")}.items():
+        found = metrics[section] if isinstance(metrics.get(section), dict) else {}
+        lacking += [f"{section}.{entry}" for entry in entries if entry not in found]
     if lacking:
         raise ValueError(
             f"{path} lacks {', '.join(lacking)}: a card gives each figure with its protocol and data set. Write the"
@@ -78,10 +71,6 @@ def read_metrics(path: Path) -> dict:
     if "left_out" in dataset:
         dataset["left_out"] = [FOLDERS_OF_A_PATH.sub("", str(fault)) for fault in dataset["left_out"]]
     return metrics
-
-
-def section_of(metrics: dict, name: str) -> dict:
-    return metrics[name] if isinstance(metrics.get(name), dict) else {}
 
 
 def build_model_card(
@@ -107,7 +96,8 @@ def build_model_card(
             encoder's. Default to the recipe's. Those that are repositories of the Hub are named in the card's head.
     """
     description = describe(config)
-    paper = {} if recipe is None else recipe.paper
+    paper, arguments = ({}, {}) if recipe is None else (recipe.paper, {**recipe.data, **recipe.training})
+    mean, std = image_processor.image_mean, image_processor.image_std
     if base_model is None:
         base_model = [] if recipe is None else [recipe.model.get("clip"), recipe.model.get("image")]
     base_models = [base_model] if isinstance(base_model, str) else base_model
@@ -123,7 +113,7 @@ def build_model_card(
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        tags=[tag for tag in TAGS if tag != "clip" or description.holds_clip],
+        tags=["denseclip", *(["clip"] if description.holds_clip else []), "semantic-segmentation", "vision"],
         base_model=on_hub[0] if len(on_hub) == 1 else on_hub or None,
         datasets=sorted(HUB_IDS_OF_DATASETS[name] for name in datasets & HUB_IDS_OF_DATASETS.keys()) or None,
         metrics=["mean_iou"],
@@ -134,7 +124,7 @@ def build_model_card(
         head,
         template_path=TEMPLATE,
         title=title,
-        repo_id=repo_id or NO_REPOSITORY,
+        repo_id=repo_id or "path/or/hub-repo",
         class_names=description.class_names,
         use_language=config.use_language,
         encoder=description.image_encoder,
@@ -144,7 +134,7 @@ def build_model_card(
         decode_head_size=config.decode_head_hidden_size,
         use_auxiliary_head=description.has_part["auxiliary head"],
         input_size=_describe_size(image_processor.size),
-        normalization=_describe_normalization(image_processor),
+        normalization=name_normalization(mean, std) or f"mean {list(mean)} and deviation {list(std)}",
         inference_mode=config.inference_mode,
         window_size="{} x {}".format(*as_pair(config.window_size, "window_size")),
         window_stride="{} x {}".format(*as_pair(config.window_stride, "window_stride")),
@@ -152,7 +142,7 @@ def build_model_card(
         is_ade20k="ADE20K" in datasets,
         base_models=" and ".join(f"`{name}`" for name in base_models),
         recipe_path=None if recipe is None else _relative(recipe.path),
-        training_arguments=[] if recipe is None else _shown_arguments(recipe),
+        training_arguments=[(n, json.dumps(arguments[n]).strip('"')) for n in SHOWN_ARGUMENTS if n in arguments],
         results=_results(paper, measured),
         size_in_paper=_describe_cost(paper, description.encodes_text_per_image),
     )
@@ -199,7 +189,7 @@ def _results(paper: dict, measured: Sequence[dict]) -> list[dict]:
             rows += [_row(metrics, paper=paper[key]) for metrics in ours]
         else:
             row = {"dataset": _describe_dataset(PAPER_DATASET), "protocol": description, "paper": paper[key]}
-            rows.append({**row, "mean_iou": NOT_MEASURED, "mean_accuracy": "", "overall_accuracy": ""})
+            rows.append({**row, "mean_iou": "not measured yet", "mean_accuracy": "", "overall_accuracy": ""})
     return rows + [_row(metrics, paper="") for metrics in rest]
 
 
@@ -227,21 +217,11 @@ def _describe_cost(paper: dict, encodes_text_per_image: bool) -> str | None:
     return f"The paper also gives {' and '.join(parts)}." if parts else None
 
 
-def _describe_normalization(image_processor: DenseCLIPImageProcessor) -> str:
-    mean, std = image_processor.image_mean, image_processor.image_std
-    return name_normalization(mean, std) or f"mean {list(mean)} and deviation {list(std)}"
-
-
 def _describe_size(size) -> str:
     if size.shortest_edge is None:
         return f"to {size.height} x {size.width} pixels (height x width)"
     limit = "" if size.longest_edge is None else f" and the long one to at most {size.longest_edge}"
     return f"the short side to {size.shortest_edge} pixels{limit}, keeping the ratio"
-
-
-def _shown_arguments(recipe: Recipe) -> list[tuple[str, str]]:
-    values = {**recipe.data, **recipe.training}
-    return [(name, json.dumps(values[name]).strip('"')) for name in SHOWN_ARGUMENTS if name in values]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -273,7 +253,7 @@ def find_stale_cards(expected: dict[str, str], folder: Path) -> dict[str, str]:
     """Name of each card in `folder` that differs from what is expected -> the difference."""
     present = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
     stale = {}
-    for name in sorted((expected.keys() | present.keys()) - set(OTHER_FILES)):
+    for name in sorted((expected.keys() | present.keys()) - {"README.md", TEMPLATE.name}):
         before, after = present.get(name, ""), expected.get(name, "")
         if before != after:
             lines = difflib.unified_diff(

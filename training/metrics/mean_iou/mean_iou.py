@@ -385,27 +385,13 @@ class MeanIoU(evaluate.Metric):
             counts = self._count(predictions, references, copy.deepcopy(self._counts))
         if counts is None:
             raise ValueError("Nothing was added since the last `compute`: call `add` or `add_batch` first.")
-        results = _compute_results(
-            counts.confusion(num_labels, ignore_index, label_map, reduce_labels), nan_to_num=nan_to_num
-        )
+        results = _compute_results(counts, num_labels, ignore_index, nan_to_num, label_map, reduce_labels)
         self.reset()
         return results
 
-    def _compute(
-        self,
-        predictions,
-        references,
-        num_labels: int,
-        ignore_index: int,
-        nan_to_num: float | None = None,
-        label_map: Mapping[int, int] | None = None,
-        reduce_labels: bool = False,
-    ) -> dict[str, float | int | np.ndarray]:
+    def _compute(self, predictions, references, *args, **kwargs) -> dict[str, float | int | np.ndarray]:
         """Score the given maps alone. Transformers' examples call the public metric's method of this name."""
-        counts = self._count(predictions, references, None)
-        return _compute_results(
-            counts.confusion(num_labels, ignore_index, label_map, reduce_labels), nan_to_num=nan_to_num
-        )
+        return _compute_results(self._count(predictions, references, None), *args, **kwargs)
 
     def confusion(self, num_labels: int, ignore_index: int = 255) -> torch.Tensor:
         """
@@ -487,8 +473,15 @@ def _find_runs(predictions: torch.Tensor, labels: torch.Tensor) -> tuple[torch.T
     return predictions, labels, torch.ones(1, dtype=torch.int64, device=labels.device).expand(labels.numel())
 
 
-def _compute_results(confusion: torch.Tensor, nan_to_num: float | None) -> dict[str, float | int | np.ndarray]:
-    scores = mean_iou_from_confusion(confusion)
+def _compute_results(
+    counts: JointCounts,
+    num_labels: int,
+    ignore_index: int,
+    nan_to_num: float | None = None,
+    label_map: Mapping[int, int] | None = None,
+    reduce_labels: bool = False,
+) -> dict[str, float | int | np.ndarray]:
+    scores = mean_iou_from_confusion(counts.confusion(num_labels, ignore_index, label_map, reduce_labels))
     results = {
         "mean_iou": scores.mean_iou,
         "mean_accuracy": scores.mean_accuracy,
