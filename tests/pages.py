@@ -1,8 +1,8 @@
 """
 The pages for people as programs: their fenced blocks, who runs them, and what a reader has who types them.
 
-A block says what it is (see `LANGUAGES`) and is run, in the order of its page. One that cannot be run by a test has its
-reason on the line above, in a comment that readers do not see:
+A block says what it is (see `LANGUAGES`) and is run, in the order of its page. One that cannot be run by a test has
+its reason on the line above, in a comment that readers do not see:
 
     <!-- not run: needs eight GPUs -->
     <!-- not run: `pip install`: needs the network -->
