@@ -38,6 +38,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring, logging
 
 from .configuration_denseclip import naming_errors, read_fields
+from .sizes_denseclip import resized_size
 
 
 logger = logging.get_logger(__name__)
@@ -364,9 +365,6 @@ class DenseCLIPImageProcessor(PilBackend):
 
         Returns:
             `tuple[int, int]`: Height and width in pixels, at least 1 each.
-
-        Source: mmcv 1.3 `rescale_size`, which rounds `int(side * scale + 0.5)`; transformers' own keep-ratio resize
-        cuts off, so that 768 x 1024 becomes 512 x 682 there and 512 x 683 here.
         """
         size = size if size is not None else self.size
         sides = [side for side in dict(size).values() if side is not None]
@@ -374,20 +372,12 @@ class DenseCLIPImageProcessor(PilBackend):
             raise ValueError(f"Received size={dict(size)}. Its sides are numbers of pixels, so they must be positive.")
         if any(side > MAX_PIXELS for side in sides):
             raise ValueError(f"Received size={dict(size)}. Pictures become at most {MAX_PIXELS} pixels.")
-        shortest_edge, longest_edge = size.get("shortest_edge"), size.get("longest_edge")
-        if size.get("height") and size.get("width"):
-            new_height, new_width = size.get("height"), size.get("width")
-        elif not shortest_edge:
+        if not (size.get("height") and size.get("width")) and not size.get("shortest_edge"):
             raise ValueError(
                 f"Received size={dict(size)}. It must hold 'shortest_edge' and 'longest_edge', 'shortest_edge' alone, "
                 "or 'height' and 'width'."
             )
-        else:
-            scale = shortest_edge / min(height, width)
-            if longest_edge:
-                scale = min(longest_edge / max(height, width), scale)
-            # A very long strip would round to no pixels at all.
-            new_height, new_width = max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+        new_height, new_width = resized_size(height, width, dict(size))
         if new_height * new_width > MAX_PIXELS:
             raise ValueError(
                 f"Received size={dict(size)}, which makes {new_height} x {new_width} pixels (height x width) of an"

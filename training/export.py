@@ -32,8 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write a DenseCLIP as one file, for onnxruntime or torch.export, and check it.",
     )
     parser.add_argument("checkpoint", metavar="DIR", type=Path, help="a saved DenseCLIP")
+    suffixes = " or ".join(file_format.suffix for file_format in FORMATS.values())
     parser.add_argument(
-        "target", metavar="OUT", type=Path, help="the file to write, .onnx (or .pt2); OUT.json comes beside it"
+        "target", metavar="OUT", type=Path, help=f"the file to write, {suffixes}; OUT.json comes beside it"
     )
     parser.add_argument("--format", dest="file_format", choices=tuple(FORMATS), default="onnx")
     parser.add_argument(

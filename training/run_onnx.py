@@ -6,9 +6,9 @@ Segment photographs by a file that `python -m training.export` wrote.
     python run_onnx.py model.onnx street.jpg --output maps
 
 It needs onnxruntime, NumPy, OpenCV and Pillow, not PyTorch. What it knows of the model stands in `model.onnx.json`.
-In a checkout it reads photographs by `modeling_denseclip/tools/files/photographs.py`. The copy that `training.export`
-writes beside a model holds the text of that file, and needs nothing else of this repository: take it to where the
-model runs.
+In a checkout it reads photographs by `modeling_denseclip/tools/files/photographs.py` and resizes them by the rule of
+`modeling_denseclip/sizes_denseclip.py`. The copy that `training.export` writes beside a model holds the texts of both
+files, and needs nothing else of this repository: take it to where the model runs.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -27,19 +28,27 @@ import PIL.Image
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 
-# Begin: in the copy that training.export writes, the text of photographs.py stands in the place of these lines.
-PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "modeling_denseclip" / "tools" / "files" / "photographs.py"
-if not PHOTOGRAPHS.is_file():
-    print(
-        f"error: {__file__} reads photographs by {PHOTOGRAPHS}, which is not there. Outside of a checkout, run the"
-        " copy that training.export writes beside a model.",
-        file=sys.stderr,
-    )
-    sys.exit(2)
-spec = importlib.util.spec_from_file_location("photographs", PHOTOGRAPHS)
-photographs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(photographs)
-read_photograph = photographs.read_photograph
+# Begin: in the copy that training.export writes, the texts of these files stand in the place of these lines.
+PACKAGE = Path(__file__).resolve().parents[1] / "modeling_denseclip"
+
+
+def load_file(path: Path) -> ModuleType:
+    """A file of the checkout as a module, without the package around it, which needs PyTorch."""
+    if not path.is_file():
+        print(
+            f"error: {__file__} needs {path}, which is not there. Outside of a checkout, run the copy that"
+            " training.export writes beside a model.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+read_photograph = load_file(PACKAGE / "tools" / "files" / "photographs.py").read_photograph
+resized_size = load_file(PACKAGE / "sizes_denseclip.py").resized_size
 # End
 
 
@@ -127,18 +136,6 @@ def read_picture(path: str | Path) -> np.ndarray:
     return np.asarray(read_photograph(path))
 
 
-def resized_size(height: int, width: int, size: dict[str, int] | None) -> tuple[int, int]:
-    """Height and width at which the model sees a picture; `size` as in the card."""
-    if size is None:
-        return height, width
-    if "height" in size:
-        return size["height"], size["width"]
-    scale = size["shortest_edge"] / min(height, width)
-    if "longest_edge" in size:
-        scale = min(scale, size["longest_edge"] / max(height, width))
-    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
-
-
 def prepare(picture: np.ndarray, card: dict) -> np.ndarray:
     """
     A picture as the model takes it: uint8 `(height, width, 3)` -> float32 `(1, 3, resized_height, resized_width)`.
@@ -147,7 +144,9 @@ def prepare(picture: np.ndarray, card: dict) -> np.ndarray:
         ValueError: for a picture that is too small.
     """
     rule = card["image_processor"]
-    height, width = resized_size(*picture.shape[:2], rule["size"])
+    height, width = picture.shape[:2]
+    if rule["size"] is not None:
+        height, width = resized_size(height, width, rule["size"])
     if min(height, width) < card["smallest_side"]:
         raise ValueError(
             f"The picture is {height} x {width} pixels when the model sees it, and this file was found right from"

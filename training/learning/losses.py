@@ -13,6 +13,8 @@ from modeling_denseclip.configuration_denseclip import DenseCLIPConfig
 from modeling_denseclip.loss_denseclip import loss_parts, pixel_cross_entropy
 from modeling_denseclip.resizing_denseclip import at_least_float32, resize_logits
 
+from ..options.arguments import DenseCLIPTrainingArguments
+
 
 class SegmentationLoss:
     """
@@ -53,6 +55,12 @@ class SegmentationLoss:
         self.class_weights = class_weights
         self.ohem_threshold, self.ohem_min_kept = ohem_threshold, ohem_min_kept
         self.dice_weight = dice_weight
+
+    @classmethod
+    def from_arguments(cls, config: DenseCLIPConfig, args: DenseCLIPTrainingArguments) -> "SegmentationLoss":
+        """The loss that a training is asked for. Raises ValueError as [`read_class_weights`]."""
+        weights = None if args.class_weights is None else read_class_weights(args.class_weights, config.num_labels)
+        return cls(config, weights, args.ohem_threshold, args.ohem_min_kept, args.dice_weight)
 
     def __call__(self, outputs: DenseCLIPSemanticSegmenterOutput, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """

@@ -11,12 +11,11 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedConfig
 
-from ..metrics import SegmentationScores, confusion_matrix, mean_iou_from_confusion
+from ..metrics import SCORES, SegmentationScores, confusion_matrix, mean_iou_from_confusion
 
 
 NUM_WORST_IMAGES = 20
-# The names of the scores of all classes, and of those of each class.
-SCORES = ("mean_iou", "mean_accuracy", "overall_accuracy", "frequency_weighted_iou")
+# The names of the scores of each class.
 CLASS_SCORES = ("iou", "accuracy")
 
 

@@ -41,7 +41,7 @@ from .adapters import ADAPTER_DIR, add_lora, load_with_adapter, merged_state_dic
 from .averaging import AVERAGED_WEIGHTS_NAME, AveragedWeights
 from .batch_norm import find_norm_of_one_value, pretrained_batch_norms, synchronize_batch_norm
 from .checkpoints import LAST, alone_in, checkpoint_to_resume, explain_full_disk, is_json
-from .losses import SegmentationLoss, read_class_weights
+from .losses import SegmentationLoss
 from .optimization import (
     freeze_image_encoder,
     freeze_text_encoder,
@@ -65,9 +65,8 @@ class DenseCLIPTrainer(Trainer):
     image that an [`EvaluationTransform`] brings in several sizes is evaluated at all of them, each mirrored as well,
     and the probabilities are averaged.
 
-    It reports `eval_mean_iou`, `eval_mean_accuracy`, `eval_overall_accuracy`, `eval_frequency_weighted_iou`, and per
-    class `eval_iou/<name>` and `eval_accuracy/<name>`, all fractions in [0, 1]; a class for which a score is not
-    defined has no key.
+    It reports `eval_mean_iou` and the other scores of `training.metrics.SCORES`, and per class `eval_iou/<name>` and
+    `eval_accuracy/<name>`, all fractions in [0, 1]; a class for which a score is not defined has no key.
 
     Pass the image processor as `processing_class`: it is saved with every checkpoint.
 
@@ -106,16 +105,7 @@ class DenseCLIPTrainer(Trainer):
             synchronize_batch_norm(self.model, self.args.device)
         self._modules_in_evaluation = self._find_modules_in_evaluation()
 
-        class_weights = None
-        if self.args.class_weights is not None:
-            class_weights = read_class_weights(self.args.class_weights, self.model.config.num_labels)
-        self.loss_function = SegmentationLoss(
-            self.model.config,
-            class_weights=class_weights,
-            ohem_threshold=self.args.ohem_threshold,
-            ohem_min_kept=self.args.ohem_min_kept,
-            dice_weight=self.args.dice_weight,
-        )
+        self.loss_function = SegmentationLoss.from_arguments(self.model.config, self.args)
         self._loss_parts: dict[str, torch.Tensor] = {}
         self._num_loss_parts = 0
 

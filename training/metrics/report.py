@@ -24,7 +24,7 @@ from modeling_denseclip.tools.pictures.drawing import (
     shorten,
 )
 
-from .mean_iou.mean_iou import SegmentationScores
+from .mean_iou.mean_iou import SCORES, SegmentationScores
 
 
 LOW_COLOR, HIGH_COLOR = np.array([247, 251, 255]), np.array([8, 48, 107])  # of recall 0 and 1
@@ -93,10 +93,7 @@ def write_report(
     summary = {
         "protocol": dict(protocol),
         "dataset": dict(dataset),
-        "mean_iou": _defined(scores.mean_iou),
-        "mean_accuracy": _defined(scores.mean_accuracy),
-        "overall_accuracy": _defined(scores.overall_accuracy),
-        "frequency_weighted_iou": _defined(scores.frequency_weighted_iou),
+        **{name: _defined(getattr(scores, name)) for name in SCORES},
         "num_classes": len(class_names),
         "num_classes_present": scores.num_classes_present,
         "per_class": [
@@ -285,12 +282,7 @@ def _sort_by_iou(scores: SegmentationScores, class_names: Sequence[str]) -> list
 
 
 def _summary(scores: SegmentationScores) -> list[tuple[str, float]]:
-    return [
-        ("mIoU", scores.mean_iou),
-        ("mAcc", scores.mean_accuracy),
-        ("aAcc", scores.overall_accuracy),
-        ("fwIoU", scores.frequency_weighted_iou),
-    ]
+    return [(title, getattr(scores, name)) for name, title in SCORES.items()]
 
 
 def _defined(value: float) -> float | None:

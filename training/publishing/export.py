@@ -205,9 +205,7 @@ def write(module: ExportableDenseCLIP, file_format: OnnxFormat | TorchFormat, pa
     dynamic_shapes = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
     try:
         with torch.no_grad():
-            program = torch.export.export(
-                module, (torch.zeros(TRACED_SHAPE),), dynamic_shapes=dynamic_shapes, strict=False
-            )
+            program = file_format.trace(module, torch.zeros(TRACED_SHAPE), dynamic_shapes)
         converted = file_format.convert(program, module.output)
     except Exception as error:  # the exporters raise errors of all kinds
         raise ValueError(

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.export import ExportedProgram
 
+from modeling_denseclip import sizes_denseclip
 from modeling_denseclip.tools.files import photographs
 
 from .. import REPOSITORY
@@ -37,6 +39,10 @@ class TorchFormat:
     def check_packages(self) -> None:
         """Raise a ValueError for a package that the format needs and that is not installed."""
 
+    def trace(self, module: nn.Module, example: torch.Tensor, dynamic_shapes: tuple) -> ExportedProgram:
+        """The graph of a module, which `convert` takes."""
+        return torch.export.export(module, (example,), dynamic_shapes=dynamic_shapes, strict=False)
+
     def convert(self, program: ExportedProgram, output: str):
         """The program in this format; `output` is what it computes, `"logits"` or `"class_map"`."""
         return program
@@ -49,7 +55,7 @@ class TorchFormat:
         return torch.export.load(path).module()
 
 
-class OnnxFormat:
+class OnnxFormat(TorchFormat):
     """ONNX, for onnxruntime."""
 
     name = "onnx"
@@ -130,11 +136,11 @@ def open_session(path: Path):
 
 
 def copy_runner() -> str:
-    """The text of `run_onnx.py` with that of `photographs.py` in it, so that it needs no checkout."""
+    """The text of `run_onnx.py` with those of the files in it that it loads, so that it needs no checkout."""
     before, _, rest = RUNNER.read_text(encoding="utf-8").partition("# Begin: ")
-    reader = Path(photographs.__file__).read_text(encoding="utf-8")
-    _, _, reader = reader.split('"""\n', 2)  # behind its docstring
-    return COPY_MARK + before + reader.strip() + rest.partition("# End\n")[2]
+    texts = [Path(module.__file__).read_text(encoding="utf-8") for module in (photographs, sizes_denseclip)]
+    bodies = [text.split('"""\n', 2)[2].partition("\n__all__ =")[0].strip() for text in texts]  # behind docstrings
+    return COPY_MARK + before + "\n\n\n".join(bodies) + "\n" + rest.partition("# End\n")[2]
 
 
 def may_replace(runner: Path) -> bool:

@@ -105,6 +105,16 @@ class SegmentationScores:
     pixels: np.ndarray
 
 
+# The scores of all classes, and what tables call them: a new one is a field above, its value in
+# [`mean_iou_from_confusion`], and a line here.
+SCORES = {
+    "mean_iou": "mIoU",
+    "mean_accuracy": "mAcc",
+    "overall_accuracy": "aAcc",
+    "frequency_weighted_iou": "fwIoU",
+}
+
+
 def confusion_matrix(
     predictions: torch.Tensor, labels: torch.Tensor, num_labels: int, ignore_index: int = 255
 ) -> torch.Tensor:
@@ -482,14 +492,8 @@ def _compute_results(
     reduce_labels: bool = False,
 ) -> dict[str, float | int | np.ndarray]:
     scores = mean_iou_from_confusion(counts.confusion(num_labels, ignore_index, label_map, reduce_labels))
-    results = {
-        "mean_iou": scores.mean_iou,
-        "mean_accuracy": scores.mean_accuracy,
-        "overall_accuracy": scores.overall_accuracy,
-        "per_category_iou": scores.iou,
-        "per_category_accuracy": scores.accuracy,
-        "frequency_weighted_iou": scores.frequency_weighted_iou,
-    }
+    results = {name: getattr(scores, name) for name in SCORES}
+    results |= {"per_category_iou": scores.iou, "per_category_accuracy": scores.accuracy}
     if nan_to_num is not None:
         results = {name: np.nan_to_num(value, nan=nan_to_num) for name, value in results.items()}
     return {**results, "num_classes_present": scores.num_classes_present}
