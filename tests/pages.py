@@ -316,7 +316,7 @@ def save_model(folder: Path):
         class_token_ids=token_ids,
         vision_config={**tiny_config("vit").vision_config.to_dict(), "num_hidden_layers": 2},
         feature_layers=(0, 0, 1, 1),
-        context_decoder_num_hidden_layers=1,
+        prompting_mode="language",
     )
     save_checkpoint(model, DenseCLIPImageProcessor(size={"shortest_edge": 64, "longest_edge": 256}), folder)
 

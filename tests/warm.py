@@ -28,6 +28,7 @@ import sys
 import tempfile
 import threading
 import types
+import warnings
 from pathlib import Path
 
 
@@ -57,7 +58,10 @@ def serve(address: str):
             if sys.stdin in select.select([server, sys.stdin], [], [])[0]:
                 return
             connection, _ = server.accept()
-            if os.fork() == 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on, for the thread of jemalloc
+                is_fork = os.fork() == 0
+            if is_fork:
                 break
             connection.close()
             with contextlib.suppress(ChildProcessError):
@@ -69,21 +73,22 @@ def serve(address: str):
         request = json.loads(lines.readline())
     child = os.fork()
     if child == 0:
+        if request["is_whole"]:
+            os.setsid()
+        with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+            connection.sendall(f"{os.getpid()}\n".encode())
         connection.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        words = request["words"], request["folder"], request["environment"]
-        if not request["is_whole"]:
-            return run_to_exit_handlers(*words)
-        os.setsid()
-        return run(*words)
+        run_words = run if request["is_whole"] else run_to_exit_handlers
+        return run_words(request["words"], request["folder"], request["environment"])
     for number, stream in enumerate(streams):
         os.close(number)
         os.close(stream)
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
-        connection.sendall(f"{child}\n".encode())
-        connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{status}\n".encode())
     os._exit(0)
 
 
@@ -122,11 +127,14 @@ def run_to_exit_handlers(*words):
             status = 1
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
-        status = 130 if isinstance(error, KeyboardInterrupt) else 1
+        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
     os._exit(status & 0xFF)
 
 
