@@ -68,7 +68,7 @@ class BackboneLayout:
     unused_parameters: tuple[str, ...]
     input_size: tuple[int, int] | None = None  # the only height and width that it takes, if there is only one
 
-    def fit(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def resize_input(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """`pixel_values` in a size that the backbone takes, see `resize_to_multiple`."""
         if self.input_size is None:
             return resize_to_multiple(pixel_values, self.size_divisor)

@@ -157,7 +157,7 @@ class DenseCLIPBackboneEncoder(DenseCLIPPreTrainedModel):
             wanted["output_attentions"] = output_attentions
         # CODEPATH: released ResNet checkpoints cut images off at the grid, all other rows see the whole
         if self.config.fit_to_grid or not self.config.is_clip_resnet:
-            pixel_values = self.layout.fit(pixel_values)
+            pixel_values = self.layout.resize_input(pixel_values)
         backbone_outputs = self.backbone(pixel_values.to(dtype_of(self)), return_dict=True, **wanted)
         feature_maps = backbone_outputs.feature_maps
         attentions = (backbone_outputs.attentions or ()) if output_attentions else ()

@@ -146,8 +146,10 @@ class DenseCLIPViTEncoder(InitializesItself, DenseCLIPPreTrainedModel):
         for layer in self.vision_model.encoder.layers:
             states.append(layer(states[-1], None))
         # (batch_size, 1 + patches, hidden_size) -> (batch_size, hidden_size, height, width), without the class token
-        tapped = [states[layer + 1][:, 1:].transpose(1, 2).unflatten(2, grid) for layer in self.config.feature_layers]
-        outputs = DenseCLIPImageEncoderOutput(feature_maps=self.pyramid(tapped))
+        layer_maps = [
+            states[layer + 1][:, 1:].transpose(1, 2).unflatten(2, grid) for layer in self.config.feature_layers
+        ]
+        outputs = DenseCLIPImageEncoderOutput(feature_maps=self.pyramid(layer_maps))
         # CODEPATH: DenseCLIP rows embed every patch, "CLIP + Semantic FPN" rows need no embeddings
         if self.config.use_language:
             # CLIP's last layer norm, on all tokens where CLIP has it on the class token alone (published code)

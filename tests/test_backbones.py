@@ -350,10 +350,10 @@ def test_images_of_other_sizes_are_resized_whole(backbone):
     if layout.input_size is not None:  # made smaller, by Pillow's rule, which smooths
         picture = Image.fromarray(ramp(*NOT_A_SIZE)[0, 0].numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
         expected = torch.from_numpy(np.array(picture)).expand(1, 3, *size)
-    torch.testing.assert_close(layout.fit(ramp(*NOT_A_SIZE)), expected, rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(layout.resize_input(ramp(*NOT_A_SIZE)), expected, rtol=1e-5, atol=1e-2)
     fits = noise(size)
     for pixel_values in (fits, fits.to(torch.bfloat16), fits.to(memory_format=torch.channels_last)):
-        assert torch.equal(layout.fit(pixel_values), pixel_values)
+        assert torch.equal(layout.resize_input(pixel_values), pixel_values)
 
 
 @pytest.mark.parametrize("backbone", ["dinov2", "hiera"])
