@@ -43,7 +43,7 @@ TRACED_SHAPE = (2, 3, 288, 352)
 CHECKED_SIZES = ((1, 256, 330), (2, 300, 410), (1, 420, 288))
 # Some backbones work differently on maps smaller than their windows, and programs refuse maps of one cell.
 SMALLER_SIDES = (128, 64)
-# Of the standard deviation of the logits.
+# The largest difference allowed, as a share of the standard deviation of the logits.
 TOLERANCE = 1e-4
 
 
@@ -82,7 +82,8 @@ def export_model(
         raise ValueError(f"{checkpoint} is no folder. Give the one that `save_pretrained` or a training wrote.")
     chosen.check_packages()
     images = list_calibration_images(chosen, int8, calibration_images)
-    # They warn of operators that no model here has, of constants that are not folded, and of their own deprecations.
+    # The exporters warn of operators that no model here has, of constants that stay as they are, and of what they
+    # themselves will drop.
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
@@ -121,12 +122,7 @@ def export_model(
 def list_calibration_images(
     file_format: OnnxFormat | TorchFormat, int8: str | None, paths: Sequence[str | Path]
 ) -> list[Path]:
-    """
-    The photographs for `int8`, of which folders name all that they hold.
-
-    Raises:
-        ValueError: for too few of them, or for some without `int8`.
-    """
+    """The photographs for `int8`; a folder stands for all that it holds. Raises a `ValueError` for too few of them."""
     if int8 is None:
         if paths:
             raise ValueError("--calibration_images are for --int8, which is missing.")
@@ -273,7 +269,7 @@ def check(
                 f"The file does not run on {size[0]} x 3 x {size[1]} x {size[2]} and was not kept: the graph of its"
                 f" image encoder, {model.config.vision_config.model_type!r}, depends on the size. {first_line(error)}"
             ) from error
-    # Written so that NaN fails.
+    # Not `>`, which NaN would pass.
     if not max(differences) <= TOLERANCE:
         raise ValueError(
             f"The file differs from the model by {max(differences):.1e} of the logits' standard deviation, in the"
