@@ -24,7 +24,7 @@ from .speed import END, START, check_equal, memory_of, seconds_of
 
 
 NUM_PADDED, BATCH_SIZE, VOCABULARY = 150, 50, 49_000
-# Tokens of each: of names mostly one, as in ADE20K.
+# The numbers of tokens that are drawn from. Most names have one, as in ADE20K.
 KINDS = {"names": (1, 1, 1, 1, 1, 2, 2, 3), "sentences": (20,)}
 
 

@@ -36,7 +36,7 @@ from .speed import (
 # Row of the paper: shares of the rate that were asked for, in training and in inference.
 SHARES = {"denseclip_fpn_rn50": (0.40, 0.55), "denseclip_fpn_vit_b16": (0.50, 0.60)}
 SIDES = {"denseclip_fpn_rn50": 512, "denseclip_fpn_vit_b16": 640}
-# Of the loss, and of the logits' standard deviation: what eight bits of mantissa leave.
+# Allowed differences in bfloat16, as shares of the loss and of the logits' standard deviation.
 LOSS_TOLERANCE, LOGITS_TOLERANCE = 0.02, 0.2
 
 
@@ -46,17 +46,13 @@ def idle_share(step, device: str) -> float:
         step()
         wait_for(device)
     events = profiler.events()
-    kernels = sorted((event.time_range.start, event.time_range.end) for event in events if is_on_gpu(event))
+    on_gpu = [event.time_range for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
     busy, covered = 0.0, float("-inf")
-    for start, end in kernels:
+    for start, end in sorted((kernel.start, kernel.end) for kernel in on_gpu):
         busy += max(0.0, end - max(start, covered))
         covered = max(covered, end)
     whole = max(event.time_range.end for event in events) - min(event.time_range.start for event in events)
     return 1 - busy / whole
-
-
-def is_on_gpu(event) -> bool:
-    return event.device_type == torch.autograd.DeviceType.CUDA
 
 
 def training(stem: str, batch_size: int, side: int, device: str, rounds: int, rate: float) -> str:

@@ -83,7 +83,7 @@ def alternate(plain: Callable[[], object], ours: Callable[[], object], rounds: i
     return statistics.median(seconds["plain"]), statistics.median(seconds["ours"]), statistics.median(ratios)
 
 
-def matrix_rate(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "cpu", rounds: int = 9) -> float:
+def matrix_rate(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
     """Multiply-adds per second of a product of two square matrices."""
     first, second = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
@@ -92,7 +92,7 @@ def matrix_rate(size: int = 2048, dtype: torch.dtype = torch.float32, device: st
         wait_for(device)
 
     multiply()
-    return size**3 / statistics.median(seconds_of(multiply) for _ in range(rounds))
+    return size**3 / statistics.median(seconds_of(multiply) for _ in range(9))
 
 
 def seconds_of(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -188,13 +188,13 @@ def memory_of(run: Callable[[], object]) -> int:
     return memory_of_process("VmHWM") - before
 
 
-def peak_of(is_plain: bool, results) -> None:
+def peak_of(is_plain: bool) -> int:
     """In a process of its own: bytes of resident memory that a photograph takes beyond the weights."""
     model = make_pair("denseclip_fpn_rn50")[0] if is_plain else make_pair("denseclip_fpn_rn50")[1].fuse()
     pixel_values = torch.randn(1, 3, 1024, 2048)
     with torch.inference_mode():  # what every call takes once, and the text tower
         model(pixel_values[:, :, :64, :64], inference_mode="whole")
-    results.put(memory_of(lambda: segment_photograph(model, pixel_values)))
+    return memory_of(lambda: segment_photograph(model, pixel_values))
 
 
 def sliding_window(rounds: int, rate: float) -> list[Row]:
@@ -211,13 +211,10 @@ def sliding_window(rounds: int, rate: float) -> list[Row]:
     name = "denseclip_fpn_rn50, sliding window and post-processing, 1024 x 2048"
     rows = [Row(name, *times, ">= 2.2", times[2] >= 2.2, flops / rate)]
 
-    context = multiprocessing.get_context("spawn")
-    results, peaks = context.Queue(), []
+    peaks = []
     for is_plain in (True, False):
-        process = context.Process(target=peak_of, args=(is_plain, results))
-        process.start()
-        peaks.append(results.get() / 2**30)
-        process.join()
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(peak_of, (is_plain,)) / 2**30)
     ratio = peaks[0] / peaks[1]
     return [*rows, Row(f"{name}: peak memory beyond the weights", *peaks, ratio, ">= 3", ratio >= 3, unit="GiB")]
 
@@ -238,7 +235,7 @@ def make_training_steps(
         dtype (`torch.dtype`): what ours computes in; in bfloat16 it is compiled too.
     """
     plain, ours = (model.to(pixel_values.device) for model in make_pair(stem))
-    for model in (plain, ours):  # no chance, or the two sides could not be compared
+    for model in (plain, ours):  # without dropout, or the losses of the two sides could not be compared
         for module in model.train().modules():
             if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
                 module.p = 0.0
@@ -389,14 +386,6 @@ ROWS = {
 }
 
 
-def format_row(row: Row) -> str:
-    floor = "-" if row.floor is None else f"{row.floor:.3f} s"
-    return (
-        f"| {row.what} | {row.plain:.3f} {row.unit} | {row.ours:.3f} {row.unit} | {row.ratio:.2f} | {row.target} |"
-        f" {'yes' if row.reached else 'no'} | {floor} |"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all by default")
@@ -413,7 +402,12 @@ def main() -> None:
     for name in args.rows or ROWS:
         rows = ROWS[name](args.rounds, rate)
         for row in rows if isinstance(rows, list) else [rows]:
-            print(format_row(row), flush=True)
+            floor = "-" if row.floor is None else f"{row.floor:.3f} s"
+            print(
+                f"| {row.what} | {row.plain:.3f} {row.unit} | {row.ours:.3f} {row.unit} | {row.ratio:.2f} |"
+                f" {row.target} | {'yes' if row.reached else 'no'} | {floor} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

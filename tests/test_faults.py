@@ -235,7 +235,7 @@ def test_a_checkpoint_that_is_written_over_is_not_whole_meanwhile(words, straigh
 
 def test_an_evaluation_whose_worker_died_says_so_and_writes_nothing(straight, folder, tmp_path, monkeypatch):
     words = [f"{folder}/straight", "--data_dir", f"{folder}/data", "--output_dir", f"{tmp_path}/out"]
-    die_once(monkeypatch, EvaluationTransform, "scale", tmp_path / "died")
+    die_once(monkeypatch, EvaluationTransform, "__call__", tmp_path / "died")
     with pytest.raises(
         ChildProcessError, match="A process that loads images died.*--dataloader_num_workers"
     ) as raised:

@@ -1,6 +1,7 @@
 """Photographs of all kinds of files, as RGB of 8 bits or refused, and alike at every door."""
 
 import os
+import re
 import socket
 import struct
 import warnings
@@ -404,9 +405,10 @@ def test_other_formats_are_no_photographs_and_no_masks(tmp_path, form):
 def test_masks_whose_ids_a_reader_changes_are_refused(tmp_path):
     path, ids = tmp_path / "a.png", np.full((16, 16), 7, np.uint8)
     PIL.Image.fromarray(ids).save(path, "JPEG")
-    for mask in ({"path": str(path), "bytes": None}, PIL.Image.open(path)):
-        with pytest.raises(ValueError, match="The mask is a JPEG, whatever its name says, and its compression"):
-            read_mask(mask, "The mask")
+    for mask, name in (({"path": str(path), "bytes": None}, f"The mask {path}"), (PIL.Image.open(path), "The mask")):
+        said = re.escape(f"{name} is a JPEG, whatever its name says, and its compression")
+        with pytest.raises(ValueError, match=said):
+            read_mask(mask)
     white_is_zero = 0
     write_tiff(path, ids[..., None], white_is_zero)
     assert np.asarray(PIL.Image.open(path))[0, 0] == 255 - 7  # the trap

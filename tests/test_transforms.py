@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to an image and its mask between file and model."""
 
+import re
+
 import cv2
 import datasets
 import numpy as np
@@ -118,9 +120,11 @@ def test_greyscale_mask_of_few_bits_is_refused(tmp_path, bits, factor):
     path = tmp_path / "a.png"
     path.write_bytes(grey_png([[0, 1, 2, 2], [0, 0, 1, 1]], bits))
     assert np.asarray(PIL.Image.open(path)).tolist()[0] == [0, factor, 2 * factor, 2 * factor]  # the trap
-    for mask in (encoded(path), {"path": None, "bytes": path.read_bytes()}, PIL.Image.open(path)):
-        with pytest.raises(ValueError, match=rf"The mask a\.png is a .* PNG of {bits} bits.*times {factor}\).*8 bits"):
-            read_mask(mask, source="The mask a.png")
+    named = (encoded(path), f"The mask {re.escape(str(path))}")
+    in_memory = ({"path": None, "bytes": path.read_bytes()}, "The mask"), (PIL.Image.open(path), "The mask")
+    for mask, name in (named, *in_memory):
+        with pytest.raises(ValueError, match=rf"{name} is a .* PNG of {bits} bits.*times {factor}\).*8 bits"):
+            read_mask(mask)
     # A palette gives the indices, however many bits they take.
     palette_image = as_mask([[0, 1, 2, 2]])
     palette_image.putpalette([value for i in range(2**bits) for value in (255 - i, 7, 200)])

@@ -14,7 +14,6 @@ attention always count, where fvcore leaves out those of fused attention. benchm
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 
 from modeling_denseclip.tools.command import run_command
@@ -63,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.by_module:
         for name, complexity in rows:
             print(f"\n{name}\n\n{format_parts(complexity)}")
-    uncounted = Counter()
-    for _, complexity in rows:
-        uncounted.update(complexity.uncounted)
+    uncounted = set().union(*(complexity.uncounted for _, complexity in rows))
     print(f"\nCounted as 0, besides what works element by element: {', '.join(sorted(uncounted))}.")
 
 

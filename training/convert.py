@@ -22,7 +22,7 @@ from modeling_denseclip.tools.command import run_command
 
 from .options.config_fields import read_config_fields
 from .publishing.conversion import check_output, choose_class_names, save_with_image_processor, summarize
-from .push import push_directory
+from .publishing.hub import push_directory
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -24,20 +24,16 @@ from .data.load import SegmentationData, load_data
 from .data.processes import quiet_interrupts
 from .data.transforms import EvaluationTransform, with_transform
 from .learning.trainer import DenseCLIPTrainer
-from .options.arguments import DataArguments, EvaluationArguments
+from .options.arguments import EvaluationArguments
 from .options.command_line import parse_evaluation_arguments
 from .reports.evaluation import format_report, report_evaluation
 
 
+@quiet_interrupts(lambda: "An evaluation begins anew.")
 def main(words: list[str] | None = None) -> dict:
     """Evaluate, print and write; returns the report, as `metrics.json` holds it."""
-    arguments = parse_evaluation_arguments(sys.argv[1:] if words is None else words)
-    with quiet_interrupts(lambda: "An evaluation begins anew."):
-        return run_evaluation(*arguments)
-
-
-def run_evaluation(evaluation_args: EvaluationArguments, data_args: DataArguments, sizes_given: bool) -> dict:
-    """As [`main`], of arguments that were read."""
+    words = sys.argv[1:] if words is None else words
+    evaluation_args, data_args, sizes_given = parse_evaluation_arguments(words)
     checkpoint = evaluation_args.checkpoint
     if not evaluation_args.output_dir:
         # The name of a repository of the Hub is no folder here.

@@ -26,7 +26,13 @@ from .publishing.export import export_model
 from .publishing.formats import FORMATS
 
 
-def build_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> dict:
+    """
+    Returns what `OUT.json` holds.
+
+    Raises:
+        ValueError, OSError: as [`export_model`].
+    """
     parser = argparse.ArgumentParser(
         prog="python -m training.export",
         description="Write a DenseCLIP as one file, for onnxruntime or torch.export, and check it.",
@@ -64,17 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --int8: photographs, or folders of them. Static calibrates on every other one and measures on the"
         " rest; a hundred of the kind that the model will see are enough",
     )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> dict:
-    """
-    Returns what `OUT.json` holds.
-
-    Raises:
-        ValueError, OSError: as [`export_model`].
-    """
-    return export_model(**vars(build_parser().parse_args(argv)))
+    return export_model(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

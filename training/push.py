@@ -22,7 +22,11 @@ from .publishing.hub import COMMIT_MESSAGE, find_code, push_directory
 __all__ = ["find_code", "push_directory"]  # for Python
 
 
-def build_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Raises:
+        ValueError, OSError: as [`push_directory`].
+    """
     parser = argparse.ArgumentParser(
         prog="python -m training.push",
         description="Push a trained model to the Hub in one commit: weights, config, processors, code and card.",
@@ -37,20 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         help="the CLIP or the image encoder that it was trained from, for the card; may be given more than once",
     )
-    # None, not False, without it: the account's setting decides.
+    # Without the option `private` is None, not False, and the account's setting decides.
     parser.add_argument("--private", action="store_const", const=True, help="a new repository is private")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made where it does not exist")
     parser.add_argument("--token", help="by default HF_TOKEN, or that of `hf auth login`")
     parser.add_argument("--commit_message", metavar="TEXT", default=COMMIT_MESSAGE)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """
-    Raises:
-        ValueError, OSError: as [`push_directory`].
-    """
-    arguments = vars(build_parser().parse_args(argv))
+    arguments = vars(parser.parse_args(argv))
     if arguments["recipe"] is not None:
         arguments["recipe"] = load_recipe(arguments["recipe"])
     print(f"Pushed to: {push_directory(**arguments)}")

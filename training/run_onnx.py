@@ -96,9 +96,10 @@ def check_card(card: dict) -> None:
     resized_size(1, 1, rule["size"])
     for field, shape in (("rescale_factor", ()), ("image_mean", 3), ("image_std", 3)):
         np.array(rule[field], dtype=np.float32).reshape(shape)
-    for field in () if windows is None else ("size", "stride"):
-        if not min(np.array(windows[field], dtype=np.int64).reshape(2)) > 0:
-            raise ValueError(f"windows have a {field} that is not positive")
+    if windows is not None:
+        for field in ("size", "stride"):
+            if not min(np.array(windows[field], dtype=np.int64).reshape(2)) > 0:
+                raise ValueError(f"windows have a {field} that is not positive")
     if card["output"] not in ("logits", "class_map") or not card["smallest_side"] >= 1:
         raise ValueError(f"output {card['output']!r} or smallest_side {card['smallest_side']!r}")
 

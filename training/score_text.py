@@ -24,7 +24,7 @@ from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.insight.text_scores import TextPredictor, draw_scores, format_scores
 
 
-# What CLIP's own training ended at: its `logit_scale` is 100.
+# CLIP's own training ended at a `logit_scale` of 100, of which this is the inverse.
 CLIP_TEMPERATURE = 0.01
 
 

@@ -70,7 +70,7 @@ def train(
     trainer.save_model()
     trainer.save_state()
 
-    # The last step may have been evaluated on the way; the best model is another one.
+    # The last step may have been evaluated already. The best model, where it was loaded, is of another step.
     step, metrics = trainer.last_evaluation or (None, None)
     if step != trainer.state.global_step or training_args.load_best_model_at_end:
         metrics = trainer.evaluate()

@@ -44,7 +44,7 @@ class ADE20K(FolderForm):
         "wrong_ids": "The 150 classes come with ADEChallengeData2016, whose masks hold 0 to 150; the full ADE20K has"
         " others."
     }
-    may_leave_out = False  # figures on a part of ADE20K have no name
+    may_leave_out = False  # scores on a part of it could be taken for scores on ADE20K
 
     def __init__(
         self,

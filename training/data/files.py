@@ -17,7 +17,7 @@ from .. import REPOSITORY
 IGNORE_INDEX = 255  # unlabelled
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
-# Of Pillow: those that store one number per pixel.
+# Modes of Pillow that store one number per pixel.
 MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
 ADE20K_FILE = REPOSITORY / "configuration" / "datasets" / "ade20k.json"
 

@@ -90,7 +90,7 @@ def load_data(
         num_workers (`int`, *optional*, defaults to 1): number of processes that check.
         cache_dir (`str` or `Path`, *optional*): instead of the cache of `datasets`.
         leave_out_unreadable (`bool`, *optional*, defaults to `False`): whether pairs of a "folder" of which a file
-            cannot be read are left out, and not refused. (Figures on a part of ADE20K have no name.)
+            cannot be read are left out, and not refused. (Of ADE20K none is: its scores are of the whole set.)
 
     Raises:
         `ValueError`: if an argument or the data set is wrong; it names the file or row.
@@ -257,7 +257,7 @@ def _names_in_features(dataset_name: str, features: datasets.Features) -> list[s
             "per line in the order of ids, and pass it as class_names_file."
         )
     ((column, class_names),) = found.items()
-    # An image-level label would fit too, so it is said.
+    # It could be a column of labels for whole images, so the user is told.
     logger.warning(f"The ids of the masks of {dataset_name} are taken for the classes of its column '{column}'.")
     return class_names
 
@@ -272,12 +272,7 @@ def _select_and_check(
 ) -> datasets.Dataset:
     """Bring a split to the columns that all data sets have. `datasets` remembers that it was checked."""
     rows = rows.select_columns(list(columns)).rename_columns(dict(zip(columns, ("image", "annotation"), strict=True)))
-    encoded = rows
-    for column in ("image", "annotation"):
-        # No `mode`: converting a palette image to "L" replaces its ids by the grey values of their colours.
-        rows = rows.cast_column(column, datasets.Image())
-        encoded = encoded.cast_column(column, datasets.Image(decode=False))
-    encoded.map(
+    with_encoded(rows, "image", "annotation").map(
         _check_row,
         with_indices=True,
         fn_kwargs={"source": source, "num_labels": num_labels, "reduce_labels": reduce_labels},
@@ -285,6 +280,9 @@ def _select_and_check(
         num_proc=num_workers if num_workers > 1 else None,
         desc=f"Checking {source}",
     )
+    for column in ("image", "annotation"):
+        # No `mode`: converting a palette image to "L" replaces its ids by the grey values of their colours.
+        rows = rows.cast_column(column, datasets.Image())
     rows = rows.add_column("name", [f"{index:08d}" for index in range(len(rows))], new_fingerprint=None)
     return rows.add_column("index", list(range(len(rows))), new_fingerprint=None)
 

@@ -23,9 +23,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 
-SECONDS_UNTIL_AGAIN = 0.05
-
-
 def leave_interrupts_to_parent() -> None:
     """Ignore Ctrl-C, in a process that works for another one: a terminal sends it to all processes of a command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -92,11 +89,8 @@ def _end_workers() -> None:
 @contextmanager
 def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> Iterator[None]:
     """
-    Within this context Ctrl-C raises a `KeyboardInterrupt` with a message, and helping processes print no traceback.
-
-    Args:
-        say (`Callable[[], str]`): makes the message; called after Ctrl-C.
-        is_main_process (`bool`, *optional*, defaults to `True`): whether this is the one process that prints it.
+    Within this context Ctrl-C raises a `KeyboardInterrupt` with the message of `say`, which only the main process
+    prints, and helping processes print no traceback.
     """
     former = signal.getsignal(signal.SIGINT)
     # Only the main thread receives signals. An ignored one, as of a command in a script's background, stays ignored.
@@ -117,7 +111,7 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
         if not is_interrupted or os.getpid() != own:
             former_hook(unraisable)
         elif isinstance(unraisable.exc_value, KeyboardInterrupt):
-            threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (own, signal.SIGINT)).start()
+            threading.Timer(0.05, os.kill, (own, signal.SIGINT)).start()
 
     signal.signal(signal.SIGINT, interrupt)
     former_hook, sys.unraisablehook = sys.unraisablehook, hook
@@ -127,7 +121,7 @@ def quiet_interrupts(say: Callable[[], str], is_main_process: bool = True) -> It
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only interrupt this clean-up
         if is_main_process:
             end.args = (say(),)  # which `run_command` prints
-        # Here, where the processes that load images end without a word.
+        # Within the hook, so that the processes that load images print nothing as they end.
         _end_workers()
         traceback.clear_frames(end.__traceback__)
         gc.collect()
@@ -142,11 +136,8 @@ def explain_worker_errors(advise: Callable[[], str]) -> Iterator[None]:
     """
     Explain the errors of processes that load images, of which torch passes on a whole traceback as the message.
 
-    Args:
-        advise (`Callable[[], str]`): makes what the message says at its end where such a process died.
-
     Raises:
-        ChildProcessError: in place of torch's `RuntimeError`, if such a process died.
+        ChildProcessError: in place of torch's `RuntimeError`, if such a process died; ends with what `advise` says.
     """
     try:
         yield

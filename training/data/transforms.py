@@ -7,6 +7,7 @@ evaluation the image processor.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ EVERY_VALUE = np.arange(256, dtype=np.uint8)
 
 # An image file as `datasets.Image(decode=False)` gives it: `{"path": ..., "bytes": ...}`, one of them `None`.
 EncodedImage = dict[str, Any]
+# A photograph or a mask as a row holds it: encoded, or decoded already.
+Picture = EncodedImage | PIL.Image.Image
 
 
 def with_transform(dataset: datasets.Dataset, transform: "TrainingTransform | EvaluationTransform"):
@@ -69,7 +72,7 @@ def read_bytes(path: str | Path) -> bytes:
         return file.read()
 
 
-def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
+def read_image(image: Picture) -> np.ndarray:
     """
     Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`decode_photograph`].
     """
@@ -90,7 +93,7 @@ def read_image(image: EncodedImage | PIL.Image.Image) -> np.ndarray:
     return np.asarray(decode_photograph(picture, source))
 
 
-def read_mask(mask: EncodedImage | PIL.Image.Image, source: str | None = None) -> np.ndarray:
+def read_mask(mask: Picture) -> np.ndarray:
     """
     Read a mask as the ids that it stores: an array of shape `(height, width)`, of type uint8 or, for modes of more
     than 8 bits, int32.
@@ -104,9 +107,8 @@ def read_mask(mask: EncodedImage | PIL.Image.Image, source: str | None = None) -
         ValueError: for an image that holds no ids.
     """
     if isinstance(mask, PIL.Image.Image):
-        return decode_mask(mask, source or "The mask", is_upright=True)
-    if source is None:
-        source = f"The mask {mask['path']}" if mask["path"] else "The mask"
+        return decode_mask(mask, "The mask", is_upright=True)
+    source = f"The mask {mask['path']}" if mask["path"] else "The mask"
     return decode_mask(open_image(encoded_file(mask), source), source)
 
 
@@ -154,9 +156,7 @@ def stored_form(mask: PIL.Image.Image) -> str:
     return decoder if isinstance(decoder, str) else decoder[0]
 
 
-def read_labels(
-    mask: EncodedImage | PIL.Image.Image, image_processor: DenseCLIPImageProcessor, num_labels: int | None = None
-) -> np.ndarray:
+def read_labels(mask: Picture, image_processor: DenseCLIPImageProcessor, num_labels: int | None = None) -> np.ndarray:
     """
     Read a mask as labels, those that the loss and the metric see: ids as in [`read_mask`], with the zero label
     reduced if the image processor says so. Nothing else in training or evaluation reduces it.
@@ -165,8 +165,15 @@ def read_labels(
         OSError, ValueError: as [`read_mask`]; and, of `num_labels` classes, for an id that is none of them.
     """
     ids = read_mask(mask)
-    if num_labels is not None:
-        _check_ids(ids, num_labels, image_processor.do_reduce_labels)
+    if num_labels is not None:  # checked in a time that is nothing beside that of decoding the mask
+        highest = num_labels if image_processor.do_reduce_labels else num_labels - 1
+        if ids.dtype == np.uint8:
+            are_right = int((ids + np.uint8(1)).max()) <= highest + 1  # 255 becomes 0
+        else:
+            are_right = (((ids >= 0) & (ids <= highest)) | (ids == IGNORE_INDEX)).all()
+        if not are_right:
+            wrong, *_ = find_wrong_ids(np.unique(ids).tolist(), num_labels, image_processor.do_reduce_labels)
+            raise ValueError(f"it holds the id {wrong}, which is none of the {num_labels} classes")
     if not image_processor.do_reduce_labels:
         return ids
     if ids.dtype == np.uint8:
@@ -183,21 +190,9 @@ class ChangedRowError(OSError, ValueError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[-1].strip())
 
 
-def _check_ids(ids: np.ndarray, num_labels: int, reduce_labels: bool) -> None:
-    """In a time that is nothing beside that of decoding the mask."""
-    highest = num_labels if reduce_labels else num_labels - 1
-    if ids.dtype == np.uint8:
-        are_right = int((ids + np.uint8(1)).max()) <= highest + 1  # 255 becomes 0
-    else:
-        are_right = (((ids >= 0) & (ids <= highest)) | (ids == IGNORE_INDEX)).all()
-    if not are_right:
-        wrong, *_ = find_wrong_ids(np.unique(ids).tolist(), num_labels, reduce_labels)
-        raise ValueError(f"it holds the id {wrong}, which is none of the {num_labels} classes")
-
-
 def read_pair(
-    image: EncodedImage | PIL.Image.Image,
-    mask: EncodedImage | PIL.Image.Image,
+    image: Picture,
+    mask: Picture,
     index: int,
     image_processor: DenseCLIPImageProcessor,
     num_labels: int | None = None,
@@ -223,7 +218,7 @@ def read_pair(
     return picture, labels
 
 
-def _name(file: EncodedImage | PIL.Image.Image, name: str) -> str:
+def _name(file: Picture, name: str) -> str:
     return f"{name}, {file['path']}," if isinstance(file, dict) and file["path"] is not None else name
 
 
@@ -240,6 +235,7 @@ def _naming_changes(name: str) -> Iterator[None]:
         ) from error
 
 
+@dataclass(eq=False)
 class TrainingTransform:
     """
     The published augmentation, on image and mask together; for [`with_transform`].
@@ -268,23 +264,14 @@ class TrainingTransform:
     Source: the training pipeline of the published configurations; mmseg/datasets/pipelines/transforms.py.
     """
 
-    MAX_REDRAWS = 10
+    image_processor: DenseCLIPImageProcessor
+    crop_size: tuple[int, int]
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    max_class_share: float = 0.75
+    seed: int = 0
+    num_labels: int | None = None
 
-    def __init__(
-        self,
-        image_processor: DenseCLIPImageProcessor,
-        crop_size: tuple[int, int],
-        scale_range: tuple[float, float] = (0.5, 2.0),
-        max_class_share: float = 0.75,
-        seed: int = 0,
-        num_labels: int | None = None,
-    ):
-        self.image_processor = image_processor
-        self.crop_size = crop_size
-        self.scale_range = scale_range
-        self.max_class_share = max_class_share
-        self.seed = seed
-        self.num_labels = num_labels
+    def __post_init__(self):
         # In shared memory, so that workers that outlive an epoch see it change.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -298,9 +285,7 @@ class TrainingTransform:
         labels_type = max((labels.dtype for labels in batch["labels"]), key=lambda dtype: dtype.itemsize)
         return {**batch, "labels": [labels.to(labels_type) for labels in batch["labels"]]}
 
-    def augment(
-        self, image: EncodedImage | PIL.Image.Image, mask: EncodedImage | PIL.Image.Image, index: int
-    ) -> dict[str, torch.Tensor]:
+    def augment(self, image: Picture, mask: Picture, index: int) -> dict[str, torch.Tensor]:
         """Augment one image and its mask."""
         generator = np.random.default_rng((self.seed, int(self.epoch), index))
         image, labels = read_pair(image, mask, index, self.image_processor, self.num_labels)
@@ -327,7 +312,7 @@ class TrainingTransform:
         window = draw()
         # Where the crop is the whole picture, there is no other one.
         if self.max_class_share < 1 and (crop_height, crop_width) != (height, width):
-            for _ in range(self.MAX_REDRAWS):
+            for _ in range(10):
                 if not has_dominant_class(labels[window], self.max_class_share):
                     break
                 window = draw()
@@ -381,6 +366,7 @@ def normalize_batch(
     return {"pixel_values": pixel_values, "labels": batch["labels"].long()}
 
 
+@dataclass(eq=False)
 class EvaluationTransform:
     """
     What the image processor makes of an image, at one or more scales, beside the labels at their *original* size; for
@@ -398,29 +384,26 @@ class EvaluationTransform:
     Source: `MultiScaleFlipAug` of mmseg 0.19 with `img_ratios`, for the sizes.
     """
 
-    def __init__(
-        self,
-        image_processor: DenseCLIPImageProcessor,
-        scales: Sequence[float] = (1.0,),
-        num_labels: int | None = None,
-    ):
-        self.image_processor = image_processor
-        self.num_labels = num_labels
-        self.sizes = [scaled_size(image_processor.size, scale) for scale in scales]
+    image_processor: DenseCLIPImageProcessor
+    scales: Sequence[float] = (1.0,)
+    num_labels: int | None = None
+
+    def __post_init__(self):
+        self.sizes = [scaled_size(self.image_processor.size, scale) for scale in self.scales]
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         columns = (rows["image"], rows["annotation"], rows["index"])
         pairs = [read_pair(*row, self.image_processor, self.num_labels) for row in zip(*columns, strict=True)]
+        # One at a time: images of different sizes do not stack.
+        options = {"do_pad": False, "input_data_format": "channels_last", "return_tensors": "pt"}
         return {
-            "pixel_values": [self.scale(image) for image, _ in pairs],
+            "pixel_values": [
+                [self.image_processor(image, size=size, **options)["pixel_values"][0] for size in self.sizes]
+                for image, _ in pairs
+            ],
             "labels": [torch.from_numpy(labels.astype(np.int64)) for _, labels in pairs],
             "index": rows["index"],
         }
-
-    def scale(self, image: np.ndarray) -> list[torch.Tensor]:
-        # One at a time: images of different sizes do not stack.
-        options = {"do_pad": False, "input_data_format": "channels_last", "return_tensors": "pt"}
-        return [self.image_processor(image, size=size, **options)["pixel_values"][0] for size in self.sizes]
 
 
 class AugmentationEpoch(TrainerCallback):

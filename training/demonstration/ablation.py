@@ -27,11 +27,8 @@ from ..data.transforms import IGNORE_INDEX
 from ..learning.trainer import DenseCLIPTrainer
 
 
-Model = DenseCLIPForSemanticSegmentation
-
-
 @contextmanager
-def without_score_map(model: Model) -> Iterator[None]:
+def without_score_map(model: DenseCLIPForSemanticSegmentation) -> Iterator[None]:
     """The score map is computed, and its auxiliary loss is paid, but the neck gets zeros in its place."""
     level, num_labels = model.score_map_level, model.config.num_labels
 
@@ -47,7 +44,7 @@ def without_score_map(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def without_top_down(model: Model) -> Iterator[None]:
+def without_top_down(model: DenseCLIPForSemanticSegmentation) -> Iterator[None]:
     """No level of the neck hears of the coarser ones."""
     neck = model.neck
 
@@ -61,7 +58,7 @@ def without_top_down(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def with_names(model: Model, order: Callable[[tuple], tuple]) -> Iterator[None]:
+def with_names(model: DenseCLIPForSemanticSegmentation, order: Callable[[tuple], tuple]) -> Iterator[None]:
     """The text tower reads other names than those that the score map's channels stand for."""
     names, token_ids = model.config.class_names, model.config.class_token_ids
     model.prompts.pack(names, order(token_ids))
@@ -69,11 +66,11 @@ def with_names(model: Model, order: Callable[[tuple], tuple]) -> Iterator[None]:
     model.prompts.pack(names, token_ids)
 
 
-def names_shifted(model: Model):
+def names_shifted(model: DenseCLIPForSemanticSegmentation):
     return with_names(model, lambda token_ids: (*token_ids[1:], token_ids[0]))
 
 
-def one_name_for_all(model: Model):
+def one_name_for_all(model: DenseCLIPForSemanticSegmentation):
     return with_names(model, lambda token_ids: (token_ids[0],) * len(token_ids))
 
 
@@ -128,13 +125,8 @@ def break_after_training(trainer: DenseCLIPTrainer) -> dict[str, float]:
 
 def break_in_training(build_trainer: Callable[..., DenseCLIPTrainer]) -> dict[str, float]:
     """
-    Train and evaluate with one part broken from the start, once for every part.
-
-    Args:
-        build_trainer (`Callable`): returns a Trainer with a fresh model; takes fields of the model's configuration.
-
-    Returns:
-        `dict[str, float]`: what was broken -> mIoU.
+    Train and evaluate with one part broken from the start, once for every part. Returns what was broken -> mIoU.
+    `build_trainer` returns a Trainer with a fresh model; it takes fields of the model's configuration.
     """
     mean_iou = {}
     for name, (broken, overrides, labels) in DURING_TRAINING.items():

@@ -93,14 +93,8 @@ class Painter:
 
 def paint_scene(generator: np.random.Generator, night: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
     """
-    Paint one scene.
-
-    Args:
-        generator (`np.random.Generator`): decides all that varies.
-        night (`bool`, *optional*): the moon instead of the sun; drawn by lot if `None`.
-
-    Returns:
-        the picture, uint8 `(96, 384, 3)` RGB, and its mask, uint8 `(96, 384)` with ids of `CLASS_NAMES`.
+    Paint one scene, by day or by night (drawn by lot if `None`): the picture, uint8 `(96, 384, 3)` RGB, and its mask,
+    uint8 `(96, 384)` with ids of `CLASS_NAMES`.
     """
     night = bool(generator.integers(2)) if night is None else night
     painter = Painter(generator)
@@ -117,13 +111,8 @@ def write_scenes(
     dataset_dir: str | Path, num_training: int, num_validation: int, seed: int = 0, nouns_only: bool = False
 ) -> None:
     """
-    Write a data set of scenes as a folder of images and masks (see [`training.data.segmentation_folder`]).
-
-    Args:
-        dataset_dir (`str` or `Path`): the folder.
-        num_training, num_validation (`int`): scenes of each split.
-        seed (`int`, *optional*, defaults to 0): decides all of them.
-        nouns_only (`bool`, *optional*, defaults to `False`): the classes are `NOUNS` instead of `CLASS_NAMES`.
+    Write a data set of scenes, which `seed` decides, as a folder of images and masks (see
+    [`training.data.segmentation_folder`]). With `nouns_only` its classes are `NOUNS` instead of `CLASS_NAMES`.
     """
     dataset_dir = Path(dataset_dir)
     class_names = NOUNS if nouns_only else CLASS_NAMES
@@ -250,12 +239,8 @@ def _paint_fence(painter: Painter, time: str) -> None:
     """A close-boarded fence, higher towards the edge of the picture, which is nearer."""
     generator = painter.generator
     texture = 0.06 * painter.noise(2)
-    x, foot, width, height = (
-        VILLAGE + generator.uniform(-6, 6),
-        generator.uniform(71, 73),
-        4.0,
-        generator.uniform(7, 9),
-    )
+    x, foot = VILLAGE + generator.uniform(-6, 6), generator.uniform(71, 73)
+    width, height = 4.0, generator.uniform(7, 9)
     while x < WIDTH:
         board = [(x, foot), (x, foot - height), (x + width / 2, foot - height - 1.5), (x + width, foot - height)]
         shade = texture + generator.uniform(-0.18, 0.05)

@@ -34,12 +34,8 @@ PREFIX = "base_model.model."  # of all names in a file of peft, which has a Peft
 def add_lora(model: DenseCLIPForSemanticSegmentation, rank: int, alpha: int | None = None) -> None:
     """
     Freeze what of the image encoder comes from pretraining, and put LoRA beside its layers, in place. Everything else
-    trains as before.
-
-    Args:
-        model: DenseCLIP, not fused.
-        rank (`int`): of the matrices, such as 8.
-        alpha (`int`, *optional*): updates are scaled by alpha / rank. Defaults to twice the rank.
+    of the model, which must not be fused, trains as before. Updates are scaled by alpha / rank; alpha defaults to
+    twice the rank.
 
     Raises:
         ImportError: where peft is not installed.
@@ -142,7 +138,7 @@ def load_with_adapter(model: nn.Module, checkpoint: Path) -> None:
 
     now = merged_state_dict(model)
     for name in adapted:
-        # Another device rounds otherwise.
+        # Not exactly, since another device rounds differently.
         if (now[name].cpu() - merged[name]).abs().max() > 1e-3 * merged[name].abs().max():
             raise ValueError(
                 f"{checkpoint} was started from other weights than this model, as {name} shows. Start from the same"

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An exponential moving average of the weights, to evaluate and to save in place of the last ones."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import TrainerCallback
 
 from .resuming import check_tensors
 
@@ -18,10 +18,10 @@ from .resuming import check_tensors
 AVERAGED_WEIGHTS_NAME = "averaged_weights.safetensors"
 
 
-class AveragedWeights:
+class AveragedWeights(TrainerCallback):
     """
-    Averages the weights of a model: after each step, average = decay * average + (1 - decay) * weights. Buffers (the
-    statistics of batch norm, averages themselves) are taken as they are.
+    A callback that averages a model's weights: after each step, average = decay * average + (1 - decay) * weights.
+    Buffers (the statistics of batch norm, averages themselves) are taken as they are.
 
     Args:
         model (`nn.Module`): what is averaged, itself and not a wrapper around it.
@@ -33,7 +33,7 @@ class AveragedWeights:
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._is_applied = False
 
-    def update(self) -> None:
+    def on_step_end(self, args, state, control, **kwargs):
         self.average.update_parameters(self.model)
 
     @contextmanager
@@ -57,22 +57,21 @@ class AveragedWeights:
     def save(self, folder: str) -> None:
         """Write the average beside a checkpoint. Frozen weights are in the checkpoint already."""
         state = {name: tensor.contiguous() for name, tensor in self._state().items()}
-        save_file(state, os.path.join(folder, AVERAGED_WEIGHTS_NAME))
+        save_file(state, Path(folder) / AVERAGED_WEIGHTS_NAME)
 
     def load(self, folder: str) -> None:
         """
         Raises:
             ValueError: for a checkpoint of a run without averaging, or whose average is of other weights.
         """
-        path = os.path.join(folder, AVERAGED_WEIGHTS_NAME)
-        if not os.path.isfile(path):
+        path = Path(folder) / AVERAGED_WEIGHTS_NAME
+        if not path.is_file():
             raise ValueError(f"{folder} comes from a run without --ema_decay, so it cannot be gone on from with it.")
         own = self._state()
-        check_tensors(Path(path), own)
+        check_tensors(path, own)
         state = load_file(path)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
 
     def _state(self) -> dict[str, torch.Tensor]:
         state = {n: p.detach() for n, p in self.average.module.named_parameters() if p.requires_grad}

@@ -69,13 +69,8 @@ def find_norm_of_one_value(
     model: DenseCLIPForSemanticSegmentation, size: tuple[int, int], in_evaluation: Iterable[nn.Module] = ()
 ) -> str | None:
     """
-    The name of a batch norm that sees one value per channel of an image: trained on it alone, it would divide by 0.
-
-    Args:
-        model: DenseCLIP.
-        size (`tuple[int, int]`): height and width of the image.
-        in_evaluation (`Iterable[nn.Module]`, *optional*): modules that stay in evaluation mode, whose batch norms do
-            not matter.
+    The name of a batch norm that sees one value per channel of an image of `size` (height and width): trained on it
+    alone, it would divide by 0. Those in modules that stay in evaluation mode do not matter.
     """
     kept = {id(module) for part in in_evaluation for module in part.modules()}
     norms = {

@@ -71,29 +71,24 @@ def build_model(arguments: ModelArguments, data: SegmentationData) -> DenseCLIPF
 def build_image_processor(
     data_args: DataArguments, model_args: ModelArguments, reduce_labels: bool
 ) -> DenseCLIPImageProcessor:
-    """The image processor. It normalises as the image encoder's weights are used to."""
+    """
+    The image processor. It normalises as the image encoder's weights are used to.
+
+    Raises:
+        ValueError: for an image encoder's checkpoint that does not say how.
+    """
     mean, std = model_args.image_mean, model_args.image_std
     if mean is None and model_args.image is not None:
-        mean, std = _read_normalization(model_args.image)
+        try:
+            fields, _ = DenseCLIPImageProcessor.get_image_processor_dict(model_args.image)
+            mean, std = fields["image_mean"], fields["image_std"]
+        except (OSError, KeyError) as error:
+            raise ValueError(
+                f"image_mean and image_std could not be read from the preprocessor_config.json of {model_args.image}"
+                f" ({type(error).__name__}: {error}). Give both by --image_mean and --image_std."
+            ) from error
     return DenseCLIPImageProcessor(
         size={"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side},
         do_reduce_labels=reduce_labels,
         **({} if mean is None else {"image_mean": mean, "image_std": std}),  # CLIP's are the default
     )
-
-
-def _read_normalization(checkpoint: str) -> tuple[list[float], list[float]]:
-    """
-    Mean and standard deviation in the preprocessor_config.json of a checkpoint, a folder or a Hub id.
-
-    Raises:
-        ValueError: for a checkpoint without them.
-    """
-    try:
-        fields, _ = DenseCLIPImageProcessor.get_image_processor_dict(checkpoint)
-        return fields["image_mean"], fields["image_std"]
-    except (OSError, KeyError) as error:
-        raise ValueError(
-            f"image_mean and image_std could not be read from the preprocessor_config.json of {checkpoint}"
-            f" ({type(error).__name__}: {error}). Give both by --image_mean and --image_std."
-        ) from error

@@ -22,8 +22,7 @@ from modeling_denseclip import DenseCLIPConfig
 logger = logging.get_logger(__name__)
 
 LAST = "last"
-CHECKPOINT_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-LOCK_NAME = ".training.lock"
+CHECKPOINT_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 # How long to wait for the lock. The processes that load images inherit it; of a training that was killed they release
 # it within 5 seconds, which is how often they look whether that is still there.
 LOCK_SECONDS = 10.0
@@ -40,28 +39,15 @@ def alone_in(output_dir: str | Path) -> Iterator[None]:
     """
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output_dir / LOCK_NAME)
     try:
-        lock.acquire(timeout=LOCK_SECONDS)
+        lock = FileLock(output_dir / ".training.lock").acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise ValueError(
             f"Another training writes into {output_dir}, and the checkpoints of both would be mixed. Wait until it has"
             " ended, or choose another --output_dir."
         ) from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
-
-
-def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The folders `checkpoint-N` of a run, in order of N."""
-    found = [
-        (int(match.group(1)), path)
-        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (match := CHECKPOINT_NAME.fullmatch(path.name)) and path.is_dir()
-    ]
-    return [path for _, path in sorted(found)]
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -92,7 +78,9 @@ def checkpoint_to_resume(output_dir: str | Path, asked: str | None) -> str | Non
         ValueError: for a folder that is no complete checkpoint, or if nothing is asked and `output_dir` holds
             checkpoints, which a new run would mix with its own and in the end delete.
     """
-    checkpoints = list_checkpoints(output_dir)
+    checkpoints = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+    checkpoints = [path for path in checkpoints if CHECKPOINT_NAME.fullmatch(path.name)]
+    checkpoints.sort(key=lambda path: int(path.name.rpartition("-")[2]))
     if asked is None:
         if checkpoints:
             raise ValueError(

@@ -3,6 +3,7 @@
 """The loss of training: the published cross-entropies, and the options beside them."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from modeling_denseclip.resizing_denseclip import at_least_float32, resize_logit
 from ..options.arguments import DenseCLIPTrainingArguments
 
 
+@dataclass
 class SegmentationLoss:
     """
     The parts of the loss, by name: `decode` of the logits, `score_map` of the score map (with language), `auxiliary`
@@ -38,23 +40,18 @@ class SegmentationLoss:
     Online Hard Example Mining", in the form of mmseg's `OHEMPixelSampler`; Dice: "V-Net", equation 3.
     """
 
-    def __init__(
-        self,
-        config: DenseCLIPConfig,
-        class_weights: torch.Tensor | None = None,
-        ohem_threshold: float | None = None,
-        ohem_min_kept: int = 100_000,
-        dice_weight: float = 0.0,
-    ):
-        if class_weights is not None and class_weights.shape != (config.num_labels,):
+    config: DenseCLIPConfig
+    class_weights: torch.Tensor | None = None
+    ohem_threshold: float | None = None
+    ohem_min_kept: int = 100_000
+    dice_weight: float = 0.0
+
+    def __post_init__(self):
+        if self.class_weights is not None and self.class_weights.shape != (self.config.num_labels,):
             raise ValueError(
-                f"There are {class_weights.numel()} class weights for {config.num_labels} classes: each class needs"
-                " one, in the order of ids."
+                f"There are {self.class_weights.numel()} class weights for {self.config.num_labels} classes: each"
+                " class needs one, in the order of ids."
             )
-        self.config = config
-        self.class_weights = class_weights
-        self.ohem_threshold, self.ohem_min_kept = ohem_threshold, ohem_min_kept
-        self.dice_weight = dice_weight
 
     @classmethod
     def from_arguments(cls, config: DenseCLIPConfig, args: DenseCLIPTrainingArguments) -> "SegmentationLoss":
@@ -85,17 +82,9 @@ class SegmentationLoss:
     def _decode_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if not self.ohem_threshold:
             return self._cross_entropy(logits, labels)
-        pixel_losses = F.cross_entropy(
-            logits,
-            labels,
-            weight=self._weights_for(logits),
-            ignore_index=self.config.ignore_index,
-            reduction="none",
-        )
-        return self._mean_of_hardest(pixel_losses, logits, labels)
-
-    def _mean_of_hardest(self, pixel_losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        labelled = labels != self.config.ignore_index
+        weight, ignore_index = self._weights_for(logits), self.config.ignore_index
+        pixel_losses = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction="none")
+        labelled = labels != ignore_index
         # Chosen by probability, not by loss: class weights do not make a pixel harder.
         with torch.no_grad():
             own = labels.masked_fill(~labelled, 0)[:, None]

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from modeling_denseclip.modeling_denseclip_backbone import NEW_IN_BACKBONES
-
-from ..options.arguments import DenseCLIPTrainingArguments
 
 
 # The first part of a parameter's name says which part of the model it belongs to.
@@ -45,33 +43,6 @@ def freeze_image_encoder(model: DenseCLIPForSemanticSegmentation) -> None:
         for name, parameter in module.named_parameters():
             if not name.startswith(NEW_IN_BACKBONES):
                 parameter.requires_grad_(False)
-
-
-def parameter_groups_for(model: nn.Module, args: DenseCLIPTrainingArguments) -> list[dict]:
-    """[`build_parameter_groups`] by training arguments: an option of the groups is read here alone."""
-    return build_parameter_groups(
-        model,
-        args.learning_rate,
-        args.weight_decay,
-        args.image_encoder_lr_multiplier,
-        args.image_encoder_no_decay,
-    )
-
-
-def schedule_for(
-    optimizer: torch.optim.Optimizer, num_training_steps: int, args: DenseCLIPTrainingArguments
-) -> LRScheduler | None:
-    """The learning rate schedule of `--lr_schedule`, or `None` for those of Transformers (`--lr_scheduler_type`)."""
-    if args.lr_schedule == "published_poly":
-        return published_poly(
-            optimizer,
-            num_training_steps,
-            args.get_warmup_steps(num_training_steps),
-            args.lr_power,
-            args.min_learning_rate,
-            args.warmup_start_ratio,
-        )
-    return None
 
 
 def build_parameter_groups(
@@ -190,13 +161,7 @@ def published_poly(
 
 
 def format_parameter_table(model: nn.Module, parameter_groups: list[dict]) -> str:
-    """
-    One row per parameter group and one per frozen part: how many parameters, learning rate, weight decay.
-
-    Args:
-        model (`nn.Module`): the model.
-        parameter_groups (`list[dict]`): as from [`build_parameter_groups`].
-    """
+    """One row per parameter group and one per frozen part: how many parameters, learning rate, weight decay."""
     rows = [
         (
             group["name"],

@@ -34,8 +34,6 @@ from .checkpoints import CHECKPOINT_NAME
 
 logger = logging.get_logger(__name__)
 
-ADVICE = "Name another checkpoint of the run, or start anew in another --output_dir."
-
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float)
@@ -80,9 +78,7 @@ def check_resumable(
     processes. [`check_weights`] and [`check_optimizer`] check the rest.
 
     Args:
-        checkpoint (`str` or `Path`): a complete one.
-        num_processes (`int`): of the run that is to go on from it.
-        output_dir (`str` or `Path`, *optional*): of that run, where its best checkpoint may be too.
+        output_dir (`str` or `Path`, *optional*): of the run that is to go on, where its best checkpoint may be too.
         is_sharded (`bool`, *optional*, defaults to `False`): whether FSDP or DeepSpeed wrote weights and optimizer,
             which have files of their own.
 
@@ -129,7 +125,10 @@ class Fault(ValueError):
 
 def unusable(path: Path, fault: str) -> ValueError:
     """The error of a file with which a run cannot go on."""
-    return ValueError(f"{path} cannot be gone on from: {' '.join(fault.split())}. {ADVICE}")
+    return ValueError(
+        f"{path} cannot be gone on from: {' '.join(fault.split())}. Name another checkpoint of the run, or start anew"
+        " in another --output_dir."
+    )
 
 
 @contextmanager
@@ -258,14 +257,8 @@ def check_optimizer(
     checkpoint: Path, step: int, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
 ) -> None:
     """
-    Check the saved state of optimizer and schedule before they load it. torch loads tensors of any shape, and its
-    fused optimizers then write outside of those that are too small.
-
-    Args:
-        checkpoint (`Path`): the checkpoint.
-        step (`int`): after which it was written.
-        optimizer (`torch.optim.Optimizer`): of the run, with its groups, new.
-        scheduler (`LRScheduler`): of the run, new.
+    Check the saved state of optimizer and schedule, after `step`, before they load it. torch loads tensors of any
+    shape, and its fused optimizers then write outside of those that are too small.
 
     Raises:
         ValueError: if they are damaged, or are not those of a run with the same parameters, the same optimizer and the

@@ -3,7 +3,6 @@
 """What an evaluation counts while it runs, and the scores that it reports: of all classes, and of each."""
 
 import difflib
-import heapq
 import math
 from collections.abc import Callable, Collection
 
@@ -32,7 +31,7 @@ class RunningCounts:
             prediction.
         num_images (`int`): how many were counted.
         losses (`torch.Tensor` of shape `(2,)`): the sum and the number of the losses of images.
-        worst_images (`list[tuple[float, int]]`): mean IoU and index of the worst; sorted after `sum_over_processes`.
+        worst_images (`list[tuple[float, int]]`): mean IoU and index of the worst.
     """
 
     def __init__(self, config: PreTrainedConfig, device: torch.device):
@@ -40,7 +39,6 @@ class RunningCounts:
         self.confusion = torch.zeros((config.num_labels, config.num_labels), dtype=torch.int64, device=device)
         self.num_images = 0
         self.losses = torch.zeros(2, device=device)
-        self._worst: list[tuple[float, int]] = []  # with the negative of the IoU: the heap's root is the best of them
         self.worst_images: list[tuple[float, int]] = []
 
     def add(self, segmentation: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | None, index: int) -> None:
@@ -52,17 +50,16 @@ class RunningCounts:
         self.num_images += 1
         mean_iou = mean_iou_from_confusion(confusion).mean_iou
         if not math.isnan(mean_iou):
-            heapq.heappush(self._worst, (-mean_iou, int(index)))
-            if len(self._worst) > NUM_WORST_IMAGES:
-                heapq.heappop(self._worst)
+            self.worst_images.append((mean_iou, int(index)))
+            # Of images with the same IoU the later ones are kept.
+            self.worst_images = sorted(self.worst_images, key=lambda image: (image[0], -image[1]))[:NUM_WORST_IMAGES]
 
     def sum_over_processes(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the counts by those of all processes; `reduce` sums a tensor over them."""
         self.confusion = reduce(self.confusion).cpu()
         self.num_images = int(reduce(torch.tensor(self.num_images)))
         self.losses = reduce(self.losses)
-        worst = gather_object([(-negative, index) for negative, index in self._worst])
-        self.worst_images = sorted(worst)[:NUM_WORST_IMAGES]
+        self.worst_images = sorted(gather_object(self.worst_images))[:NUM_WORST_IMAGES]
 
 
 def name_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[str, float]:
@@ -75,13 +72,9 @@ def name_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[st
 
 def check_metric_for_best_model(asked: str, id2label: dict[int, str], set_names: Collection[str] = ()) -> None:
     """
-    Args:
-        asked (`str`): the name of what is to choose the best model.
-        id2label (`dict[int, str]`): the classes.
-        set_names (`Collection[str]`, *optional*): of the data sets, where there are several.
-
     Raises:
-        ValueError: if it is nothing that an evaluation reports.
+        ValueError: if what is asked to choose the best model is nothing that an evaluation of these classes reports,
+            of data sets of these names where there are several.
     """
     sets = [f"{name}_" for name in set_names] or [""]
     of_all = [f"{name}{score}" for name in sets for score in ("loss", *SCORES)]

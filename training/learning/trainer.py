@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import (
@@ -43,11 +43,11 @@ from .batch_norm import find_norm_of_one_value, pretrained_batch_norms, synchron
 from .checkpoints import LAST, alone_in, checkpoint_to_resume, explain_full_disk, is_json
 from .losses import SegmentationLoss
 from .optimization import (
+    build_parameter_groups,
     freeze_image_encoder,
     freeze_text_encoder,
-    parameter_groups_for,
     pretrained_image_modules,
-    schedule_for,
+    published_poly,
 )
 from .resuming import check_optimizer, check_resumable, check_weights, naming_file, unusable
 from .scoring import RunningCounts, check_metric_for_best_model, name_scores
@@ -112,7 +112,7 @@ class DenseCLIPTrainer(Trainer):
         self.averaged_weights: AveragedWeights | None = None
         if self.args.ema_decay is not None:
             self.averaged_weights = AveragedWeights(self.model, self.args.ema_decay)
-            self.add_callback(_UpdateAverage(self.averaged_weights))
+            self.add_callback(self.averaged_weights)
 
         self.last_evaluation: tuple[int, dict[str, float]] | None = None
         self.scores: SegmentationScores | None = None
@@ -165,7 +165,14 @@ class DenseCLIPTrainer(Trainer):
 
     def parameter_groups(self, model: nn.Module | None = None) -> list[dict]:
         """The groups of the optimizer that training will use, by default those of the Trainer's own model."""
-        return parameter_groups_for(model or self.model, self.args)
+        args = self.args
+        return build_parameter_groups(
+            model or self.model,
+            args.learning_rate,
+            args.weight_decay,
+            args.image_encoder_lr_multiplier,
+            args.image_encoder_no_decay,
+        )
 
     def _find_modules_in_evaluation(self) -> list[nn.Module]:
         """What stays in evaluation mode while the rest trains."""
@@ -187,11 +194,19 @@ class DenseCLIPTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        if self.lr_scheduler is None:
-            self.lr_scheduler = schedule_for(optimizer or self.optimizer, num_training_steps, self.args)
-            self._created_lr_scheduler = self.lr_scheduler is not None
-        names = ("--lr_scheduler_type", self.args.lr_scheduler_type)
-        with _naming_arguments(*names, "--lr_scheduler_kwargs", self.args.lr_scheduler_kwargs):
+        args = self.args
+        if self.lr_scheduler is None and args.lr_schedule == "published_poly":
+            self.lr_scheduler = published_poly(
+                optimizer or self.optimizer,
+                num_training_steps,
+                args.get_warmup_steps(num_training_steps),
+                args.lr_power,
+                args.min_learning_rate,
+                args.warmup_start_ratio,
+            )
+            self._created_lr_scheduler = True
+        names = ("--lr_scheduler_type", args.lr_scheduler_type)
+        with _naming_arguments(*names, "--lr_scheduler_kwargs", args.lr_scheduler_kwargs):
             return super().create_scheduler(num_training_steps, optimizer)  # where there is none yet
 
     def get_train_dataloader(self) -> DataLoader:
@@ -366,7 +381,9 @@ class DenseCLIPTrainer(Trainer):
         output = super().evaluation_loop(
             dataloader, description, True, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix
         )
-        self._counts.sum_over_processes(self._sum_over_processes)
+        self._counts.sum_over_processes(
+            lambda tensor: self.accelerator.reduce(tensor.to(self.args.device), reduction="sum")
+        )
         if self._counts.num_images != self.num_examples(dataloader):
             raise RuntimeError(f"{self._counts.num_images} images were counted of {self.num_examples(dataloader)}.")
         self.confusion = self._counts.confusion
@@ -393,9 +410,6 @@ class DenseCLIPTrainer(Trainer):
             )
             return False
         return super()._determine_best_metric(metrics, trial)
-
-    def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.accelerator.reduce(tensor.to(self.args.device), reduction="sum")
 
     def _num_images_to_count(self, batch_size: int) -> int:
         """
@@ -515,14 +529,8 @@ class DenseCLIPTrainer(Trainer):
 
     def push_to_hub(self, commit_message: str = "End of training", **card) -> str | None:
         """
-        Save the model of the run and push it with its card, as one commit.
-
-        Args:
-            commit_message (`str`, *optional*, defaults to `"End of training"`): the message.
-            card: `recipe` and `base_model` of [`push_directory`].
-
-        Returns:
-            `str`: the address of the commit, on the main process.
+        Save the model of the run and push it with its card, as one commit. `card` are `recipe` and `base_model` of
+        [`push_directory`]. Returns the address of the commit, on the main process.
         """
         if self.hub_model_id is None:
             self.init_hf_repo()
@@ -570,14 +578,6 @@ class DenseCLIPTrainer(Trainer):
                 push.result()
             except (OSError, ValueError) as error:
                 logger.warning(f"A checkpoint could not be pushed to the Hub: {error}")
-
-
-class _UpdateAverage(TrainerCallback):
-    def __init__(self, averaged_weights: AveragedWeights):
-        self.averaged_weights = averaged_weights
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.averaged_weights.update()
 
 
 @contextmanager

@@ -34,12 +34,17 @@ def parse_train_arguments(
         ValueError: for a recipe with unknown keys, or contradicting values.
         SystemExit: for words that are no arguments, as argparse has it.
     """
-    recipe, hardware, words = _split_recipe(words)
-    has_recipe = recipe is not None
-    if has_recipe:
-        overridden = names_of_arguments(words).difference(NEUTRAL_ARGUMENTS)
-        words = [*recipe.words(hardware), *words]
-        recipe = None if overridden else recipe
+    recipe = None
+    if words and words[0].endswith((".yaml", ".yml")):
+        recipe, words = load_recipe(words[0]), words[1:]
+    hardware_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    hardware_parser.add_argument("--recipe_hardware")
+    hardware, words = hardware_parser.parse_known_args(words)
+    if hardware.recipe_hardware is not None and recipe is None:
+        raise ValueError("--recipe_hardware chooses among the machines of a recipe: name RECIPE.yaml first.")
+    is_changed = not names_of_arguments(words).issubset(NEUTRAL_ARGUMENTS)
+    if recipe is not None:
+        words = [*recipe.words(hardware.recipe_hardware), *words]
     parser = HfArgumentParser(
         (DataArguments, ModelArguments, DenseCLIPTrainingArguments),
         prog="python -m training.train",
@@ -47,12 +52,12 @@ def parse_train_arguments(
         description="Fine-tune DenseCLIP. The rows of the paper are in configuration/recipes/; each recipe's first"
         " lines say on which hardware it runs how.",
     )
-    if not has_recipe:
+    if recipe is None:
         known = parser.parse_known_args(words)[0]
         starts_from_clip, starts_from_image = (name not in (None, "none") for name in (known.clip, known.image))
         if starts_from_clip or starts_from_image:
             parser.set_defaults(image_encoder_lr_multiplier=0.1, freeze_text_encoder=starts_from_clip)
-    return (*parse_words(parser, words), recipe)
+    return (*parse_words(parser, words), None if is_changed else recipe)
 
 
 def parse_evaluation_arguments(words: list[str]) -> tuple[EvaluationArguments, DataArguments, bool]:
@@ -95,16 +100,3 @@ def parse_words(parser: HfArgumentParser, words: list[str]) -> tuple:
 def names_of_arguments(words: list[str]) -> set[str]:
     """The arguments that are named in the words: "--data-dir=x" names "data_dir"."""
     return {word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
-
-
-def _split_recipe(words: list[str]) -> tuple[Recipe | None, str | None, list[str]]:
-    """Take the recipe and the name of its hardware off the words."""
-    recipe = None
-    if words and words[0].endswith((".yaml", ".yml")):
-        recipe, words = load_recipe(words[0]), words[1:]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe_hardware")
-    found, words = parser.parse_known_args(words)
-    if found.recipe_hardware is not None and recipe is None:
-        raise ValueError("--recipe_hardware chooses among the machines of a recipe: name RECIPE.yaml first.")
-    return recipe, found.recipe_hardware, words

@@ -50,10 +50,7 @@ class Recipe:
 
     def words(self, hardware: str | None = None) -> list[str]:
         """
-        The recipe as words of the command line.
-
-        Args:
-            hardware (`str`, *optional*): a name in `hardware`; defaults to the paper's, `"8gpu"`.
+        The recipe as words of the command line, for a machine of `hardware`, by default the paper's, "8gpu".
 
         Raises:
             ValueError: for a name that the recipe does not have.

@@ -46,20 +46,15 @@ def read_config(source: str | os.PathLike, num_labels: int | None = None) -> Den
         for name in ("class_names", "prompt_names", "class_token_ids", "label2id", "num_labels", "palette"):
             fields.pop(name, None)
         fields["id2label"] = {index: f"class {index}" for index in range(num_labels)}
-        fields["class_token_ids"] = make_token_ids(num_labels) if fields.get("use_language", True) else None
+        # Names of one or two tokens between start and end, which are together as long as ADE20K's would be. Which ids
+        # these are does not matter where nothing is computed.
+        num_longer = round(num_labels * (ADE20K_NAME_TOKENS - ADE20K_NUM_LABELS) / ADE20K_NUM_LABELS)
+        token_ids = [[0] * (4 if index < num_longer else 3) for index in range(num_labels)]
+        fields["class_token_ids"] = token_ids if fields.get("use_language", True) else None
     try:
         return DenseCLIPConfig(**fields)
     except StrictDataclassError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
-
-
-def make_token_ids(num_labels: int) -> list[list[int]]:
-    """
-    Token ids of class names that are together as long as ADE20K's would be: one or two tokens between start and end.
-    Which ids these are does not matter where nothing is computed.
-    """
-    num_longer = round(num_labels * (ADE20K_NAME_TOKENS - ADE20K_NUM_LABELS) / ADE20K_NUM_LABELS)
-    return [[0] * (4 if index < num_longer else 3) for index in range(num_labels)]
 
 
 def format_parts(complexity: Complexity) -> str:

@@ -43,7 +43,7 @@ TRACED_SHAPE = (2, 3, 288, 352)
 CHECKED_SIZES = ((1, 256, 330), (2, 300, 410), (1, 420, 288))
 # Some backbones work differently on maps smaller than their windows, and programs refuse maps of one cell.
 SMALLER_SIDES = (128, 64)
-# Of the standard deviation of the logits.
+# The largest difference allowed, as a share of the standard deviation of the logits.
 TOLERANCE = 1e-4
 
 
@@ -246,7 +246,7 @@ def check(
                 f"The file does not run on {size[0]} x 3 x {size[1]} x {size[2]} and was not kept: the graph of its"
                 f" image encoder, {model.config.vision_config.model_type!r}, depends on the size. {first_line(error)}"
             ) from error
-    # Written so that NaN fails.
+    # Not `>`, which NaN would pass.
     if not max(differences) <= TOLERANCE:
         raise ValueError(
             f"The file differs from the model by {max(differences):.1e} of the logits' standard deviation, in the"

@@ -5,12 +5,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub.utils import HFValidationError, filter_repo_objects, validate_repo_id
 from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -33,8 +32,6 @@ TOKENIZER = (
 METRICS = ("metrics.json", "metrics_multi_scale.json")
 # The classes by which a repository is loaded where this package is not installed.
 AUTO_CLASSES = ("AutoConfig", "AutoModelForSemanticSegmentation", "AutoImageProcessor")
-# Weights that an earlier push may have left there, and that would be loaded in place of the new ones.
-REMOTE_WEIGHTS = (*WEIGHTS, "pytorch_model*")
 COMMIT_MESSAGE = "Upload DenseCLIP"
 # What `huggingface_hub` raises: HTTPError is the HTTP library's, offline mode raises ConnectionError, and RuntimeError
 # wraps what was raised in the threads that upload.
@@ -220,32 +217,26 @@ def push_directory(
             f"{repo_id!r} is no name of a repository, so nothing was sent: {error} Write it as user/name."
         ) from error
     upload = prepare_upload(directory)
-    own_card = directory / CARD
+    path = directory / CARD
     try:
-        card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
+        card = path.read_text(encoding="utf-8") if path.is_file() else None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{own_card} is no text in UTF-8, so nothing was sent: {error}") from error
-    if card is not None and is_generated(card):
-        card = None  # it is written anew
+        raise ValueError(f"{path} is no text in UTF-8, so nothing was sent: {error}") from error
 
     api = HfApi(token=token)
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        if card is None:
+        if card is None or is_generated(card):  # one that somebody wrote or edited stays
             described = {"recipe": recipe, "measured": upload.measured, "base_model": base_model}
             card = str(build_model_card(upload.config, upload.image_processor, repo_id=repo_id, **described))
         contents = {CARD: card.encode()} | upload.files
-        stale = [
-            name
-            for name in api.list_repo_files(repo_id, revision=revision)
-            if name not in contents and any(fnmatch(name, pattern) for pattern in REMOTE_WEIGHTS)
-        ]
-        operations = [
-            *(CommitOperationAdd(name, content) for name, content in contents.items()),
-            *(CommitOperationDelete(name) for name in stale),
-        ]
+        # Weights of an earlier push would be loaded in place of the new ones.
+        remote = api.list_repo_files(repo_id, revision=revision)
+        weights = filter_repo_objects(remote, allow_patterns=[*WEIGHTS, "pytorch_model*"])
+        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        operations += [CommitOperationDelete(name) for name in weights if name not in contents]
         commit = api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
     except HUB_ERRORS as error:
         state = f"Nothing was committed to {repo_id}; the model is in {directory}."
@@ -254,15 +245,7 @@ def push_directory(
 
 
 def explain_hub_error(error: Exception, repo_id: str, token: str | None, state: str) -> OSError:
-    """
-    What went wrong between us and the Hub, and what to do about it.
-
-    Args:
-        error (`Exception`): what `huggingface_hub` raised.
-        repo_id (`str`): the repository that was written to.
-        token (`str`, *optional*): the token that was given.
-        state (`str`): how things stand now.
-    """
+    """What went wrong between us and the Hub, how things stand now (`state`), and what to do about it."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     if not isinstance(error, HfHubHTTPError):

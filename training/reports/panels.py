@@ -15,9 +15,6 @@ from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_heat_m
 from ..data.transforms import read_image, with_encoded
 
 
-SAMPLES_FOLDER = "samples"
-
-
 @torch.no_grad()
 def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> list[PIL.Image.Image]:
     """
@@ -72,7 +69,7 @@ class SamplePanels(TrainerCallback):
         if not self.indices or not state.is_world_process_zero or self.trainer.is_fsdp_enabled:
             return
         panel = self.draw()
-        folder = Path(args.output_dir) / SAMPLES_FOLDER
+        folder = Path(args.output_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         panel.save(folder / f"step-{state.global_step:06d}.jpg", quality=90)
         for callback in self.trainer.callback_handler.callbacks:
