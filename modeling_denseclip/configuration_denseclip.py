@@ -33,7 +33,7 @@ from transformers.utils import auto_docstring
 
 # Every image encoder ends in four feature maps at strides 4, 8, 16 and 32.
 NUM_FEATURE_LEVELS = 4
-# The largest number in the config of a tower: of some, Transformers makes as many list entries, stages or labels.
+# The largest number that the config of a tower may hold: Transformers makes as many stages or labels of some.
 MAX_NUMBER = 10**6
 # The start token, one of a name, and the end token.
 MIN_NAME_TOKENS = 3
@@ -512,6 +512,7 @@ def check_tower(name: str, config: PreTrainedConfig, *names: str):
 
 
 def find_config_class(model_type: Any) -> type[PreTrainedConfig] | None:
+    """The class of configs of this type; `None` for what is no type of this release of Transformers, nor ours."""
     # Ours is not looked up in AutoConfig: remote code is not registered there.
     if model_type == DenseCLIPResNetConfig.model_type:
         return DenseCLIPResNetConfig
