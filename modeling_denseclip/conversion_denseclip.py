@@ -36,7 +36,7 @@ from .configuration_denseclip import DenseCLIPConfig
 from .loading_denseclip import HUB_KWARGS, find_tokenizer, load_clip_tokenizer
 from .modeling_denseclip_backbone import load_backbone, measure_layout
 from .resizing_denseclip import resize_grid
-from .weight_files_denseclip import listed
+from .weight_files_denseclip import listed, read_checkpoint
 
 
 # CLIP has one tokenizer; this is where the Hub keeps it.
@@ -360,4 +360,4 @@ def fit_positions(state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tens
     return fitted
 
 
-__all__ = ["build_from_clip"]
+__all__ = ["build_from_clip", "read_checkpoint"]  # the second was here in 0.1.0

@@ -32,9 +32,10 @@ from tests.pages import (
 )
 from tests.test_hub import make_environment
 from tests.tiny import draw_picture, tiny_config
-from training import export
-from training.export import ExportableDenseCLIP
 from training.model_card import RECIPES, build_model_card
+from training.publishing import export
+from training.publishing.export import ExportableDenseCLIP
+from training.publishing.formats import OnnxFormat, TorchFormat
 
 
 matplotlib.use("agg")
@@ -244,10 +245,12 @@ def hub():
 WRITTEN: dict[tuple, bytes] = {}
 
 
-def write_once(module: ExportableDenseCLIP, file_format: str, path: Path, write=export.write) -> None:
-    """`training.export.write`, which takes ten seconds: two pages export the same model in the same way."""
+def write_once(
+    module: ExportableDenseCLIP, file_format: OnnxFormat | TorchFormat, path: Path, write=export.write
+) -> None:
+    """`write` of the export, which takes ten seconds: two pages export the same model in the same way."""
     weights = sorted((name, tensor.numpy().tobytes()) for name, tensor in module.state_dict().items())
-    key = (file_format, module.output, hashlib.sha256(repr(weights).encode()).digest())
+    key = (file_format.name, module.output, hashlib.sha256(repr(weights).encode()).digest())
     if key not in WRITTEN:
         write(module, file_format, path)
         WRITTEN[key] = path.read_bytes()
