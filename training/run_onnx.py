@@ -93,7 +93,8 @@ def check_card(card: dict) -> None:
         raise ValueError("class_names are no list of names")
     if len(names) <= 256:
         np.array(card["palette"], dtype=np.uint8).reshape(len(names), 3)
-    resized_size(1, 1, rule["size"])
+    if rule["size"] is not None:
+        resized_size(1, 1, rule["size"])
     for field, shape in (("rescale_factor", ()), ("image_mean", 3), ("image_std", 3)):
         np.array(rule[field], dtype=np.float32).reshape(shape)
     if windows is not None:
