@@ -38,6 +38,9 @@ from .modeling_denseclip_backbone import load_backbone, measure_layout
 from .resizing_denseclip import resize_grid
 from .weight_files_denseclip import listed, read_checkpoint
 
+# It was in this file in 0.1.0, from where others import it.
+from .weight_files_denseclip import read_checkpoint as read_checkpoint
+
 
 # CLIP has one tokenizer; this is where the Hub keeps it.
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch16"

@@ -55,7 +55,9 @@ def loss_parts(
     labels = labels.to(device).long()
 
     def part(logits: torch.Tensor, loss: Callable | None) -> torch.Tensor:
-        logits = resize_logits(at_least_float32(logits.to(device)), labels.shape[-2:])
+        logits = at_least_float32(logits.to(device))
+        if logits.shape[-2:] != labels.shape[-2:]:
+            logits = resize_logits(logits, labels.shape[-2:])
         return loss(logits, labels) if loss else pixel_cross_entropy(logits, labels, config.ignore_index)
 
     parts = {"decode": part(outputs.logits, decode_loss or cross_entropy)}

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from modeling_denseclip import DenseCLIPSemanticSegmenterOutput
+from modeling_denseclip import DenseCLIPSemanticSegmenterOutput, loss_denseclip
+from modeling_denseclip.resizing_denseclip import resize_logits
 from tests.tiny import tiny_config, tiny_model
+from training.learning import losses
 from training.learning.losses import SegmentationLoss, dice_loss, read_class_weights
 
 
@@ -111,6 +113,19 @@ def test_dice_of_each_class_that_is_there(outputs, labels):
     assert dice_loss(outputs.logits, labels, 255).item() == pytest.approx(sum(expected) / 4, rel=1e-5)
     part = SegmentationLoss(tiny_config("resnet"), dice_weight=0.5)(outputs, labels)["dice"]
     assert part.item() == pytest.approx(0.5 * sum(expected) / 4, rel=1e-5)
+
+
+def test_logits_are_resized_once_for_all_parts_that_read_them(monkeypatch, outputs):
+    resized = []
+
+    def resize(logits, size):
+        resized.append(size)
+        return resize_logits(logits, size)
+
+    for module in (losses, loss_denseclip):
+        monkeypatch.setattr(module, "resize_logits", resize)
+    SegmentationLoss(tiny_config("resnet"), dice_weight=0.5)(outputs, torch.zeros(2, 24, 32, dtype=torch.long))
+    assert resized == [(24, 32)]
 
 
 def test_perfect_prediction_has_no_dice_loss(labels):

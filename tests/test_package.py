@@ -203,6 +203,8 @@ def test_modules_are_found_by_the_names_that_they_had_in_the_last_release():
         "    assert module.__spec__.name == module.__name__ == now\n"
         "from training.trainer import DenseCLIPTrainer\n"
         "assert sys.modules['training'].trainer.DenseCLIPTrainer is DenseCLIPTrainer\n"
+        "from modeling_denseclip import conversion_denseclip, weight_files_denseclip\n"
+        "assert conversion_denseclip.read_checkpoint is weight_files_denseclip.read_checkpoint\n"
     )
     subprocess.run([*warm_python(), "-c", script], cwd=ROOT, check=True)
 

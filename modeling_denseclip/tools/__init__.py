@@ -20,11 +20,11 @@ class _FormerNames(MetaPathFinder, Loader):
 
     def create_module(self, spec):
         module = importlib.import_module(self.moved[spec.name])
-        self.own_spec = module.__spec__
+        spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module):
-        module.__spec__ = self.own_spec  # the import has just replaced it by one of the former name
+        module.__spec__ = module.__spec__.loader_state  # the import has just replaced it by one of the former name
 
 
 def keep_former_names(package: str, moved: Mapping[str, str]):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss of training: the published cross-entropies, and the options beside them."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,11 @@ class SegmentationLoss:
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): ids, or `ignore_index`. Logits of any size
                 are resized to them.
         """
+        # Resized here, once for all parts that read them: at the size of the labels they take most of the memory.
+        logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
+        outputs = dataclasses.replace(outputs, logits=logits)
         parts = loss_parts(outputs, labels, self.config, self._cross_entropy, self._decode_loss)
         if self.dice_weight > 0:
-            logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
             dice = dice_loss(logits, labels.to(logits.device), self.config.ignore_index)
             parts["dice"] = self.dice_weight * dice
         return parts
