@@ -38,9 +38,6 @@ from .modeling_denseclip_backbone import load_backbone, measure_layout
 from .resizing_denseclip import resize_grid
 from .weight_files_denseclip import listed, read_checkpoint
 
-# It was in this file in 0.1.0, from where others import it.
-from .weight_files_denseclip import read_checkpoint as read_checkpoint
-
 
 # CLIP has one tokenizer; this is where the Hub keeps it.
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch16"
@@ -363,4 +360,4 @@ def fit_positions(state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tens
     return fitted
 
 
-__all__ = ["build_from_clip", "read_checkpoint"]  # the second was here in 0.1.0
+__all__ = ["build_from_clip", "read_checkpoint"]  # the second was in this file in 0.1.0
