@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import random
+import re
 import shutil
 import subprocess
 import zipfile
@@ -15,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.test_security import build_trainer
-from tests.tiny import save_tiny_architecture, save_tiny_dataset
+from tests.tiny import save_tiny_architecture, save_tiny_dataset, tiny_model
 from tests.warm import warm_python
 from training import train
 from training.learning.averaging import AVERAGED_WEIGHTS_NAME
 from training.learning.checkpoints import checkpoint_to_resume
-from training.learning.resuming import check_resumable
+from training.learning.resuming import check_resumable, check_weights
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -449,3 +450,20 @@ def test_how_fast_a_step_is_computed_may_change(stopped, tmp_path):
     trainer = build_trainer(tmp_path, max_steps=3, optim="adamw_torch")
     trainer.train(resume_from_checkpoint=str(stopped))
     assert trainer.state.global_step == 3
+
+
+def test_weights_in_several_files_are_gone_on_from_and_compared(tmp_path):
+    """As Transformers writes models of more than 50 GB."""
+    model = tiny_model("resnet")
+    model.save_pretrained(tmp_path, max_shard_size="500KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    check_weights(tmp_path, model.state_dict())
+    name = next(iter(load_file(shards[1])))
+    save_file(load_file(shards[1]) | {name: torch.zeros(7, 7, 7)}, shards[1])
+    with pytest.raises(ValueError, match=f"{shards[1].name}.*{re.escape(name)} is "):
+        check_weights(tmp_path, model.state_dict())
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace(shards[1].name, f"../{shards[1].name}"))
+    with pytest.raises(ValueError, match="files of another folder"):
+        check_weights(tmp_path, model.state_dict())

@@ -126,7 +126,7 @@ def load_with_adapter(model: nn.Module, checkpoint: Path) -> None:
             f"{checkpoint} comes from a run with --lora_rank {rank} --lora_alpha {alpha}, so it cannot be gone on from"
             f" with --lora_rank {own.r} --lora_alpha {own.lora_alpha}."
         )
-    check_tensors(folder / ADAPTER_WEIGHTS, adapter_state_dict(model))
+    check_tensors([folder / ADAPTER_WEIGHTS], adapter_state_dict(model))
     set_peft_model_state_dict(
         model, {name.removeprefix(PREFIX): t for name, t in load_file(folder / ADAPTER_WEIGHTS).items()}
     )

@@ -68,7 +68,7 @@ class AveragedWeights(TrainerCallback):
         if not path.is_file():
             raise ValueError(f"{folder} comes from a run without --ema_decay, so it cannot be gone on from with it.")
         own = self._state()
-        check_tensors(path, own)
+        check_tensors([path], own)
         state = load_file(path)
         for name, tensor in own.items():
             tensor.copy_(state[name])

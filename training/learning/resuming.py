@@ -16,7 +16,7 @@ import random
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from transformers import TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_denseclip.weight_files_denseclip import PLAIN_DATA
 
@@ -227,30 +227,38 @@ def check_weights(checkpoint: Path, expected: Mapping[str, torch.Tensor]) -> Non
         ValueError: if the weights of a checkpoint differ from those of the model in names, shapes or types (the
             Trainer would leave such weights of the model as they are), or hold what is no finite number.
     """
-    path = checkpoint / SAFE_WEIGHTS_NAME
-    if not path.is_file():
-        raise unusable(path, "there is no such file, and weights are read of no other")
-    check_tensors(path, expected)
+    index, whole = checkpoint / SAFE_WEIGHTS_INDEX_NAME, checkpoint / SAFE_WEIGHTS_NAME
+    names = [whole.name]
+    if not whole.is_file() and index.is_file():
+        with naming_file(index):
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            if any(Path(name).name != name for name in names):
+                raise Fault("it names files of another folder")
+    elif not whole.is_file():
+        raise unusable(whole, "there is no such file, and weights are read of no other")
+    check_tensors([checkpoint / name for name in names], expected)
 
 
-def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
+def check_tensors(paths: Sequence[Path], expected: Mapping[str, torch.Tensor]) -> None:
     """
     Raises:
-        ValueError: if a file of safetensors does not hold exactly the expected names, with the same shapes, finite
+        ValueError: if files of safetensors do not hold exactly the expected names, with the same shapes, finite
             floating-point numbers where these are expected.
     """
-    with naming_file(path), safe_open(path, "pt") as file:
-        names = list(file.keys())
-        for name in names:
-            tensor, own = file.get_tensor(name), expected.get(name)
-            if own is None:
-                raise Fault(f"it holds a tensor {name!r}, of which this run has none")
-            if tensor.shape != own.shape or tensor.is_floating_point() != own.is_floating_point():
-                raise Fault(f"{name} is {_type_of(tensor)}, where this run has {_type_of(own)}")
-            if not _is_finite(tensor):
-                raise Fault(f"{name} holds what is no finite number")
-        if lacking := [name for name in expected if name not in names]:
-            raise Fault(f"it lacks {lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''}")
+    found = set()
+    for path in paths:
+        with naming_file(path), safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                tensor, own = file.get_tensor(name), expected.get(name)
+                if own is None:
+                    raise Fault(f"it holds a tensor {name!r}, of which this run has none")
+                if tensor.shape != own.shape or tensor.is_floating_point() != own.is_floating_point():
+                    raise Fault(f"{name} is {_type_of(tensor)}, where this run has {_type_of(own)}")
+                if not _is_finite(tensor):
+                    raise Fault(f"{name} holds what is no finite number")
+                found.add(name)
+    if lacking := [name for name in expected if name not in found]:
+        raise unusable(paths[0], f"it lacks {lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''}")
 
 
 def check_optimizer(
