@@ -87,7 +87,7 @@ TARGETS = {
         ],
         [
             *("tests/test_prompting.py", "tests/test_heads.py", "tests/test_modeling_denseclip.py"),
-            *("tests/test_score_text.py", "-k"),
+            *("tests/test_losses.py", "tests/test_score_text.py", "-k"),
             "prompting or heads or score_map or loss or labels or outputs or half or attention or order_of_texts",
         ],
     ),
