@@ -14,6 +14,7 @@
 """The loss: published cross-entropies of the logits, the score map and the auxiliary logits."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -54,11 +55,14 @@ def loss_parts(
     device = outputs.logits.device
     labels = labels.to(device).long()
 
-    def part(logits: torch.Tensor, loss: Callable | None) -> torch.Tensor:
+    if cross_entropy is None:
+        cross_entropy = partial(pixel_cross_entropy, ignore_index=config.ignore_index)
+
+    def part(logits: torch.Tensor, loss: Callable) -> torch.Tensor:
         logits = at_least_float32(logits.to(device))
         if logits.shape[-2:] != labels.shape[-2:]:
             logits = resize_logits(logits, labels.shape[-2:])
-        return loss(logits, labels) if loss else pixel_cross_entropy(logits, labels, config.ignore_index)
+        return loss(logits, labels)
 
     parts = {"decode": part(outputs.logits, decode_loss or cross_entropy)}
     if outputs.score_map is not None:

@@ -194,6 +194,12 @@ FORMER_NAMES = {
 }
 
 
+def test_what_runs_exported_models_starts_without_pytorch():
+    pytest.importorskip("onnxruntime")
+    script = "import sys, training.run_onnx; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
 def test_modules_are_found_by_the_names_that_they_had_in_the_last_release():
     script = (
         "import importlib, sys\n"

@@ -21,16 +21,26 @@ if sys.argv[:1] == ["-m"]:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-from modeling_denseclip.tools import keep_former_names  # noqa: E402
+# Modules by the names that they had in 0.1.0.
+MOVED = {
+    "arguments": "options.arguments",
+    "dataset_files": "data.files",
+    "demo_tokenizer": "demonstration.tokenizer",
+    "trainer": "learning.trainer",
+    "transforms": "data.transforms",
+}
 
 
-keep_former_names(
-    __name__,
-    {
-        "arguments": "options.arguments",
-        "dataset_files": "data.files",
-        "demo_tokenizer": "demonstration.tokenizer",
-        "trainer": "learning.trainer",
-        "transforms": "data.transforms",
-    },
-)
+class _FormerNames:
+    """Asks the tools, whose package imports PyTorch, once such a module is asked for: `run_onnx` does without both."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] != __name__ or name.removeprefix(f"{__name__}.") not in MOVED:
+            return None
+        from modeling_denseclip.tools import FormerNames
+
+        return FormerNames(__name__, MOVED).find_spec(name)
+
+
+sys.meta_path.append(_FormerNames)

@@ -9,11 +9,18 @@ from collections.abc import Mapping
 from importlib.abc import Loader, MetaPathFinder
 
 
-class _FormerNames(MetaPathFinder, Loader):
-    """Imports a module by the name that it had before it was moved, as the module that it is now."""
+class FormerNames(MetaPathFinder, Loader):
+    """
+    Imports modules by the names that they had before they were moved, as the modules that they are now, for code that
+    was written for them.
 
-    def __init__(self, moved: Mapping[str, str]):
-        self.moved = moved
+    Args:
+        package (`str`): where they were and are.
+        moved (`Mapping[str, str]`): former names in it, each with the one of now.
+    """
+
+    def __init__(self, package: str, moved: Mapping[str, str]):
+        self.moved = {f"{package}.{old}": f"{package}.{new}" for old, new in moved.items()}
 
     def find_spec(self, name, path=None, target=None):
         return importlib.machinery.ModuleSpec(name, self) if name in self.moved else None
@@ -27,19 +34,12 @@ class _FormerNames(MetaPathFinder, Loader):
         module.__spec__ = module.__spec__.loader_state  # the import has just replaced it by one of the former name
 
 
-def keep_former_names(package: str, moved: Mapping[str, str]):
-    """Let `import` find modules of a package by former names, each with the one of now, for code written for them."""
-    sys.meta_path.append(_FormerNames({f"{package}.{old}": f"{package}.{new}" for old, new in moved.items()}))
-
-
-keep_former_names(
-    __name__,
-    {
-        "explanation": "insight.explanation",
-        "info": "commands.info",
-        "loading": "files.loading",
-        "predict": "commands.predict",
-        "visualization": "pictures",
-        "web": "page.server",
-    },
-)
+MOVED = {
+    "explanation": "insight.explanation",
+    "info": "commands.info",
+    "loading": "files.loading",
+    "predict": "commands.predict",
+    "visualization": "pictures",
+    "web": "page.server",
+}
+sys.meta_path.append(FormerNames(__name__, MOVED))
