@@ -32,14 +32,30 @@ class Shape:
 
 
 def draw_shapes(size: tuple[int, int], shapes: Sequence[Shape], overlaps: Overlaps = "later") -> Drawing:
-    """Paint shapes, from the lowest to the topmost, into a mask of this height and width."""
-    parts = [(shape.key, shape.render(size)) for shape in shapes]
-    if overlaps == "smaller":
-        parts.sort(key=lambda part: -int(part[1].sum()))  # stable, so that of equals the later one is seen
-    keys, owners = np.full(size, UNCOVERED, np.int32), np.full(size, -1, np.int32)
-    for index, (key, pixels) in enumerate(parts):
-        keys[pixels] = key
-        owners[pixels] = index
-    seen = np.unique(owners)
-    hidden = sum(index not in seen and bool(pixels.any()) for index, (_, pixels) in enumerate(parts))
-    return Drawing(keys, {HIDDEN: hidden} if hidden else {})
+    """
+    Paint shapes, from the lowest to the topmost, into a mask of this height and width.
+
+    One shape is held in memory at a time, and only the rectangle around it is painted: a photograph may have hundreds.
+    """
+    owners = np.full(size, -1, np.int32)  # index of the shape that is seen; -1 is the last entry of both tables below
+    keys = np.array([shape.key for shape in shapes] + [UNCOVERED], np.int32)
+    areas = np.full(len(shapes) + 1, np.iinfo(np.int64).max)
+    for index, shape in enumerate(shapes):
+        pixels = shape.render(size)
+        window = _bounding_box(pixels)
+        pixels, below = pixels[window], owners[window]
+        areas[index] = pixels.sum()
+        if overlaps == "smaller":
+            pixels = pixels & (areas[below] >= areas[index])  # of equals the later one is seen
+        below[pixels] = index
+    is_seen = np.bincount(owners.reshape(-1) + 1, minlength=len(shapes) + 1)[1:] > 0
+    hidden = int(np.sum(~is_seen & (areas[:-1] > 0)))
+    return Drawing(keys[owners], {HIDDEN: hidden} if hidden else {})
+
+
+def _bounding_box(pixels: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle that holds all pixels that are set; empty where none is."""
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
