@@ -1,0 +1,724 @@
+# Copyright 2026 The DenseCLIP for Transformers authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Objects in the JSON files of COCO, as COCO itself, CVAT, Roboflow, Label Studio and labelme2coco write them.
+
+Source: [the form](https://cocodataset.org/#format-data); outlines and run lengths are drawn by `pycocotools.mask`.
+"""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from pycocotools import mask as coco_mask
+
+from modeling_denseclip.configuration_denseclip import shorten
+from modeling_denseclip.tools.files.photographs import open_file
+
+from .painting import Overlaps, Shape, draw_shapes
+from .places import SPLIT_NAMES, Photographs, find_split, find_split_of_folder, name_photographs
+from .sources import Drawing, Item, Listing, Source
+
+
+# Drawing takes 80 bytes of memory for each pixel of the length of an outline, wherever it lies. Those of objects are
+# thousands of pixels long.
+MAXIMUM_OUTLINE = 4_000_000
+# Ids of categories that can be keys; others get free ones.
+MAXIMUM_KEY = 2**31 - 1
+# Numbers of compressed run lengths are written in characters from this one on, 5 bits each, with a bit that says
+# whether the number goes on.
+FIRST_CHARACTER, GOES_ON = 48, 0x20
+
+UNKNOWN_IMAGES = "annotations belong to no image that their file lists; they are passed over"
+BOXES_ALONE = "objects have a box alone; it is filled"
+NO_AREA = "objects have outlines of fewer than 3 points, or boxes without an area; nothing is drawn of them"
+BEYOND = "objects reach beyond their picture, and are cut at its border"
+CROWDS = "regions are marked as crowds; they count as their category"
+REPEATED_IMAGES = "images are listed more than once; all that is said of them counts"
+POLYGONS, RUNS, BOXES = "polygons", "run lengths", "boxes"  # kinds of shapes
+EMPTY = "photographs are listed without annotations: nothing is there"
+
+
+def find_coco(listing: Listing, overlaps: Overlaps | None = None) -> Source | None:
+    """
+    The objects of all COCO files below a folder: JSON with lists of "images", "annotations" and "categories".
+
+    Keys are ids of categories. Where files differ, those of the first count, and categories of one name are one.
+    Of two files that say the same of a photograph, such as one of all and those of its splits, the one whose name
+    tells a split counts.
+
+    Args:
+        listing (`Listing`): the data set.
+        overlaps (`str`, *optional*, defaults to `"later"`): which of two objects is seen where they overlap.
+
+    Returns:
+        `Source`, *optional*: None where there is no such file.
+
+    Raises:
+        ValueError: for such a file that is broken, or two that contradict each other.
+        OSError: for a file that cannot be read.
+    """
+    remarks: Counter[str] = Counter()
+    left_out: list[str] = []
+    files, notes = _read_files(listing, remarks, left_out)
+    if not files:
+        return None
+    notes += _drop_unused_supercategories(files)
+    names, notes_on_names = _unify_categories(files)
+    photographs = Photographs(listing)
+    found = [picture for file in files for picture in _find_pictures(file, photographs, remarks, left_out)]
+    pictures, notes_on_files = _choose_pictures(found)
+    remarks[EMPTY] = sum(not picture.objects for picture in pictures)
+    things = [thing for picture in pictures for thing in picture.objects]
+    remarks[BOXES_ALONE] = sum(thing.kind == BOXES for thing in things)
+    remarks[CROWDS] = sum(thing.is_crowd for thing in things)
+    notes += notes_on_names + notes_on_files
+    notes += [f"{count:,} {remark}." for remark, count in remarks.items() if count]
+    if left_out:
+        notes.append(f"{len(left_out):,} photographs or entries of files are left out.")
+    return Source(
+        form=_name_form(pictures),
+        items=_make_items(listing, pictures, overlaps or "later"),
+        names=names,
+        notes=notes,
+        left_out=left_out,
+    )
+
+
+# What can be drawn.
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines:
+    """
+    Polygons that are one object, as `pycocotools` fills them.
+
+    Attributes:
+        parts (`tuple[numpy.ndarray, ...]`): x and y in turns, in pixels, of each polygon.
+    """
+
+    parts: tuple[np.ndarray, ...]
+
+    def __call__(self, size: tuple[int, int]) -> np.ndarray:
+        outlines = coco_mask.frPyObjects([part.tolist() for part in self.parts], *size)
+        return coco_mask.decode(coco_mask.merge(outlines)).astype(bool)
+
+    def content(self) -> tuple:
+        """What is equal for two that are drawn alike."""
+        return tuple(part.tobytes() for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class RunLengths:
+    """
+    Pixels of one object, column by column: how many are not its own, how many are, and so on.
+
+    Attributes:
+        counts (`numpy.ndarray`): the numbers; they add up to the pixels of the picture.
+        size (`tuple[int, int]`): height and width of the picture.
+    """
+
+    counts: np.ndarray
+    size: tuple[int, int]
+
+    def __call__(self, size: tuple[int, int]) -> np.ndarray:
+        if tuple(size) != self.size:
+            raise ValueError(f"run lengths of a picture of {_spell(self.size)} cannot be drawn at {_spell(size)}")
+        runs = coco_mask.frPyObjects({"size": list(size), "counts": self.counts.tolist()}, *size)
+        return coco_mask.decode(runs).astype(bool)
+
+    def content(self) -> tuple:
+        """What is equal for two that are drawn alike."""
+        return (self.size, self.counts.tobytes())
+
+
+@dataclass(frozen=True)
+class DrawObjects:
+    """
+    Draws what a file says of a photograph. Can be pickled.
+
+    Attributes:
+        called (`str`): what an error calls the annotation.
+        shapes (`tuple[Shape, ...]`): the objects, in the order of the file.
+        overlaps (`str`): see [`draw_shapes`].
+    """
+
+    called: str
+    shapes: tuple[Shape, ...]
+    overlaps: Overlaps
+
+    def __call__(self, size: tuple[int, int]) -> Drawing:
+        try:
+            return draw_shapes(size, self.shapes, self.overlaps)
+        except ValueError as error:
+            raise ValueError(f"{self.called}: {error}") from error
+
+
+# What a file says.
+
+
+@dataclass
+class _Category:
+    name: str | None
+    supercategory: Any
+    key: int = -1
+
+
+@dataclass(frozen=True)
+class _Object:
+    category: _Category
+    kind: str  # POLYGONS, RUNS or BOXES
+    render: Outlines | RunLengths
+    is_crowd: bool
+
+
+@dataclass
+class _Image:
+    file_name: str
+    size: tuple[int, int] | None
+    annotations: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class _File:
+    place: PurePosixPath
+    categories: dict[str, _Category]
+    images: list[_Image]
+
+
+@dataclass
+class _Picture:
+    """A photograph as one file annotates it."""
+
+    file: PurePosixPath
+    image: PurePosixPath
+    size: tuple[int, int] | None
+    split: str | None
+    objects: list[_Object]
+
+    def content(self) -> tuple:
+        objects = [(thing.category.key, thing.render.content()) for thing in self.objects]
+        return self.size, objects
+
+
+def _read_files(listing: Listing, remarks: Counter[str], left_out: list[str]) -> tuple[list[_File], list[str]]:
+    """All COCO files of objects, and a note on each other file of the COCO family."""
+    files, notes, of_key_points = [], [], []
+    for place in listing.with_suffix(".json"):
+        content = _read_json(listing, place)
+        passed_over = _say_why_not(content)
+        if passed_over is not None:
+            notes.append(f"{place} is passed over: {passed_over}.")
+        elif _is_of_objects(content):
+            if any(isinstance(entry, dict) and "keypoints" in entry for entry in content["categories"]):
+                of_key_points.append((place, content))
+            else:
+                files.append(_read_file(place, content, remarks, left_out))
+    for place, content in of_key_points:
+        if files:
+            notes.append(f"{place} is passed over: it adds key points to objects, which other files tell.")
+        else:
+            files.append(_read_file(place, content, remarks, left_out))
+    return files, notes
+
+
+def _read_json(listing: Listing, place: PurePosixPath) -> Any:
+    """What a JSON file holds; None where its text cannot be that of a file of the COCO family."""
+    path = listing.path(place)
+    try:
+        with open_file(path) as file:
+            text = file.read()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {shorten(error)}") from error
+    # Folders may hold thousands of other JSON files, with pictures in them: these words are found sooner than parsed.
+    letters = text.replace(b"\0", b"")  # UTF-16
+    if not (b'"image_id"' in letters or (b'"images"' in letters and b'"categories"' in letters)):
+        return None
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {shorten(error)}. Save it anew, as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no valid JSON: {shorten(error)}. Copy or export it anew.") from error
+    except MemoryError as error:
+        raise ValueError(f"{path} needs more memory than there is to be read. Split it.") from error
+
+
+def _is_of_objects(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(content.get(name), list) for name in ("images", "annotations", "categories")
+    )
+
+
+def _say_why_not(content: Any) -> str | None:
+    """Why a file of the COCO family holds no objects that can be drawn; None where it does, or is of another form."""
+    if isinstance(content, list):
+        is_result = any(isinstance(entry, dict) and "image_id" in entry for entry in content)
+        return "it holds results of a model, not annotations" if is_result else None
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        return None
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list):
+        return "it lists images without annotations" if isinstance(content.get("categories"), list) else None
+    entries = [entry for entry in annotations if isinstance(entry, dict)]
+    if any("segments_info" in entry for entry in entries):
+        return "it is panoptic, and refers to PNG files of segments. Import files of instances, or make masks of it"
+    if any(entry.get("segmentation") or entry.get("bbox") for entry in entries):
+        return None if _is_of_objects(content) else 'it has no list of "categories"'
+    if any("caption" in entry for entry in entries):
+        return "it holds captions"
+    return "its annotations have neither outlines nor boxes" if entries else None
+
+
+def _read_file(place: PurePosixPath, content: dict, remarks: Counter[str], left_out: list[str]) -> _File:
+    categories = _read_categories(place, content["categories"])
+    by_id: dict[str, _Image | None] = {}  # None for an id of several
+    for index, entry in enumerate(content["images"]):
+        try:
+            identity, image = _read_image(entry)
+        except ValueError as error:
+            left_out.append(f"{place}, entry {index} of images: {error}")
+            continue
+        if identity not in by_id:
+            by_id[identity] = image
+            continue
+        first = by_id[identity]
+        if first is not None and (first.file_name, first.size) == (image.file_name, image.size):
+            remarks[REPEATED_IMAGES] += 1
+            continue
+        # An annotation of this id could belong to either.
+        same_id = f"{place} has several images of the id {identity}"
+        left_out.append(f"{image.file_name!r}: {same_id}")
+        if first is not None:
+            left_out.append(f"{first.file_name!r}: {same_id}")
+        by_id[identity] = None
+    for annotation in content["annotations"]:
+        try:
+            identity = _read_id(annotation["image_id"])
+        except (TypeError, KeyError, ValueError):
+            identity = None
+        if identity not in by_id:
+            remarks[UNKNOWN_IMAGES] += 1
+        elif (image := by_id[identity]) is not None:
+            image.annotations.append(annotation)
+    return _File(place, categories, [image for image in by_id.values() if image is not None])
+
+
+def _read_categories(place: PurePosixPath, entries: list) -> dict[str, _Category]:
+    """Categories by their ids as text, in the order of these."""
+    categories = {}
+    for index, entry in enumerate(entries):
+        try:
+            identity = _read_id(entry["id"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{place}, entry {index} of categories: {shorten(repr(entry))} has no id. A category is an id with a"
+                " name."
+            ) from error
+        name = entry.get("name")
+        is_name = isinstance(name, str | int | float) and not isinstance(name, bool)
+        category = _Category(" ".join(str(name).split()) or None if is_name else None, entry.get("supercategory"))
+        first = categories.setdefault(identity, category)
+        if first.name != category.name:
+            raise ValueError(
+                f"{place} has two categories of the id {identity}, {first.name!r} and {category.name!r}; nothing tells"
+                " which one is meant. Give each its own id."
+            )
+    return dict(sorted(categories.items(), key=lambda pair: _order(pair[0])))
+
+
+def _order(identity: str) -> tuple[int, int, str]:
+    """Numbers by their size, and before texts."""
+    return (0, int(identity), "") if _is_number(identity) else (1, 0, identity)
+
+
+def _is_number(identity: str) -> bool:
+    return identity.removeprefix("-").isdecimal() and len(identity) < 20
+
+
+def _read_id(value: Any) -> str:
+    """An id as text, so that 7, 7.0 and "7" are one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and abs(value) > 2**63):
+        raise ValueError(f"its id is {shorten(repr(value))}")
+    return str(value).strip()
+
+
+def _read_image(entry: Any) -> tuple[str, _Image]:
+    """Id and content of an entry of the list of images."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"it is {shorten(repr(entry))}, no mapping of fields to values")
+    identity = _read_id(entry.get("id"))
+    file_name = entry.get("file_name")
+    if not isinstance(file_name, str) or not file_name.strip():
+        raise ValueError(f"its file_name is {shorten(repr(file_name))}")
+    sides = [_read_side(entry.get(name), name) for name in ("height", "width")]
+    size = None if None in sides else tuple(sides)
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if size is not None and limit is not None and size[0] * size[1] > 2 * limit:
+        raise ValueError(f"{file_name!r} is said to be of {_spell(size)}, more than any picture that is read")
+    return identity, _Image(file_name, size)
+
+
+def _read_side(value: Any, called: str) -> int | None:
+    if value in (None, 0, ""):  # as some tools write where they do not know it
+        return None
+    number = _read_numbers([value], called)[0]
+    if number < 1 or not number.is_integer():
+        raise ValueError(f"its {called} is {shorten(repr(value))}")
+    return int(number)
+
+
+def _spell(size: Sequence[int]) -> str:
+    return f"{size[1]} x {size[0]} pixels"
+
+
+# Categories of several files.
+
+
+def _drop_unused_supercategories(files: list[_File]) -> list[str]:
+    """
+    Take out what only groups other categories, and no object has: Roboflow adds the name of the project so, as id 0.
+
+    Source: Roboflow's own reader drops the same ones ([rf-detr#1303](https://github.com/roboflow/rf-detr/pull/1303)).
+    """
+    used = set()
+    for file in files:
+        ids = {_category_id(annotation) for image in file.images for annotation in image.annotations}
+        used |= {(identity, file.categories[identity].name) for identity in ids if identity in file.categories}
+    dropped = {}
+    for file in files:
+        groups = {
+            identity: category.name
+            for identity, category in file.categories.items()
+            if category.name is not None
+            and (identity, category.name) not in used
+            and any(
+                other is not category and other.supercategory == category.name for other in file.categories.values()
+            )
+        }
+        for identity in groups:
+            del file.categories[identity]
+        dropped |= groups
+    return [
+        f"Category {identity}, {name!r}, is no class: it only groups others, and no object has it."
+        for identity, name in dropped.items()
+    ]
+
+
+def _category_id(annotation: dict) -> str | None:
+    try:
+        return _read_id(annotation.get("category_id"))
+    except ValueError:
+        return None
+
+
+def _unify_categories(files: list[_File]) -> tuple[dict[int, str], list[str]]:
+    """
+    Give each category its key, one for all of the same name; see [`find_coco`].
+
+    Returns:
+        `tuple`: names of keys, and notes.
+    """
+    names: dict[int, str] = {}
+    key_of_name: dict[str, int] = {}
+    taken: set[int] = set()
+    notes = {}  # as a set in order
+    for file in files:
+        of_file = {}
+        for identity, category in file.categories.items():
+            word = None if category.name is None else category.name.lower()
+            if word in key_of_name:
+                category.key = key_of_name[word]
+                if word in of_file:
+                    notes[
+                        f"Categories {of_file[word]} and {identity} are both called {category.name!r}: one class."
+                    ] = None
+                elif str(category.key) != identity:
+                    notes[f"{file.place} has the id {identity} for {category.name!r}, others {category.key}."] = None
+            else:
+                wanted = int(identity) if _is_number(identity) else -1
+                is_free = 0 <= wanted <= MAXIMUM_KEY and wanted not in taken
+                category.key = wanted if is_free else next(key for key in itertools.count(1) if key not in taken)
+                taken.add(category.key)
+                if word is None:
+                    notes[f"Category {identity} of {file.place} has no name."] = None
+                else:
+                    key_of_name[word] = category.key
+                    names[category.key] = category.name
+            of_file.setdefault(word, identity)
+    return names, list(notes)
+
+
+# Photographs and their objects.
+
+
+def _find_pictures(
+    file: _File, photographs: Photographs, remarks: Counter[str], left_out: list[str]
+) -> list[_Picture]:
+    """The photographs that a file annotates and that are there, each once."""
+    split = find_split(file.place.stem) or find_split_of_folder(file.place.parent)
+    folders = _name_folders(file.place, split, photographs)
+    found = defaultdict(list)
+    for image in file.images:
+        try:
+            place, is_whole_name = photographs.find(image.file_name, folders)
+        except LookupError as error:
+            left_out.append(f"{image.file_name!r} of {file.place}: {error}")
+            continue
+        found[place].append((image, is_whole_name))
+    pictures = []
+    for place, entries in found.items():
+        try:
+            picture = _join_images(place, entries)
+            objects = [
+                thing
+                for image in picture
+                for annotation in image.annotations
+                if (thing := _read_object(annotation, image.size, file.categories, remarks)) is not None
+            ]
+        except ValueError as error:
+            left_out.append(f"{place}: {error} ({file.place})")
+            continue
+        remarks[REPEATED_IMAGES] += len(picture) - 1
+        own_split = split or find_split_of_folder(place.parent)
+        pictures.append(_Picture(file.place, place, picture[0].size, own_split, objects))
+    return pictures
+
+
+def _name_folders(file: PurePosixPath, split: str | None, photographs: Photographs) -> list[list[PurePosixPath]]:
+    """Where the photographs of a file may lie, the likeliest first."""
+    folder, root = file.parent, PurePosixPath(".")
+    of_split = [
+        place
+        for place in photographs.folders
+        if split is not None and SPLIT_NAMES.get(find_split(place.name)) == SPLIT_NAMES[split]
+    ]
+    return [
+        [folder],
+        [root],
+        [folder / "images"],
+        [folder.parent / "images"],
+        [root / "images"],
+        of_split,
+    ]
+
+
+def _join_images(place: PurePosixPath, entries: list[tuple[_Image, bool]]) -> list[_Image]:
+    """The entries of a file for one photograph, which are several where each holds one object."""
+    images = [image for image, _ in entries]
+    whole = [image for image, is_whole_name in entries if is_whole_name]
+    names = {image.file_name for image in images}
+    if len(names) > 1 and len(whole) < len(images):
+        raise ValueError(f"it may be each of {', '.join(sorted(map(repr, names))[:3])}")
+    sizes = {image.size for image in images}
+    if len(sizes) > 1:
+        raise ValueError("it is listed more than once, with different sizes")
+    return images
+
+
+def _read_object(
+    annotation: dict, size: tuple[int, int] | None, categories: dict[str, _Category], remarks: Counter[str]
+) -> _Object | None:
+    """
+    One object; None for one that has no area.
+
+    Raises:
+        ValueError: for what is not of the form. The photograph cannot be used then: an object would count as nothing.
+    """
+    called = f"annotation {shorten(repr(annotation.get('id')))}"
+    identity = _category_id(annotation)
+    if identity not in categories:
+        raise ValueError(
+            f"{called} has the category {shorten(repr(annotation.get('category_id')))}, which is not listed. If ids of"
+            " annotations and of categories count from different numbers, all names are wrong: see which"
+        )
+    try:
+        kind, render = _read_shape(annotation, size)
+    except ValueError as error:
+        raise ValueError(f"{called}: {error}") from error
+    if render is None:
+        remarks[NO_AREA] += 1
+        return None
+    if size is not None and isinstance(render, Outlines) and _is_beyond(render, size):
+        remarks[BEYOND] += 1
+    return _Object(categories[identity], kind, render, bool(annotation.get("iscrowd")))
+
+
+def _read_shape(annotation: dict, size: tuple[int, int] | None) -> tuple[str, Outlines | RunLengths | None]:
+    segmentation = annotation.get("segmentation")
+    if segmentation:
+        if isinstance(segmentation, dict):
+            return RUNS, _read_runs(segmentation, size)
+        if isinstance(segmentation, list):
+            return POLYGONS, _read_polygons(segmentation)
+        raise ValueError(f"its segmentation is {shorten(repr(segmentation))}, neither polygons nor run lengths")
+    box = annotation.get("bbox")
+    if not box:
+        raise ValueError("it has neither a segmentation nor a bbox")
+    return BOXES, _read_box(box)
+
+
+def _read_polygons(segmentation: list) -> Outlines | None:
+    parts = [segmentation] if not isinstance(segmentation[0], list) else segmentation
+    parts = [_read_numbers(part, "segmentation") for part in parts]
+    if any(len(part) % 2 for part in parts):
+        raise ValueError("its segmentation has a polygon of an odd number of coordinates")
+    if len(parts) > 2 and all(len(part) == 2 for part in parts):
+        raise ValueError(
+            "its segmentation is a list of points. It is a list of polygons, [[x1, y1, x2, y2, ...], ...]"
+        )
+    # Two points are no area; pycocotools would take their four numbers for a box.
+    parts = [part for part in parts if len(part) >= 6]
+    _check_lengths(parts)
+    return Outlines(tuple(parts)) if parts else None
+
+
+def _read_box(box: Any) -> Outlines | None:
+    """The corners of a box, in the order in which pycocotools fills boxes as polygons."""
+    numbers = _read_numbers(box, "bbox")
+    if len(numbers) != 4 or numbers[2:].min() < 0:
+        raise ValueError(f"its bbox is {shorten(repr(box))}; it is x, y, width and height")
+    left, top, width, height = numbers
+    right, bottom = left + width, top + height
+    corners = np.array([left, top, left, bottom, right, bottom, right, top])
+    _check_lengths([corners])
+    return Outlines((corners,)) if width > 0 and height > 0 else None
+
+
+def _check_lengths(parts: list[np.ndarray]) -> None:
+    for part in parts:
+        points = part.reshape(-1, 2)
+        steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+        if max(steps, np.abs(points).max()) > MAXIMUM_OUTLINE:
+            raise ValueError(f"its outline is longer, or further away, than {MAXIMUM_OUTLINE:,} pixels")
+
+
+def _is_beyond(outlines: Outlines, size: tuple[int, int]) -> bool:
+    """Whether an object reaches beyond its picture by more than a pixel, which rounding explains."""
+    height, width = size
+    points = np.concatenate(outlines.parts).reshape(-1, 2)
+    return bool((points < -1).any() or (points > (width + 1, height + 1)).any())
+
+
+def _read_runs(segmentation: dict, size: tuple[int, int] | None) -> RunLengths:
+    sides = _read_numbers(segmentation.get("size"), "size of run lengths")
+    if len(sides) != 2 or (sides < 1).any() or (sides % 1).any():
+        raise ValueError(
+            f"the size of its run lengths is {shorten(repr(segmentation.get('size')))}; it is height, width"
+        )
+    stated = (int(sides[0]), int(sides[1]))
+    if size is not None and stated != size:
+        raise ValueError(f"its run lengths are of {_spell(stated)}, the picture is of {_spell(size)}")
+    counts = segmentation.get("counts")
+    counts = _decompress(counts) if isinstance(counts, str) else _read_numbers(counts, "counts")
+    # pycocotools leaves pixels that no run covers as they were in memory.
+    if (counts < 0).any() or (counts % 1).any() or counts.sum() != stated[0] * stated[1]:
+        raise ValueError(f"its run lengths do not add up to {_spell(stated)}")
+    return RunLengths(counts.astype(np.int64), stated)
+
+
+def _decompress(text: str) -> np.ndarray:
+    """
+    The numbers of compressed run lengths.
+
+    Each is written in groups of 5 bits, the lowest first, the last group with a sign; from the fourth on it is the
+    difference to the one two before.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - FIRST_CHARACTER
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("its counts are no compressed run lengths")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & GOES_ON:
+            if bits & 0x10:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise ValueError("its counts end in the middle of a number")
+    if any(abs(count) > MAXIMUM_KEY for count in counts):
+        raise ValueError("its counts are no compressed run lengths")
+    return np.array(counts, np.float64)
+
+
+def _read_numbers(values: Any, called: str) -> np.ndarray:
+    """Finite numbers, also those that are written as texts; of shape (length,) and type float64."""
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"its {called} holds something else than numbers: {shorten(repr(values))}") from error
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise ValueError(f"its {called} holds something else than finite numbers: {shorten(repr(values))}")
+    return numbers
+
+
+# Several files that annotate a photograph.
+
+
+def _choose_pictures(found: list[_Picture]) -> tuple[list[_Picture], list[str]]:
+    """
+    Take each photograph once: as the file says that has objects of it, and of these the first that tells a split.
+
+    Raises:
+        ValueError: for files that say different things of it.
+    """
+    by_image = defaultdict(list)
+    for picture in found:
+        by_image[picture.image].append(picture)
+    chosen, doubled, leaked = [], Counter(), 0
+    for image, pictures in by_image.items():
+        candidates = [picture for picture in pictures if picture.objects] or pictures
+        first = candidates[0]
+        for other in candidates[1:]:
+            if other.content() != first.content():
+                raise ValueError(
+                    f"{first.file} and {other.file} annotate {image} differently. Move one of them out of the folder."
+                )
+        best = next((picture for picture in candidates if picture.split is not None), first)
+        chosen.append(best)
+        if len(pictures) > 1:
+            doubled[tuple(sorted({str(picture.file) for picture in pictures}))] += 1
+            leaked += len({picture.split for picture in candidates} - {None}) > 1
+    notes = [
+        f"{count:,} photographs are listed in each of {', '.join(files)}; each is taken once."
+        for files, count in doubled.items()
+    ]
+    if leaked:
+        notes.append(f"{leaked:,} photographs stand in more than one split; they are taken for the first.")
+    return chosen, notes
+
+
+def _make_items(listing: Listing, pictures: list[_Picture], overlaps: Overlaps) -> list[Item]:
+    names = name_photographs([picture.image for picture in pictures], [picture.split for picture in pictures])
+    return [
+        Item(
+            image=listing.path(picture.image),
+            annotations=(listing.path(picture.file),),
+            draw=DrawObjects(
+                called=f"{listing.path(picture.file)}, {picture.image}",
+                shapes=tuple(Shape(thing.category.key, thing.render) for thing in picture.objects),
+                overlaps=overlaps,
+            ),
+            size=picture.size,
+            split=picture.split,
+            name=name,
+        )
+        for picture, name in zip(pictures, names, strict=True)
+    ]
+
+
+def _name_form(pictures: list[_Picture]) -> str:
+    kinds = {thing.kind for picture in pictures for thing in picture.objects}
+    words = [kind for kind in (POLYGONS, RUNS, BOXES) if kind in kinds]
+    return f"COCO {', '.join(words) or 'without objects'}"
