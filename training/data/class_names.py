@@ -7,17 +7,20 @@ from pathlib import Path
 
 from modeling_denseclip.class_names_denseclip import check_class_name
 
+from .name_files import NamedClass, NameTable, parse_names
+
 
 CLASSES_FILE = "classes.txt"
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:
     """
-    Read a file of class names, or the `classes.txt` of a data set's folder: line n (from 0) names the id n.
+    Read a file of class names, or the `classes.txt` of a data set's folder: line n (from 0) names the id n. A file
+    that numbers its classes from 0 is read too, of each form that [`parse_names`] knows.
 
     Raises:
-        `ValueError`: if the file is missing or no text in UTF-8, a line is empty or no name (see
-            [`check_class_name`]), or a name occurs twice.
+        `ValueError`: if the file is missing or no text in UTF-8, numbers classes otherwise or gives them colours, a
+            line is empty or no name (see [`check_class_name`]), or a name occurs twice.
     """
     path = Path(path)
     path = path / CLASSES_FILE if path.is_dir() else path
@@ -28,12 +31,34 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error}): save it in that encoding.") from error
-    class_names = [line.strip() for line in text.rstrip().split("\n")]
-    known = set()
-    for line, name in enumerate(class_names):
-        if not check_class_name(name, f"{path}: the name on line {line + 1}"):
-            raise ValueError(f"{path} has no name on line {line + 1}: every id needs one, remove or fill the line.")
-        if name in known:
-            raise ValueError(f"{path} names '{name}' twice, again on line {line + 1}: names have to differ.")
-        known.add(name)
-    return class_names
+    table = parse_names(text, str(path), path.suffix.lower())
+    check_names(table, str(path))
+    _refuse_other_keys(table, path)
+    return [entry.name for entry in sorted(table.classes, key=lambda entry: entry.id)]
+
+
+def check_names(table: NameTable, source: str) -> None:
+    """
+    Raises:
+        ValueError: for a line without a name, what is no name (see [`check_class_name`]), or a name that occurs twice.
+    """
+    known: dict[str, NamedClass] = {}
+    for entry in table.classes:
+        if not check_class_name(entry.name, f"{source}: the name {entry.place}"):
+            raise ValueError(f"{source} has no name {entry.place}: every id needs one, remove or fill the line.")
+        if known.setdefault(entry.name, entry) is not entry:
+            raise ValueError(f"{source} names '{entry.name}' twice, again {entry.place}: names have to differ.")
+
+
+def _refuse_other_keys(table: NameTable, path: Path) -> None:
+    ids = [entry.id for entry in table.classes]
+    if table.classes[0].colour is not None and not table.ids_are_written:
+        said = "gives classes colours, which masks of ids do not have"
+    elif sorted(ids) != list(range(len(ids))):
+        said = f"numbers {len(ids)} classes from {min(ids)} to {max(ids)}, and ids here count from 0 without a gap"
+    else:
+        return
+    raise ValueError(
+        f"{path} {said}. Write the names alone, one per line, in the order of ids; or let `python -m"
+        " training.import_data` make a folder of ids of the data set as it is."
+    )
