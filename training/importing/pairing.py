@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_denseclip.configuration_denseclip import shorten
+
 from .painting import Overlaps, Shape, draw_shapes
 from .sources import Drawing, Item, Listing, Source
 
@@ -92,32 +94,46 @@ class Photographs:
         """
         return _only(self._by_stem.get(place.parent / place.name.lower(), []), f"{place}.*")
 
-    def find(self, name: str, folders: Iterable[PurePosixPath]) -> PurePosixPath:
+    def find(self, name: str, folders: Sequence[PurePosixPath]) -> PurePosixPath:
         """
-        The picture of this name, which may be a path of any system: in the first of the folders that has it, else the
-        one below the root that has this name, of several the one of which most folders agree.
+        The picture of this name, see [`read_path`]: in the first of the folders that has it, else the one anywhere
+        whose path agrees best with the name, from the last part on; of equals the one in the first of the folders.
 
         Raises:
             ValueError: if there is none or cannot be told which.
         """
-        path = PurePosixPath(re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/")))
-        if not path.name or path.name == "..":
-            raise ValueError(f"it calls its picture {name!r}, which is no name of a file")
-        relative = PurePosixPath(*path.parts[1:]) if path.is_absolute() else path
+        relative = read_path(name)
         found = next(filter(None, (self.at(folder / relative) for folder in folders)), None)
         if found is None:
-            found = self._below(relative)
+            found = self._find_anywhere(relative, folders)
         self.claimed.add(found)
         return found
 
-    def _below(self, relative: PurePosixPath) -> PurePosixPath:
-        """The picture anywhere whose path agrees best with this one."""
+    def _find_anywhere(self, relative: PurePosixPath, folders: Sequence[PurePosixPath]) -> PurePosixPath:
         candidates = self._by_name.get(relative.name.lower(), [])
         agreeing = [_count_agreeing(candidate, relative) for candidate in candidates]
         best = [candidate for candidate, count in zip(candidates, agreeing, strict=True) if count == max(agreeing)]
+        for folder in folders:
+            if (found := self.at(folder / relative.name)) in best:
+                return found
         if (found := _only(best, relative.name)) is None:
-            raise ValueError(f"its photograph '{relative}' is not there")
+            raise ValueError(f"its photograph {shorten(repr(relative.as_posix()))} is not there")
         return found
+
+
+def read_path(name: object) -> PurePosixPath:
+    """
+    What a file calls its picture, which may be a path of any system, as seen from some folder.
+
+    Raises:
+        ValueError: for what is no name of a file.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"what it calls its picture is a {type(name).__name__}, not the name of a file")
+    path = PurePosixPath(re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/")))
+    if path.name in ("", ".."):
+        raise ValueError(f"it calls its picture {shorten(repr(name))}, which is no name of a file")
+    return PurePosixPath(*path.parts[1:]) if path.is_absolute() else path
 
 
 def _without_dots(place: PurePosixPath) -> PurePosixPath | None:
@@ -174,8 +190,7 @@ def choose_entries(entries: Sequence[Entry], left_out: list[str]) -> tuple[list[
         left_out (`list[str]`): is appended to.
 
     Returns:
-        `tuple[list[Entry], int]`: the entries, in the order of the first ones, and how many others there were of the
-        same names.
+        `tuple[list[Entry], int]`: the entries, and how many others there were of the same names.
     """
     by_photograph = defaultdict(list)
     for entry in entries:
@@ -257,6 +272,7 @@ def make_source(
         notes.append(f"{num_empty} of {len(chosen)} photographs have no shape that covers an area.")
     unclaimed = [file for file in photographs.files if file not in photographs.claimed]
     left_out = left_out + [f"{file}: nothing annotates it" for file in unclaimed]
+    chosen.sort(key=lambda entry: entry.photograph)
     keys = {name: key for key, name in enumerate(names)} | (fixed_keys or {})
     items = make_items(listing.root, chosen, keys, overlaps)
     return Source(form, items, dict(enumerate(names)), notes=notes, left_out=left_out)
