@@ -21,6 +21,7 @@ from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.data import inspection_report
 from training.data.findings import _count_ids
+from training.data.inspection import find_training_split
 from training.data.inspection_report import median_frequency_weights, report_to_json
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
@@ -100,6 +101,36 @@ def test_good_data_set_is_accepted_without_findings(folder, capsys):
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
     assert lines["sky"] == ["0", "9", "42.857", "%", "2", "42.857", "%", "1", "42.857", "%", "3"]
     assert lines["unlabelled"] == ["12.50", "%"] * 3
+
+
+def test_splits_of_other_names(folder, capsys):
+    for kind in ("images", "annotations"):
+        (folder / kind / "training").rename(folder / kind / "train")
+        (folder / kind / "validation").rename(folder / kind / "valid")
+    weights = folder.parent / "weights.txt"
+    assert run(folder, "--splits", "train", "valid", "--write_class_weights", str(weights)) == (0, {})
+    accepted = "Training accepts this data set, with --train_split train --validation_split valid."
+    assert accepted in capsys.readouterr().out and len(weights.read_text().split()) == 3
+    code, findings = run(folder)
+    assert (
+        code == 1 and findings["missing_folder"]["found"][0] == "images/training does not exist, beside train, valid"
+    )
+    with pytest.raises(SystemExit):
+        main([str(folder), "--splits", "valid", "test", "--write_class_weights", str(weights)])
+
+
+@pytest.mark.parametrize(
+    "splits, training",
+    [
+        (["training", "validation"], "training"),
+        (["train", "valid", "test"], "train"),
+        (["val", "train"], "train"),
+        (["Test"], None),
+        (["2023", "2024"], "2023"),
+    ],
+)
+def test_which_split_is_trained_on(splits, training):
+    assert find_training_split(splits) == training
 
 
 def test_report_counts_per_split_and_in_all(folder):
@@ -333,7 +364,7 @@ def damage_unlabelled(folder):
         (
             damage_missing_folder,
             "missing_folder",
-            ["images/validation holds no .jpg", "annotations/validation holds no .png"],
+            ["images/validation holds no .bmp", "annotations/validation does not exist, beside training"],
         ),
         (damage_class_names, "class_names", ["{folder}/classes.txt names 'sky' twice"]),
         (damage_binary, "binary_masks", ["3 masks"]),
@@ -694,7 +725,7 @@ def test_ade20k_has_150_classes_and_reduces_them(tmp_path):
 
 
 def doubt_left_out(folder):
-    (folder / "images/training/x.bmp").write_bytes(b"nothing")
+    (folder / "images/training/x.svg").write_bytes(b"nothing")
     (folder / "images/training/.hidden").write_bytes(b"nothing")
     (folder / "annotations/training/city").mkdir()
 
@@ -735,7 +766,7 @@ def doubt_some_binary(folder):
 @pytest.mark.parametrize(
     "doubt, rule, found",
     [
-        (doubt_left_out, "files_left_out", ["images/training: 1 files *.bmp", "annotations/training: 1 folders"]),
+        (doubt_left_out, "files_left_out", ["images/training: 1 files *.svg", "annotations/training: 1 folders"]),
         (doubt_two_splits, "same_picture_in_two_splits", ["images/training/b.png = images/validation/c.png"]),
         (doubt_twice, "same_picture_twice", ["images/training/a.png = images/training/b.png"]),
         (doubt_unlabelled_mask, "unlabelled_masks", ["annotations/training/a.png"]),

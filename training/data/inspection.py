@@ -29,6 +29,8 @@ from .transforms import read_bytes
 
 
 NUM_FILES_PER_ID = 3
+# Splits that are held out, by usual names: none of them is the one to train on.
+HELD_OUT = ("validation", "valid", "val", "dev", "test", "testing")
 # Starting processes takes longer than reading so many pairs.
 FEW_PAIRS = 500
 
@@ -119,6 +121,18 @@ class DatasetReport:
         return [rule for rule in RULES[level] if rule in self.findings]
 
     @property
+    def training_split(self) -> str | None:
+        return find_training_split(self.splits)
+
+    @property
+    def split_arguments(self) -> str:
+        """What training is to be told, where the splits have other names than it expects."""
+        training = self.training_split
+        names = {"train_split": training, "validation_split": next((s for s in self.splits if s != training), None)}
+        usual = {"train_split": "training", "validation_split": "validation"}
+        return " ".join(f"--{option} {name}" for option, name in names.items() if name not in (None, usual[option]))
+
+    @property
     def accepted(self) -> bool:
         return not self.findings_of("error")
 
@@ -142,6 +156,11 @@ class DatasetReport:
         return sum(count for label, count in counts.items() if self.class_of(label) is None)
 
 
+def find_training_split(splits: Iterable[str]) -> str | None:
+    """The split to train on: the first whose name does not say that it is held out."""
+    return next((split for split in splits if split.lower() not in HELD_OUT), None)
+
+
 def inspect_dataset(
     dataset_dir: str | Path,
     dataset: str = "folder",
@@ -163,7 +182,7 @@ def inspect_dataset(
             classes.txt.
         reduce_labels (`bool`, *optional*): 0 in a mask is unlabelled and n names the class n - 1. By default so for
             ADE20K only.
-        splits (`Sequence[str]`, *optional*): names of the sub-folders.
+        splits (`Sequence[str]`, *optional*): names of the sub-folders, that of training first.
         num_workers (`int`, *optional*): processes that read files; 0 reads in this one. By default one per core for
             more than 500 pairs, and 0 for fewer.
         similar_names (`str`, *optional*): a CLIP or DenseCLIP whose text tower is to read the names of the classes: a
@@ -217,7 +236,7 @@ def inspect_dataset(
         if image.is_read and mask.pixels and image.size == mask.size:
             report.drawable.append(pair)
         # Training crops and pads its own split.
-        if pair.split != "training" and image.is_read:
+        if pair.split != report.training_split and image.is_read:
             width, height = image.size
             if (seen := narrow_size(height, width, image_processor, min_image_size)) is not None:
                 report.add(
@@ -334,6 +353,6 @@ def _check_classes(report: DatasetReport) -> None:
         if not present.all():
             names = [report.class_names[index] for index in np.flatnonzero(~present)]
             report.add("classes_never_seen", f"{split}, {len(names)} of {len(present)}: {', '.join(names)}")
-        if split != "training" and "training" in seen:
-            for index in np.flatnonzero(present & ~seen["training"]):
+        if split != report.training_split and report.training_split in seen:
+            for index in np.flatnonzero(present & ~seen[report.training_split]):
                 report.add("classes_not_in_training", f"{split}: {report.class_names[index]}")

@@ -38,8 +38,9 @@ def format_report(report: DatasetReport) -> str:
     for level in RULES:
         sections += [_format_finding(report, level, rule) for rule in report.findings_of(level)]
     reasons = report.findings_of("error")
+    named = f", with {report.split_arguments}" if report.split_arguments else ""
     sections.append(
-        "Training accepts this data set."
+        f"Training accepts this data set{named}."
         if report.accepted
         else "Training refuses this data set: " + "; ".join(RULES["error"][rule][0].lower() for rule in reasons) + "."
     )
@@ -195,8 +196,8 @@ def write_inspection(report: DatasetReport, output_dir: Path, num_samples: int, 
     if num_samples and report.drawable:
         save_whole(output_dir / "contact_sheet.png", draw_samples(report, num_samples).save)
         written.append(str(output_dir / "contact_sheet.png"))
-    if weights_file is not None and report.accepted:
-        counts = report.splits["training"]
+    if weights_file is not None and report.accepted and report.training_split is not None:
+        counts = report.splits[report.training_split]
         weights = median_frequency_weights(report.per_class(counts.pixels), report.per_class(counts.pixels_around))
         lines = "".join(f"{weight:.6g}\n" for weight in weights)
         save_whole(Path(weights_file), lambda path: path.write_text(lines, encoding="utf-8"))

@@ -74,7 +74,7 @@ def report_evaluation(
     """
     output_dir = Path(output_dir)
     suffix = "_multi_scale" if len(scales) > 1 else ""
-    dataset = {"name": data.name, "split": "validation", "num_images": len(data.validation)}
+    dataset = {"name": data.name, "split": data.validation_split, "num_images": len(data.validation)}
     if data.left_out:
         dataset["left_out"] = list(data.left_out)
     report = write_report(
@@ -97,7 +97,7 @@ def format_report(trainer: DenseCLIPTrainer, data: SegmentationData, report: dic
     """What a command prints of a report: the table of scores, by which protocol, and where more is written."""
     return (
         f"{format_scores(trainer.scores, data.class_names)}\n"
-        f"{data.name}, validation: {report['protocol']['description']}\nWritten to: {output_dir}"
+        f"{data.name}, {data.validation_split}: {report['protocol']['description']}\nWritten to: {output_dir}"
     )
 
 
