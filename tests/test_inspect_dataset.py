@@ -320,6 +320,13 @@ def damage_binary(folder):
         write_mask(folder, name, [[0, 255, 0, 0], [0, 0, 255, 0]], split)
 
 
+def damage_lossy(folder):
+    (folder / "classes.txt").write_text("wall\ncrack\n")
+    write_mask(folder, "a", [[0, 1, 254, 255], [2, 0, 250, 255]])
+    for split, name in (("training", "b"), ("validation", "c")):
+        write_mask(folder, name, [[0, 0, 0, 255], [0, 0, 0, 255]], split)
+
+
 def damage_unlabelled(folder):
     write_mask(folder, "c", np.full((2, 4), 255), "validation")
 
@@ -346,6 +353,7 @@ def damage_unlabelled(folder):
         ),
         (damage_flipped_png, "unreadable", ["images/training/a.png: "]),
         (damage_empty_image, "unreadable", ["images/training/a.png: it cannot be read as an image: cannot identify"]),
+        (damage_lossy, "lossy_masks", ["16.7% of the pixels are neither 0 nor 255"]),
         (damage_cut_mask, "unreadable", ["annotations/training/a.png: "]),
         (damage_other_size, "other_size", ["annotations/training/a.png: 2 x 4, the image 4 x 2"]),
         (damage_colour_mask, "mask_mode", ["annotations/training/a.png: mode RGB"]),
@@ -1002,3 +1010,34 @@ def test_names_of_files_do_not_look_like_lines_of_the_report(folder, capsys):
     printed = capsys.readouterr().out
     assert "images/training/a\\n\\nTraining accepts this data set.\\x1b[A\\r.png" in printed
     assert "Training accepts this data set." not in printed.splitlines()
+
+
+def test_colours_of_masks_are_listed_with_their_shares(folder, capsys):
+    red, black = (255, 0, 77), (0, 0, 0)
+    Image.fromarray(np.array([[red, black, black], [black, red, black]], np.uint8)).save(
+        folder / "annotations/training/a.png"
+    )
+    transparent = np.array([[[255, 0, 77, 0], [9, 8, 7, 255], [0, 0, 0, 255]]], np.uint8)
+    Image.fromarray(transparent).save(folder / "annotations/validation/c.png")
+    write_image(folder, "a", (3, 2))
+    write_image(folder, "c", (3, 1), "validation")
+    code, findings = run(folder)
+    assert code == 1 and "gives each colour its id" in findings["mask_mode"]["fix"]
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Colours in masks that are no ids: red, green and blue, and share of the pixels")
+    assert [" ".join(line.split()) for line in lines[start + 2 : start + 5]] == [
+        "#000000 (0, 0, 0) 55.556 %",
+        "#ff004d (255, 0, 77) 33.333 %",
+        "#090807 (9, 8, 7) 11.111 %",
+    ]
+    report = json.loads((folder.parent / "output/report.json").read_text())
+    assert report["all"]["colours"][1] == {"colour": "#ff004d", "pixels": 3}
+    assert report["splits"]["validation"]["colours"][0] == {"colour": "#000000", "pixels": 1}
+
+
+def test_a_photograph_as_mask_does_not_fill_the_report_with_its_colours(folder, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "annotations/training/a.png")
+    assert run(folder)[0] == 1
+    assert "and 236 more: report.json lists up to 256" in capsys.readouterr().out
+    assert len(json.loads((folder.parent / "output/report.json").read_text())["all"]["colours"]) == 256

@@ -42,6 +42,10 @@ from .transforms import EncodedImage, decode_mask, encoded_file, stored_form
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
 UNKNOWN_RANGE_MODES = ("I", "F")
 PHOTOGRAPHS = f"{', '.join(IMAGE_SUFFIXES[:-1])} or {IMAGE_SUFFIXES[-1]}"
+COLOUR_MODES = ("RGB", "RGBA", "RGBX")
+MAXIMUM_COLOURS = 256  # of a mask, the most frequent: of more each would be an entry of the report
+# The verb that makes this form of data set of others.
+IMPORT_COMMAND = "python -m training.import_data"
 MAXIMUM_IDS = 2**16  # in a mask: more are measurements or noise, of which each would be an entry of the report
 
 # What can be found, by level: a title, and what to do. A note is worth knowing; with a warning training runs, but
@@ -134,7 +138,8 @@ RULES = {
         ),
         "mask_mode": (
             "Masks that are no images of ids",
-            "A mask stores one id per pixel: turn colours into ids, and save it as an 8-bit greyscale or palette PNG.",
+            "A mask stores one id per pixel, as an 8-bit greyscale or palette PNG."
+            f" `{IMPORT_COMMAND} SOURCE my_data` gives each colour its id.",
         ),
         "mask_bit_depth": (
             "Greyscale masks of less than 8 bits",
@@ -144,9 +149,17 @@ RULES = {
         "binary_masks": (
             "All masks hold only 0 and 255",
             "255 is unlabelled, so one class is left. Save the other class as 1: "
-            "Image.fromarray(np.asarray(mask) // 255).save(path).",
+            f"Image.fromarray(np.asarray(mask) // 255).save(path), or `{IMPORT_COMMAND} SOURCE my_data`.",
         ),
-        "wrong_ids": ("Ids without a class name", f"Add the missing names, or set these pixels to {IGNORE_INDEX}."),
+        "lossy_masks": (
+            "Masks that hold values near 0 and near 255, as a compression with losses leaves of two",
+            f"255 is unlabelled, so the second class needs another id. `{IMPORT_COMMAND} SOURCE my_data` takes each"
+            " value for the nearer of the two, and says how many pixels were doubtful.",
+        ),
+        "wrong_ids": (
+            "Ids without a class name",
+            f"Add the missing names. If these are no ids, `{IMPORT_COMMAND} SOURCE my_data` makes ids of them.",
+        ),
         "nothing_labelled": (
             "Splits without a labelled pixel",
             "Compare the ids in the masks with the names of the classes, and with --reduce_labels.",
@@ -281,6 +294,8 @@ class FileFacts:
         is_read (`bool`): whether it could be read to its end.
         orientation (`int`): what an image was turned by, see [`read_orientation`].
         pixels (`dict[int, int]`): what a mask holds: ids as stored, with their numbers of pixels.
+        colours (`dict[int, int]`): what a mask of colours holds in their place: 0xRRGGBB -> number of pixels, of the
+            most frequent ones.
     """
 
     format: str = ""
@@ -289,6 +304,7 @@ class FileFacts:
     is_read: bool = False
     orientation: int = 1
     pixels: dict[int, int] = field(default_factory=dict)
+    colours: dict[int, int] = field(default_factory=dict)
 
 
 def examine_files(
@@ -413,6 +429,9 @@ def _examine_mask(mask: EncodedImage, name: str, findings: list[Finding]) -> Fil
         rule, said = "unreadable", None
         if facts.mode and facts.mode not in MASK_MODES:
             rule, said = "mask_mode", f"mode {facts.mode}"
+            if facts.mode in COLOUR_MODES:
+                with suppress(MemoryError, OSError), naming_errors(name):
+                    facts.colours = _count_colours(np.asarray(picture.convert("RGB")))
         elif form[2:3].isdigit():
             rule, said = "mask_bit_depth", f"{form[2]} bits"
         findings.append(_explain(error, rule, said, mask, name, "Replace it, or remove it and its image."))
@@ -433,6 +452,14 @@ def _count_ids(ids: np.ndarray) -> dict[int, int]:
         labels = np.flatnonzero(counts)
         counts = counts[labels]
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
+
+
+def _count_colours(pixels: np.ndarray) -> dict[int, int]:
+    """0xRRGGBB -> number of pixels, of the most frequent colours of `(height, width, 3)`."""
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
+    colours, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:MAXIMUM_COLOURS]
+    return dict(zip(colours[most].tolist(), counts[most].tolist(), strict=True))
 
 
 def _examine_ids(

@@ -31,13 +31,14 @@ from .transforms import read_bytes
 NUM_FILES_PER_ID = 3
 # Splits that are held out, by usual names: none of them is the one to train on.
 HELD_OUT = ("validation", "valid", "val", "dev", "test", "testing")
+NEAR = 32  # how far a compression with losses takes most values from 0 and from 255
 # Starting processes takes longer than reading so many pairs.
 FEW_PAIRS = 500
 
 
 @dataclass
 class Statistics:
-    """Counts over the pairs of a split, or over all. The keys of the last three are ids as stored in the masks."""
+    """Counts over the pairs of a split, or over all. Where keys are ids, they are as stored in the masks."""
 
     files: Counter = field(default_factory=Counter)  # "images", "masks", "pairs" -> files
     image_formats: Counter = field(default_factory=Counter)
@@ -47,6 +48,7 @@ class Statistics:
     masks: Counter = field(default_factory=Counter)  # id -> masks that hold it
     pixels: Counter = field(default_factory=Counter)  # id -> pixels
     pixels_around: Counter = field(default_factory=Counter)  # id -> pixels of all masks that hold it
+    colours: Counter = field(default_factory=Counter)  # 0xRRGGBB -> pixels of masks that are no ids but colours
 
     def add(self, pair: Pair, image: FileFacts, mask: FileFacts) -> None:
         self.files.update(images=pair.image is not None, masks=pair.mask is not None)
@@ -57,6 +59,7 @@ class Statistics:
             self.image_sizes[image.size] += 1
         if mask.format:
             self.mask_modes[mask.mode] += 1
+            self.colours.update(mask.colours)
             self.masks.update(mask.pixels.keys())
             self.pixels.update(mask.pixels)
             self.pixels_around.update(dict.fromkeys(mask.pixels, sum(mask.pixels.values())))
@@ -315,6 +318,10 @@ def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) ->
 
 def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_masks: list[str]) -> None:
     total, num_labels = report.total, len(report.class_names)
+    if num_labels == 2 and _looks_lossy(total.pixels):
+        others = sum(count for label, count in total.pixels.items() if label not in (0, IGNORE_INDEX))
+        report.add("lossy_masks", f"{others / total.pixels.total():.1%} of the pixels are neither 0 nor 255")
+        return
     for label in find_wrong_ids(total.pixels, num_labels, report.reduce_labels):
         files, count = ", ".join(holders[label]), total.masks[label]
         more = f" and {count - len(holders[label]):,} more" if count > len(holders[label]) else ""
@@ -345,6 +352,18 @@ def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_mask
     for split, counts in report.splits.items():
         if counts.pixels and holds_no_label(counts.pixels.keys(), report.reduce_labels):
             report.add("nothing_labelled", f"{split}: {counts.files['masks']:,} masks")
+
+
+def _looks_lossy(pixels: Counter) -> bool:
+    """
+    Whether the ids of two classes look like masks of 0 and 255 behind a compression with losses: nearly all pixels lie
+    near one of the two, and 255 has neighbours.
+    """
+    first = IGNORE_INDEX - NEAR
+    dark = sum(count for value, count in pixels.items() if value < NEAR)
+    light = sum(count for value, count in pixels.items() if first < value <= IGNORE_INDEX)
+    has_neighbours = IGNORE_INDEX in pixels and any(first < value < IGNORE_INDEX for value in pixels)
+    return has_neighbours and dark > 0 and dark + light > 0.95 * pixels.total()
 
 
 def _check_classes(report: DatasetReport) -> None:

@@ -4,6 +4,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_overlay
 
 from .files import IGNORE_INDEX, printable
-from .findings import RULES, format_size
+from .findings import MAXIMUM_COLOURS, RULES, format_size
 from .inspection import DatasetReport, Statistics
 from .transforms import read_labels
 
 
 NUM_SIZES_SHOWN = 5
+NUM_COLOURS_SHOWN = 20
 NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
 TILE_WIDTH = 320
 
@@ -35,6 +37,8 @@ def format_report(report: DatasetReport) -> str:
         _format_files(report),
         _format_classes(report),
     ]
+    if report.total.colours:
+        sections.append(_format_colours(report.total.colours))
     for level in RULES:
         sections += [_format_finding(report, level, rule) for rule in report.findings_of(level)]
     reasons = report.findings_of("error")
@@ -103,6 +107,22 @@ def _format_classes(report: DatasetReport) -> str:
     return text
 
 
+def _format_colours(colours: Counter) -> str:
+    rows = [
+        [f"#{colour:06x}", str(to_rgb_triple(colour)), _percent(count, colours.total(), 3)]
+        for colour, count in colours.most_common(NUM_COLOURS_SHOWN)
+    ]
+    text = "Colours in masks that are no ids: red, green and blue, and share of the pixels\n\n" + _format_table(rows)
+    if len(colours) > len(rows):
+        text += f"\nand {len(colours) - len(rows):,} more: report.json lists up to {MAXIMUM_COLOURS}"
+    return text
+
+
+def to_rgb_triple(colour: int) -> tuple[int, int, int]:
+    """0xRRGGBB as red, green and blue."""
+    return colour >> 16, colour >> 8 & 255, colour & 255
+
+
 def _percent(part: int, whole: int, digits: int) -> str:
     return f"{100 * part / whole:.{digits}f} %" if part else "-"
 
@@ -145,6 +165,10 @@ def report_to_json(report: DatasetReport) -> dict:
             "image_sizes": [{"width": size[0], "height": size[1], "images": count} for size, count in sizes],
             "pixels": counts.pixels.total(),
             "unlabelled_pixels": report.unlabelled(counts.pixels),
+            "colours": [
+                {"colour": f"#{colour:06x}", "pixels": count}
+                for colour, count in counts.colours.most_common(MAXIMUM_COLOURS)
+            ],
             "classes": [
                 {"id": index, "name": name, "pixels": int(pixels[index]), "masks": int(masks[index])}
                 for index, name in enumerate(report.class_names)

@@ -17,7 +17,7 @@ from modeling_denseclip.tools.files.photographs import open_photograph
 from .ade20k import ADE20K
 from .class_names import read_class_names
 from .files import IGNORE_INDEX, holds_no_label, is_binary, without_path
-from .findings import UnreadableFileError, examine_pair, first_error
+from .findings import IMPORT_COMMAND, UnreadableFileError, examine_pair, first_error
 from .segmentation_folder import FolderForm, SegmentationFolder
 from .transforms import encoded_file, read_mask, with_encoded
 
@@ -189,7 +189,8 @@ def check_for_training(
     if is_binary(set().union(*ids.values())):
         raise ValueError(
             f"All masks hold 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is unlabelled, so one class is left. Save"
-            " the other class as 1: Image.fromarray(np.asarray(mask) // 255).save(path)."
+            " the other class as 1: Image.fromarray(np.asarray(mask) // 255).save(path), or let"
+            f" `{IMPORT_COMMAND}` do it."
         )
     for row in with_encoded(data.validation.select_columns(["image", "name"]), "image"):
         with open_photograph(encoded_file(row["image"]), f"The image {row['name']} of the validation") as picture:
