@@ -875,7 +875,7 @@ def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeyp
     monkeypatch.setattr(
         inspection_report,
         "contact_sheet",
-        lambda pictures, captions, **options: sheets.append((pictures, captions)),
+        lambda pictures, captions, **options: sheets.append((pictures, captions)) or Image.new("RGB", (400, 20)),
     )
     report = inspect_dataset(tmp_path, reduce_labels=True)
     draw_samples(report, 3)
@@ -888,8 +888,18 @@ def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeyp
     )
     assert everything == [*(f"training/{index}" for index in range(7)), "validation/last"]
     image = Image.open(tmp_path / "images/training/0.png")
-    expected = draw_overlay(image, np.zeros((30, 40), dtype=int), {0: "sky", 1: "road"}, legend=False)
-    assert np.array_equal(np.asarray(pictures[0]), np.asarray(expected))  # the stored 1 is the class 0
+    expected = draw_overlay(image, np.zeros((30, 40), dtype=int), {0: "sky", 1: "road"}, legend=False, faint_id=0)
+    assert np.array_equal(np.asarray(pictures[0]), np.asarray(expected))  # the stored 1 is the class 0, the largest
+
+
+def test_the_sheet_tells_swapped_names_apart(folder):
+    sheets = []
+    for names in ("sky\nroad\ntree", "road\nsky\ntree"):
+        (folder / "classes.txt").write_text(names)
+        sheets.append(np.asarray(draw_samples(inspect_dataset(folder), 3)))
+    assert sheets[0].shape == sheets[1].shape
+    differs = (sheets[0] != sheets[1]).any(axis=(1, 2))
+    assert differs[-40:].any() and not differs[:-40].any()  # in the legend below alone
 
 
 def test_samples_of_turned_and_large_photographs_are_drawn_upright(tmp_path):

@@ -15,7 +15,7 @@ from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import escape_controls
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_overlay
+from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_class_names, draw_overlay, stack
 
 from .files import IGNORE_INDEX, printable
 from .findings import MAXIMUM_COLOURS, RULES, format_size
@@ -191,12 +191,16 @@ def report_to_json(report: DatasetReport) -> dict:
 
 
 def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
-    """Draw a contact sheet of samples under their masks, spread evenly over the pairs whose mask fits the image."""
+    """
+    Draw a contact sheet of samples under their masks, spread evenly over the pairs whose mask fits the image, with a
+    legend. The largest class is left faint: so it can be seen where two classes have each other's ids.
+    """
     last = len(report.drawable) - 1
     indices = np.unique(np.linspace(0, last, min(num_samples, last + 1)).round().astype(int))
     id2label = dict(enumerate(report.class_names))
     image_processor = DenseCLIPImageProcessor(do_reduce_labels=report.reduce_labels)
-    pictures, captions = [], []
+    samples, captions = [], []
+    pixels = np.zeros(len(id2label), dtype=np.int64)
     for pair in (report.drawable[index] for index in indices):
         image = read_photograph(pair.image)
         ids = read_labels({"path": str(pair.mask), "bytes": None}, image_processor).astype(np.int32)
@@ -204,9 +208,16 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
         step = max(1, image.width // TILE_WIDTH)
         ids = ids[::step, ::step]
         image = image.resize(ids.shape[::-1], PIL.Image.Resampling.BOX)
-        pictures.append(draw_overlay(image, ids, id2label, report.palette, legend=False))
+        samples.append((image, ids))
         captions.append(f"{pair.split}/{pair.image.stem}")
-    return contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+        pixels += np.bincount(ids[(ids >= 0) & (ids < len(pixels))], minlength=len(pixels))
+    # With two classes or more, of which one is large, the photograph beneath it tells more than its colour.
+    faint_id = int(pixels.argmax())
+    pictures = [
+        draw_overlay(image, ids, id2label, report.palette, legend=False, faint_id=faint_id) for image, ids in samples
+    ]
+    sheet = contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+    return stack(sheet, draw_class_names(pixels, id2label, report.palette, sheet.width, faint_id))
 
 
 def write_inspection(report: DatasetReport, output_dir: Path, num_samples: int, weights_file: str | None) -> list[str]:
