@@ -402,6 +402,59 @@ def test_other_formats_are_no_photographs_and_no_masks(tmp_path, form):
             read(path)
 
 
+def _as_bytes(form: str, **options) -> bytes:
+    stream = BytesIO()
+    PIL.Image.fromarray(PIXELS[:16, :16]).save(stream, form, **options)
+    return stream.getvalue()
+
+
+STRANGERS = {
+    "nothing": (b"", "an empty file"),
+    "a copy that broke off": (bytes(4096), "zeros, as a copy that broke off leaves"),
+    "Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n",
+        "a pointer of Git LFS .* `git lfs pull`",
+    ),
+    "line ends of Unix": (_as_bytes("PNG").replace(b"\r\n", b"\n"), "a PNG whose line ends were rewritten"),
+    "line ends of Windows": (_as_bytes("PNG").replace(b"\n", b"\r\n"), "a PNG whose line ends were rewritten"),
+    "text": (_as_bytes("PNG").decode(errors="replace").encode(), "a PNG that was read and saved as a text"),
+    "a page": (b"\n <!DOCTYPE html>\n<html><title>404</title></html>", "a page of HTML"),
+    "a page with a mark": (b"\xef\xbb\xbf<html lang=en>", "a page of HTML"),
+    "SVG": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG"),
+    "GIF": (_as_bytes("GIF"), "a GIF"),
+    "PDF": (_as_bytes("PDF"), "a PDF"),
+    "PSD": (b"8BPS\0\1" + bytes(20), r"a file of Photoshop \(PSD\)"),
+    "HEIC": (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(40), "a HEIC"),
+    "HEIC of another brand": (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic" + bytes(40), "a HEIC"),
+    "AVIF": (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf" + bytes(40), "an AVIF"),
+    "AVIF of another brand": (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif" + bytes(40), "an AVIF"),
+    "MP4": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(40), "a video"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000"),
+    "JPEG 2000 without its box": (b"\xff\x4f\xff\x51" + bytes(40), "a JPEG 2000"),
+    "a PNG that is broken": (_as_bytes("PNG")[:8] + bytes(40), "it begins as a PNG, and is broken"),
+    "a JPEG that is broken": (b"\xff\xd8\xff\xe0" + bytes(40), "it begins as a JPEG, and is broken"),
+    "something": (b"\x01\x02\x03 of no format", "none of BMP, JPEG, PNG, TIFF, WEBP$"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_a_file_that_is_no_picture_is_named_with_its_cause(kind, tmp_path):
+    content, cause = STRANGERS[kind]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    streamed = {"path": None, "bytes": content}
+    for read in (
+        lambda: read_photograph(path),
+        lambda: read_picture(path),
+        lambda: read_image(streamed),
+        lambda: read_mask(streamed),
+        lambda: open_photograph(BytesIO(content), "The upload"),
+    ):
+        with pytest.raises(OSError, match=cause) as caught:
+            read()
+        assert "object at" not in str(caught.value)
+
+
 def test_masks_whose_ids_a_reader_changes_are_refused(tmp_path):
     path, ids = tmp_path / "a.png", np.full((16, 16), 7, np.uint8)
     PIL.Image.fromarray(ids).save(path, "JPEG")

@@ -21,6 +21,7 @@ from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.data import inspection_report
 from training.data.findings import _count_ids
+from training.data.inspection import find_training_split
 from training.data.inspection_report import median_frequency_weights, report_to_json
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
@@ -100,6 +101,36 @@ def test_good_data_set_is_accepted_without_findings(folder, capsys):
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
     assert lines["sky"] == ["0", "9", "42.857", "%", "2", "42.857", "%", "1", "42.857", "%", "3"]
     assert lines["unlabelled"] == ["12.50", "%"] * 3
+
+
+def test_splits_of_other_names(folder, capsys):
+    for kind in ("images", "annotations"):
+        (folder / kind / "training").rename(folder / kind / "train")
+        (folder / kind / "validation").rename(folder / kind / "valid")
+    weights = folder.parent / "weights.txt"
+    assert run(folder, "--splits", "train", "valid", "--write_class_weights", str(weights)) == (0, {})
+    accepted = "Training accepts this data set, with --train_split train --validation_split valid."
+    assert accepted in capsys.readouterr().out and len(weights.read_text().split()) == 3
+    code, findings = run(folder)
+    assert (
+        code == 1 and findings["missing_folder"]["found"][0] == "images/training does not exist, beside train, valid"
+    )
+    with pytest.raises(SystemExit):
+        main([str(folder), "--splits", "valid", "test", "--write_class_weights", str(weights)])
+
+
+@pytest.mark.parametrize(
+    "splits, training",
+    [
+        (["training", "validation"], "training"),
+        (["train", "valid", "test"], "train"),
+        (["val", "train"], "train"),
+        (["Test"], None),
+        (["2023", "2024"], "2023"),
+    ],
+)
+def test_which_split_is_trained_on(splits, training):
+    assert find_training_split(splits) == training
 
 
 def test_report_counts_per_split_and_in_all(folder):
@@ -289,6 +320,13 @@ def damage_binary(folder):
         write_mask(folder, name, [[0, 255, 0, 0], [0, 0, 255, 0]], split)
 
 
+def damage_lossy(folder):
+    (folder / "classes.txt").write_text("wall\ncrack\n")
+    write_mask(folder, "a", [[0, 1, 254, 255], [2, 0, 250, 255]])
+    for split, name in (("training", "b"), ("validation", "c")):
+        write_mask(folder, name, [[0, 0, 0, 255], [0, 0, 0, 255]], split)
+
+
 def damage_unlabelled(folder):
     write_mask(folder, "c", np.full((2, 4), 255), "validation")
 
@@ -315,6 +353,7 @@ def damage_unlabelled(folder):
         ),
         (damage_flipped_png, "unreadable", ["images/training/a.png: "]),
         (damage_empty_image, "unreadable", ["images/training/a.png: it cannot be read as an image: cannot identify"]),
+        (damage_lossy, "lossy_masks", ["16.7% of the pixels are neither 0 nor 255"]),
         (damage_cut_mask, "unreadable", ["annotations/training/a.png: "]),
         (damage_other_size, "other_size", ["annotations/training/a.png: 2 x 4, the image 4 x 2"]),
         (damage_colour_mask, "mask_mode", ["annotations/training/a.png: mode RGB"]),
@@ -333,7 +372,7 @@ def damage_unlabelled(folder):
         (
             damage_missing_folder,
             "missing_folder",
-            ["images/validation holds no .jpg", "annotations/validation holds no .png"],
+            ["images/validation holds no .bmp", "annotations/validation does not exist, beside training"],
         ),
         (damage_class_names, "class_names", ["{folder}/classes.txt names 'sky' twice"]),
         (damage_binary, "binary_masks", ["3 masks"]),
@@ -694,7 +733,7 @@ def test_ade20k_has_150_classes_and_reduces_them(tmp_path):
 
 
 def doubt_left_out(folder):
-    (folder / "images/training/x.bmp").write_bytes(b"nothing")
+    (folder / "images/training/x.svg").write_bytes(b"nothing")
     (folder / "images/training/.hidden").write_bytes(b"nothing")
     (folder / "annotations/training/city").mkdir()
 
@@ -735,7 +774,7 @@ def doubt_some_binary(folder):
 @pytest.mark.parametrize(
     "doubt, rule, found",
     [
-        (doubt_left_out, "files_left_out", ["images/training: 1 files *.bmp", "annotations/training: 1 folders"]),
+        (doubt_left_out, "files_left_out", ["images/training: 1 files *.svg", "annotations/training: 1 folders"]),
         (doubt_two_splits, "same_picture_in_two_splits", ["images/training/b.png = images/validation/c.png"]),
         (doubt_twice, "same_picture_twice", ["images/training/a.png = images/training/b.png"]),
         (doubt_unlabelled_mask, "unlabelled_masks", ["annotations/training/a.png"]),
@@ -836,7 +875,7 @@ def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeyp
     monkeypatch.setattr(
         inspection_report,
         "contact_sheet",
-        lambda pictures, captions, **options: sheets.append((pictures, captions)),
+        lambda pictures, captions, **options: sheets.append((pictures, captions)) or Image.new("RGB", (400, 20)),
     )
     report = inspect_dataset(tmp_path, reduce_labels=True)
     draw_samples(report, 3)
@@ -849,8 +888,18 @@ def test_samples_are_spread_over_the_data_set_and_show_classes(tmp_path, monkeyp
     )
     assert everything == [*(f"training/{index}" for index in range(7)), "validation/last"]
     image = Image.open(tmp_path / "images/training/0.png")
-    expected = draw_overlay(image, np.zeros((30, 40), dtype=int), {0: "sky", 1: "road"}, legend=False)
-    assert np.array_equal(np.asarray(pictures[0]), np.asarray(expected))  # the stored 1 is the class 0
+    expected = draw_overlay(image, np.zeros((30, 40), dtype=int), {0: "sky", 1: "road"}, legend=False, faint_id=0)
+    assert np.array_equal(np.asarray(pictures[0]), np.asarray(expected))  # the stored 1 is the class 0, the largest
+
+
+def test_the_sheet_tells_swapped_names_apart(folder):
+    sheets = []
+    for names in ("sky\nroad\ntree", "road\nsky\ntree"):
+        (folder / "classes.txt").write_text(names)
+        sheets.append(np.asarray(draw_samples(inspect_dataset(folder), 3)))
+    assert sheets[0].shape == sheets[1].shape
+    differs = (sheets[0] != sheets[1]).any(axis=(1, 2))
+    assert differs[-40:].any() and not differs[:-40].any()  # in the legend below alone
 
 
 def test_samples_of_turned_and_large_photographs_are_drawn_upright(tmp_path):
@@ -971,3 +1020,34 @@ def test_names_of_files_do_not_look_like_lines_of_the_report(folder, capsys):
     printed = capsys.readouterr().out
     assert "images/training/a\\n\\nTraining accepts this data set.\\x1b[A\\r.png" in printed
     assert "Training accepts this data set." not in printed.splitlines()
+
+
+def test_colours_of_masks_are_listed_with_their_shares(folder, capsys):
+    red, black = (255, 0, 77), (0, 0, 0)
+    Image.fromarray(np.array([[red, black, black], [black, red, black]], np.uint8)).save(
+        folder / "annotations/training/a.png"
+    )
+    transparent = np.array([[[255, 0, 77, 0], [9, 8, 7, 255], [0, 0, 0, 255]]], np.uint8)
+    Image.fromarray(transparent).save(folder / "annotations/validation/c.png")
+    write_image(folder, "a", (3, 2))
+    write_image(folder, "c", (3, 1), "validation")
+    code, findings = run(folder)
+    assert code == 1 and "gives each colour its id" in findings["mask_mode"]["fix"]
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Colours in masks that are no ids: red, green and blue, and share of the pixels")
+    assert [" ".join(line.split()) for line in lines[start + 2 : start + 5]] == [
+        "#000000 (0, 0, 0) 55.556 %",
+        "#ff004d (255, 0, 77) 33.333 %",
+        "#090807 (9, 8, 7) 11.111 %",
+    ]
+    report = json.loads((folder.parent / "output/report.json").read_text())
+    assert report["all"]["colours"][1] == {"colour": "#ff004d", "pixels": 3}
+    assert report["splits"]["validation"]["colours"][0] == {"colour": "#000000", "pixels": 1}
+
+
+def test_a_photograph_as_mask_does_not_fill_the_report_with_its_colours(folder, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "annotations/training/a.png")
+    assert run(folder)[0] == 1
+    assert "and 236 more: report.json lists up to 256" in capsys.readouterr().out
+    assert len(json.loads((folder.parent / "output/report.json").read_text())["all"]["colours"]) == 256

@@ -22,7 +22,7 @@ from training.data.class_names import read_class_names
 from training.data.files import without_path
 from training.data.load import load_data
 from training.data.segmentation_folder import SegmentationFolder
-from training.data.transforms import read_mask
+from training.data.transforms import read_image, read_mask, with_encoded
 
 
 STREET_SCENES = Path(__file__).parents[2] / "shared" / "street-scenes"
@@ -273,6 +273,58 @@ def test_splits_are_loaded_as_asked(tmp_path):
     assert load_data(data_dir=tmp_path, splits=("training",), class_names_file=other).class_names[2] == "ice"
     with pytest.raises(ValueError, match=r"images/validation does not exist"):
         load_data(data_dir=tmp_path)
+
+
+def test_splits_of_other_names_are_loaded_by_them(tmp_path, checked):
+    for split, name in (("train 1.0", "a"), ("train 1.0", "b"), ("all", "c")):
+        write_pair(tmp_path / "data", name, as_mask([[0, 1]]), split=split)
+    (tmp_path / "data" / "classes.txt").write_text("sky\nroad\n")
+
+    def load():
+        names = {"train_split": "train 1.0", "validation_split": "all"}
+        return load_data(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", **names)
+
+    data = load()
+    assert data.train["name"][:] == ["a", "b"] and data.validation["name"][:] == ["c"]
+    assert data.validation_split == "all" and len(checked) == 3
+    load()
+    assert len(checked) == 3  # remembered, as those of the usual names are
+
+
+def test_a_split_that_is_missing_names_those_that_are_there(tmp_path):
+    for split in ("train", "valid"):
+        write_pair(tmp_path, "a", as_mask([[0, 1]]), split=split)
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    with pytest.raises(ValueError, match=r"images/training does not exist.* images/ holds train, valid: .*--train_s"):
+        load_data(data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"images/validation does not exist.* images/ holds train, valid"):
+        load_data(data_dir=tmp_path, train_split="train")
+    for name in ("", "..", "a/b", "a\\b", "a\0b"):
+        with pytest.raises(ValueError, match="is no name of a folder in images/ and annotations/"):
+            load_data(data_dir=tmp_path, train_split=name)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".TIFF", ".webp", ".jpeg", ".JPG", ".png"])
+def test_photographs_of_a_folder_may_be_of_any_format(tmp_path, suffix):
+    write_pair(tmp_path, "a", as_mask([[0, 1, 2], [2, 1, 255]]), suffix=suffix)
+    (row,) = with_encoded(load_training(tmp_path), "image", "annotation")
+    assert row["name"] == "a" and row["image"]["path"].endswith(f"a{suffix}")
+    assert np.abs(read_image(row["image"]).astype(int) - [10, 20, 30]).max() <= 3
+    assert read_mask(row["annotation"]).tolist() == [[0, 1, 2], [2, 1, 255]]
+
+
+def test_a_photograph_of_16_bits_and_one_of_two_pictures(tmp_path):
+    """What `read_photograph` does with them: scaled to 8 bits, and the first of several."""
+    deep = np.array([[0, 257, 65535]], np.uint16)
+    write_pair(tmp_path, "deep", as_mask([[0, 1, 2]]), suffix=".tif")
+    PIL.Image.fromarray(deep).save(tmp_path / "images/training/deep.tif")
+    write_pair(tmp_path, "two", as_mask([[0, 1, 2]]), suffix=".tif")
+    first, second = (PIL.Image.new("RGB", (3, 1), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "images/training/two.tif", save_all=True, append_images=[second])
+    rows = with_encoded(load_training(tmp_path), "image", "annotation")
+    images = [read_image(row["image"]) for row in rows]
+    assert images[0][0].tolist() == [[0] * 3, [1] * 3, [255] * 3]
+    assert (images[1] == [255, 0, 0]).all()
 
 
 def test_unknown_data_sets_are_refused(tmp_path):

@@ -171,11 +171,11 @@ WRONG_DATA = {
     ),
     "empty validation split": (
         lambda folder: [path.unlink() for path in folder.glob("*/validation/*")],
-        r"images/validation holds no \.jpg or \.jpeg or \.png file\. Put some there",
+        r"images/validation holds no \.bmp or \.jpeg or \.jpg or .* file\. Put some there",
     ),
     "split of another name": (
         lambda folder: [path.rename(path.with_name("val")) for path in folder.glob("*/validation")],
-        r"images/validation does not exist.* the splits are called training and validation",
+        r"images/validation does not exist.* images/ holds training, val: .*--train_split and --validation_split",
     ),
 }
 

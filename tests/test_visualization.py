@@ -29,7 +29,14 @@ from modeling_denseclip.tools.pictures import (
     plot_segmentation,
     save_overlay,
 )
-from modeling_denseclip.tools.pictures.drawing import BACKGROUND, EMPTY_COLOR, HEAT_COLORS, HEAT_OPACITY, OPACITY
+from modeling_denseclip.tools.pictures.drawing import (
+    BACKGROUND,
+    EMPTY_COLOR,
+    HEAT_COLORS,
+    HEAT_OPACITY,
+    OPACITY,
+    draw_class_names,
+)
 from tests.fixtures.make_palettes import WITHOUT_LONG, WITHOUT_MIDDLE, WITHOUT_SHORT, choose_colors
 
 
@@ -288,6 +295,32 @@ def test_heat_map_refuses_what_is_no_map(values, limits, message):
 
 
 # -------------------------------------------------------------------------------------------------- contact sheets
+
+
+def test_a_faint_class_leaves_the_photograph_to_be_seen():
+    image = Image.new("RGB", (6, 5), (40, 100, 160))
+    ids = np.zeros((5, 6), dtype=int)
+    ids[:, 3:] = 1
+    palette = [(250, 0, 0), (0, 250, 0)]
+    drawn = np.asarray(draw_overlay(image, ids, {0: "sky", 1: "road"}, palette, legend=False, faint_id=1))
+    greyed = 0.5 * np.array([40, 100, 160]) + 0.5 * 100
+    assert np.abs(drawn[2, 0] - (0.45 * greyed + 0.55 * np.array(palette[0]))).max() <= 0.5
+    assert np.abs(drawn[2, 5] - (0.9 * greyed + 0.1 * np.array(palette[1]))).max() <= 0.5
+
+
+def test_legend_of_a_sheet_names_what_is_there_the_largest_first():
+    id2label = {0: "sky", 1: "road", 2: "never there", 3: "tree"}
+    palette = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 0, 250)]
+    legend = np.asarray(draw_class_names([5, 90, 0, 7], id2label, palette, width=640, faint_id=1))
+    assert legend.shape[1] == 640
+    places = [np.argwhere((legend == color).all(axis=2)) for color in palette]
+    assert not len(places[2])
+    lefts = [int(place[:, 1].min()) for index, place in enumerate(places) if index != 2]
+    assert lefts[1] < lefts[2] < lefts[0]
+    narrow = draw_class_names([1] * 4, id2label, palette, width=120)
+    assert narrow.width == 120 and narrow.height > 4 * 20  # one below the other
+    many = {index: f"class {index}" for index in range(150)}
+    assert draw_class_names([1] * 150, many, None, width=1300).height < 400
 
 
 def test_contact_sheet_places_pictures_of_any_size():

@@ -11,7 +11,7 @@ A folder is laid out as
 
     my_data/
         classes.txt                     one name per line; line 0 names id 0 (ADE20K brings no such file)
-        images/training/a.jpg           images/validation/...      (.jpg, .jpeg or .png)
+        images/training/a.jpg           images/validation/...      (.jpg, .png, .tif, .webp or .bmp)
         annotations/training/a.png      annotations/validation/... (a class id per pixel, 255 = unlabelled)
 
 Training stops at the first file that it cannot use. This reads every file, names all that is wrong and how to put it
@@ -30,7 +30,7 @@ from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
 
-from .data.inspection import FEW_PAIRS, inspect_dataset
+from .data.inspection import FEW_PAIRS, find_training_split, inspect_dataset
 from .data.inspection_report import (
     draw_samples,
     format_report,
@@ -59,7 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
             default=getattr(DataArguments, name),
             help=f"the {side} side that training brings images to; give what you train with (default: %(default)s)",
         )
-    parser.add_argument("--splits", nargs="+", default=["training", "validation"], help="names of the sub-folders")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        default=["training", "validation"],
+        help="names of the sub-folders, that of training first",
+    )
     parser.add_argument(
         "--num_workers",
         type=int,
@@ -90,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"numbers are at least 0, got {args.num_workers} workers and {args.num_samples} samples")
     if args.tokenizer is not None and args.similar_names is None:
         parser.error("--tokenizer goes with --similar_names")
-    if args.write_class_weights is not None and "training" not in args.splits:
-        parser.error(f"--write_class_weights weighs the split training, which is not among {args.splits}")
+    if args.write_class_weights is not None and find_training_split(args.splits) is None:
+        parser.error(f"--write_class_weights weighs the split to train on, which is not among {args.splits}")
 
     reduce_labels = None if args.reduce_labels is None else args.reduce_labels == "true"
     report = inspect_dataset(

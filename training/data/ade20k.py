@@ -66,9 +66,10 @@ class ADE20K(FolderForm):
         return read_ade20k_classes()
 
     def compare_size(self, split: str, num_images: int) -> None:
-        if num_images != NUM_IMAGES[split]:
+        expected = NUM_IMAGES.get(split, 0)
+        if num_images != expected:
             logger.warning(
-                f"{self.data_dir} has {num_images:,} {split} images, where ADE20K has {NUM_IMAGES[split]:,}: do not "
+                f"{self.data_dir} has {num_images:,} {split} images, where ADE20K has {expected:,}: do not "
                 "compare results with published ones."
             )
 

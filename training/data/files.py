@@ -15,7 +15,6 @@ from .. import REPOSITORY
 
 
 IGNORE_INDEX = 255  # unlabelled
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 # Modes of Pillow that store one number per pixel.
 MASK_MODES = ("L", "P", "I", "I;16", "I;16B")

@@ -3,6 +3,7 @@
 """What is found in the files of a data set: training refuses it with the first error, inspection reports all."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,11 +17,16 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from modeling_denseclip.tools.files.photographs import naming_errors, open_image, open_photograph, read_orientation
+from modeling_denseclip.tools.files.photographs import (
+    IMAGE_SUFFIXES,
+    naming_errors,
+    open_image,
+    open_photograph,
+    read_orientation,
+)
 
 from .files import (
     IGNORE_INDEX,
-    IMAGE_SUFFIXES,
     MASK_MODES,
     MASK_SUFFIXES,
     find_wrong_ids,
@@ -35,6 +41,11 @@ from .transforms import EncodedImage, decode_mask, encoded_file, stored_form
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
 UNKNOWN_RANGE_MODES = ("I", "F")
+PHOTOGRAPHS = f"{', '.join(IMAGE_SUFFIXES[:-1])} or {IMAGE_SUFFIXES[-1]}"
+COLOUR_MODES = ("RGB", "RGBA", "RGBX")
+MAXIMUM_COLOURS = 256  # of a mask, the most frequent: of more each would be an entry of the report
+# The verb that makes this form of data set of others.
+IMPORT_COMMAND = "python -m training.import_data"
 MAXIMUM_IDS = 2**16  # in a mask: more are measurements or noise, of which each would be an entry of the report
 
 # What can be found, by level: a title, and what to do. A note is worth knowing; with a warning training runs, but
@@ -50,7 +61,7 @@ RULES = {
     "warning": {
         "files_left_out": (
             "Files and folders that training does not read",
-            "Images are .jpg, .jpeg or .png, masks are .png, and both lie directly in the split's folder.",
+            f"Images are {PHOTOGRAPHS}, masks are .png, and both lie directly in the split's folder.",
         ),
         "deep_images": (
             "Images of 16 bits",
@@ -103,7 +114,8 @@ RULES = {
         ),
         "missing_folder": (
             "A folder is missing or empty",
-            "A split keeps .jpg, .jpeg or .png images in images/SPLIT and .png masks in annotations/SPLIT.",
+            "A split keeps photographs in images/SPLIT and .png masks in annotations/SPLIT. Other names of"
+            " splits are said here by --splits, and to training by --train_split and --validation_split.",
         ),
         "same_name": (
             "Files that share a name but for the suffix",
@@ -115,7 +127,10 @@ RULES = {
         ),
         "file_names": ("Names of files that are no text in UTF-8", "Rename them, as data sets store names as text."),
         "image_without_mask": ("Images without a mask", "Add annotations/SPLIT/NAME.png, or remove the image."),
-        "mask_without_image": ("Masks without an image", "Add images/SPLIT/NAME.jpg (or .png), or remove the mask."),
+        "mask_without_image": (
+            "Masks without an image",
+            "Add images/SPLIT/NAME.jpg (or .png, .tif, ...), or remove the mask.",
+        ),
         "unreadable": ("Files that cannot be read", "Fetch them again, or remove them with their partners."),
         "other_size": (
             "Masks that differ in size from their image (width x height)",
@@ -123,7 +138,8 @@ RULES = {
         ),
         "mask_mode": (
             "Masks that are no images of ids",
-            "A mask stores one id per pixel: turn colours into ids, and save it as an 8-bit greyscale or palette PNG.",
+            "A mask stores one id per pixel, as an 8-bit greyscale or palette PNG."
+            f" `{IMPORT_COMMAND} SOURCE my_data` gives each colour its id.",
         ),
         "mask_bit_depth": (
             "Greyscale masks of less than 8 bits",
@@ -133,9 +149,17 @@ RULES = {
         "binary_masks": (
             "All masks hold only 0 and 255",
             "255 is unlabelled, so one class is left. Save the other class as 1: "
-            "Image.fromarray(np.asarray(mask) // 255).save(path).",
+            f"Image.fromarray(np.asarray(mask) // 255).save(path), or `{IMPORT_COMMAND} SOURCE my_data`.",
         ),
-        "wrong_ids": ("Ids without a class name", f"Add the missing names, or set these pixels to {IGNORE_INDEX}."),
+        "lossy_masks": (
+            "Masks that hold values near 0 and near 255, as a compression with losses leaves of two",
+            f"255 is unlabelled, so the second class needs another id. `{IMPORT_COMMAND} SOURCE my_data` takes each"
+            " value for the nearer of the two, and says how many pixels were doubtful.",
+        ),
+        "wrong_ids": (
+            "Ids without a class name",
+            f"Add the missing names. If these are no ids, `{IMPORT_COMMAND} SOURCE my_data` makes ids of them.",
+        ),
         "nothing_labelled": (
             "Splits without a labelled pixel",
             "Compare the ids in the masks with the names of the classes, and with --reduce_labels.",
@@ -182,7 +206,14 @@ class Pair(NamedTuple):
 
 
 def find_pairs(data_dir: Path, split: str) -> tuple[list[Pair], list[Finding]]:
-    """Pair the files in `images/SPLIT` and `annotations/SPLIT` by their names but for the suffix, sorted by it."""
+    """
+    Pair the files in `images/SPLIT` and `annotations/SPLIT` by their names but for the suffix, sorted by it.
+
+    Raises:
+        ValueError: if the name of the split is none of a folder.
+    """
+    if split in ("", ".", "..") or re.search(r"[/\\\0]", split):
+        raise ValueError(f"The split {split!r} is no name of a folder in images/ and annotations/, as it has to be.")
     image_dir, mask_dir = data_dir / "images" / split, data_dir / "annotations" / split
     findings: list[Finding] = []
     images = _files_by_stem(image_dir, IMAGE_SUFFIXES, findings)
@@ -195,8 +226,8 @@ def find_pairs(data_dir: Path, split: str) -> tuple[list[Pair], list[Finding]]:
         findings.append(Finding("image_without_mask", images[stem], error=ValueError(refusal)))
     for stem in sorted(masks.keys() - images.keys()):
         refusal = (
-            f"The mask {masks[stem]} has no image: every mask needs one, {image_dir / stem}.jpg (or .png) does not"
-            " exist. Add it or remove the mask."
+            f"The mask {masks[stem]} has no image: every mask needs one, {image_dir / stem}.jpg (or .png, .tif, ...)"
+            " does not exist. Add it or remove the mask."
         )
         findings.append(Finding("mask_without_image", masks[stem], error=ValueError(refusal)))
     stems = sorted(images.keys() | masks.keys())
@@ -225,12 +256,28 @@ def _files_by_stem(folder: Path, suffixes: tuple[str, ...], findings: list[Findi
         said = f" holds no {' or '.join(suffixes)} file"
         refusal = f"The folder {folder}{said}. Put some there; other formats are not read."
         if not folder.is_dir():
-            refusal = (
-                f"The folder {folder} does not exist; a split keeps its {', '.join(suffixes)} files there. Move some "
-                "there, or rename yours: the splits are called training and validation."
-            )
+            refusal = f"The folder {folder} does not exist; a split keeps its {', '.join(suffixes)} files there."
+            if others := _folders_in(folder.parent):
+                said = f" does not exist, beside {', '.join(others)}"
+                refusal += (
+                    f" {folder.parent.name}/ holds {', '.join(others)}: say which of them are the splits by"
+                    " --train_split and --validation_split (for the inspection by --splits)."
+                )
+            else:
+                refusal += (
+                    " Move some there, or rename yours: the splits are called training and validation, unless"
+                    " --train_split and --validation_split say otherwise."
+                )
         findings.append(Finding("missing_folder", folder, said, ValueError(refusal)))
     return files
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, if there is one, without hidden ones."""
+    if not folder.is_dir():
+        return []
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(printable(name) for name in names if not name.startswith("."))
 
 
 # --------------------------------------------------------------------------------------------------- one pair of files
@@ -247,6 +294,8 @@ class FileFacts:
         is_read (`bool`): whether it could be read to its end.
         orientation (`int`): what an image was turned by, see [`read_orientation`].
         pixels (`dict[int, int]`): what a mask holds: ids as stored, with their numbers of pixels.
+        colours (`dict[int, int]`): what a mask of colours holds in their place: 0xRRGGBB -> number of pixels, of the
+            most frequent ones.
     """
 
     format: str = ""
@@ -255,6 +304,7 @@ class FileFacts:
     is_read: bool = False
     orientation: int = 1
     pixels: dict[int, int] = field(default_factory=dict)
+    colours: dict[int, int] = field(default_factory=dict)
 
 
 def examine_files(
@@ -379,6 +429,9 @@ def _examine_mask(mask: EncodedImage, name: str, findings: list[Finding]) -> Fil
         rule, said = "unreadable", None
         if facts.mode and facts.mode not in MASK_MODES:
             rule, said = "mask_mode", f"mode {facts.mode}"
+            if facts.mode in COLOUR_MODES:
+                with suppress(MemoryError, OSError), naming_errors(name):
+                    facts.colours = _count_colours(np.asarray(picture.convert("RGB")))
         elif form[2:3].isdigit():
             rule, said = "mask_bit_depth", f"{form[2]} bits"
         findings.append(_explain(error, rule, said, mask, name, "Replace it, or remove it and its image."))
@@ -399,6 +452,14 @@ def _count_ids(ids: np.ndarray) -> dict[int, int]:
         labels = np.flatnonzero(counts)
         counts = counts[labels]
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
+
+
+def _count_colours(pixels: np.ndarray) -> dict[int, int]:
+    """0xRRGGBB -> number of pixels, of the most frequent colours of `(height, width, 3)`."""
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
+    colours, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:MAXIMUM_COLOURS]
+    return dict(zip(colours[most].tolist(), counts[most].tolist(), strict=True))
 
 
 def _examine_ids(

@@ -29,13 +29,16 @@ from .transforms import read_bytes
 
 
 NUM_FILES_PER_ID = 3
+# Splits that are held out, by usual names: none of them is the one to train on.
+HELD_OUT = ("validation", "valid", "val", "dev", "test", "testing")
+NEAR = 32  # how far a compression with losses takes most values from 0 and from 255
 # Starting processes takes longer than reading so many pairs.
 FEW_PAIRS = 500
 
 
 @dataclass
 class Statistics:
-    """Counts over the pairs of a split, or over all. The keys of the last three are ids as stored in the masks."""
+    """Counts over the pairs of a split, or over all. Where keys are ids, they are as stored in the masks."""
 
     files: Counter = field(default_factory=Counter)  # "images", "masks", "pairs" -> files
     image_formats: Counter = field(default_factory=Counter)
@@ -45,6 +48,7 @@ class Statistics:
     masks: Counter = field(default_factory=Counter)  # id -> masks that hold it
     pixels: Counter = field(default_factory=Counter)  # id -> pixels
     pixels_around: Counter = field(default_factory=Counter)  # id -> pixels of all masks that hold it
+    colours: Counter = field(default_factory=Counter)  # 0xRRGGBB -> pixels of masks that are no ids but colours
 
     def add(self, pair: Pair, image: FileFacts, mask: FileFacts) -> None:
         self.files.update(images=pair.image is not None, masks=pair.mask is not None)
@@ -55,6 +59,7 @@ class Statistics:
             self.image_sizes[image.size] += 1
         if mask.format:
             self.mask_modes[mask.mode] += 1
+            self.colours.update(mask.colours)
             self.masks.update(mask.pixels.keys())
             self.pixels.update(mask.pixels)
             self.pixels_around.update(dict.fromkeys(mask.pixels, sum(mask.pixels.values())))
@@ -119,6 +124,18 @@ class DatasetReport:
         return [rule for rule in RULES[level] if rule in self.findings]
 
     @property
+    def training_split(self) -> str | None:
+        return find_training_split(self.splits)
+
+    @property
+    def split_arguments(self) -> str:
+        """What training is to be told, where the splits have other names than it expects."""
+        training = self.training_split
+        names = {"train_split": training, "validation_split": next((s for s in self.splits if s != training), None)}
+        usual = {"train_split": "training", "validation_split": "validation"}
+        return " ".join(f"--{option} {name}" for option, name in names.items() if name not in (None, usual[option]))
+
+    @property
     def accepted(self) -> bool:
         return not self.findings_of("error")
 
@@ -142,6 +159,11 @@ class DatasetReport:
         return sum(count for label, count in counts.items() if self.class_of(label) is None)
 
 
+def find_training_split(splits: Iterable[str]) -> str | None:
+    """The split to train on: the first whose name does not say that it is held out."""
+    return next((split for split in splits if split.lower() not in HELD_OUT), None)
+
+
 def inspect_dataset(
     dataset_dir: str | Path,
     dataset: str = "folder",
@@ -163,7 +185,7 @@ def inspect_dataset(
             classes.txt.
         reduce_labels (`bool`, *optional*): 0 in a mask is unlabelled and n names the class n - 1. By default so for
             ADE20K only.
-        splits (`Sequence[str]`, *optional*): names of the sub-folders.
+        splits (`Sequence[str]`, *optional*): names of the sub-folders, that of training first.
         num_workers (`int`, *optional*): processes that read files; 0 reads in this one. By default one per core for
             more than 500 pairs, and 0 for fewer.
         similar_names (`str`, *optional*): a CLIP or DenseCLIP whose text tower is to read the names of the classes: a
@@ -217,7 +239,7 @@ def inspect_dataset(
         if image.is_read and mask.pixels and image.size == mask.size:
             report.drawable.append(pair)
         # Training crops and pads its own split.
-        if pair.split != "training" and image.is_read:
+        if pair.split != report.training_split and image.is_read:
             width, height = image.size
             if (seen := narrow_size(height, width, image_processor, min_image_size)) is not None:
                 report.add(
@@ -296,6 +318,10 @@ def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) ->
 
 def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_masks: list[str]) -> None:
     total, num_labels = report.total, len(report.class_names)
+    if num_labels == 2 and _looks_lossy(total.pixels):
+        others = sum(count for label, count in total.pixels.items() if label not in (0, IGNORE_INDEX))
+        report.add("lossy_masks", f"{others / total.pixels.total():.1%} of the pixels are neither 0 nor 255")
+        return
     for label in find_wrong_ids(total.pixels, num_labels, report.reduce_labels):
         files, count = ", ".join(holders[label]), total.masks[label]
         more = f" and {count - len(holders[label]):,} more" if count > len(holders[label]) else ""
@@ -328,12 +354,24 @@ def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_mask
             report.add("nothing_labelled", f"{split}: {counts.files['masks']:,} masks")
 
 
+def _looks_lossy(pixels: Counter) -> bool:
+    """
+    Whether the ids of two classes look like masks of 0 and 255 behind a compression with losses: nearly all pixels lie
+    near one of the two, and 255 has neighbours.
+    """
+    first = IGNORE_INDEX - NEAR
+    dark = sum(count for value, count in pixels.items() if value < NEAR)
+    light = sum(count for value, count in pixels.items() if first < value <= IGNORE_INDEX)
+    has_neighbours = IGNORE_INDEX in pixels and any(first < value < IGNORE_INDEX for value in pixels)
+    return has_neighbours and dark > 0 and dark + light > 0.95 * pixels.total()
+
+
 def _check_classes(report: DatasetReport) -> None:
     seen = {split: report.per_class(counts.pixels) > 0 for split, counts in report.splits.items() if counts.pixels}
     for split, present in seen.items():
         if not present.all():
             names = [report.class_names[index] for index in np.flatnonzero(~present)]
             report.add("classes_never_seen", f"{split}, {len(names)} of {len(present)}: {', '.join(names)}")
-        if split != "training" and "training" in seen:
-            for index in np.flatnonzero(present & ~seen["training"]):
+        if split != report.training_split and report.training_split in seen:
+            for index in np.flatnonzero(present & ~seen[report.training_split]):
                 report.add("classes_not_in_training", f"{split}: {report.class_names[index]}")

@@ -4,6 +4,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import escape_controls
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_overlay
+from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_class_names, draw_overlay, stack
 
 from .files import IGNORE_INDEX, printable
-from .findings import RULES, format_size
+from .findings import MAXIMUM_COLOURS, RULES, format_size
 from .inspection import DatasetReport, Statistics
 from .transforms import read_labels
 
 
 NUM_SIZES_SHOWN = 5
+NUM_COLOURS_SHOWN = 20
 NUM_ITEMS_SHOWN = 5  # of a finding in the terminal; report.json has all of them
 TILE_WIDTH = 320
 
@@ -35,11 +37,14 @@ def format_report(report: DatasetReport) -> str:
         _format_files(report),
         _format_classes(report),
     ]
+    if report.total.colours:
+        sections.append(_format_colours(report.total.colours))
     for level in RULES:
         sections += [_format_finding(report, level, rule) for rule in report.findings_of(level)]
     reasons = report.findings_of("error")
+    named = f", with {report.split_arguments}" if report.split_arguments else ""
     sections.append(
-        "Training accepts this data set."
+        f"Training accepts this data set{named}."
         if report.accepted
         else "Training refuses this data set: " + "; ".join(RULES["error"][rule][0].lower() for rule in reasons) + "."
     )
@@ -102,6 +107,22 @@ def _format_classes(report: DatasetReport) -> str:
     return text
 
 
+def _format_colours(colours: Counter) -> str:
+    rows = [
+        [f"#{colour:06x}", str(to_rgb_triple(colour)), _percent(count, colours.total(), 3)]
+        for colour, count in colours.most_common(NUM_COLOURS_SHOWN)
+    ]
+    text = "Colours in masks that are no ids: red, green and blue, and share of the pixels\n\n" + _format_table(rows)
+    if len(colours) > len(rows):
+        text += f"\nand {len(colours) - len(rows):,} more: report.json lists up to {MAXIMUM_COLOURS}"
+    return text
+
+
+def to_rgb_triple(colour: int) -> tuple[int, int, int]:
+    """0xRRGGBB as red, green and blue."""
+    return colour >> 16, colour >> 8 & 255, colour & 255
+
+
 def _percent(part: int, whole: int, digits: int) -> str:
     return f"{100 * part / whole:.{digits}f} %" if part else "-"
 
@@ -144,6 +165,10 @@ def report_to_json(report: DatasetReport) -> dict:
             "image_sizes": [{"width": size[0], "height": size[1], "images": count} for size, count in sizes],
             "pixels": counts.pixels.total(),
             "unlabelled_pixels": report.unlabelled(counts.pixels),
+            "colours": [
+                {"colour": f"#{colour:06x}", "pixels": count}
+                for colour, count in counts.colours.most_common(MAXIMUM_COLOURS)
+            ],
             "classes": [
                 {"id": index, "name": name, "pixels": int(pixels[index]), "masks": int(masks[index])}
                 for index, name in enumerate(report.class_names)
@@ -166,12 +191,16 @@ def report_to_json(report: DatasetReport) -> dict:
 
 
 def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
-    """Draw a contact sheet of samples under their masks, spread evenly over the pairs whose mask fits the image."""
+    """
+    Draw a contact sheet of samples under their masks, spread evenly over the pairs whose mask fits the image, with a
+    legend. The largest class is left faint: so it can be seen where two classes have each other's ids.
+    """
     last = len(report.drawable) - 1
     indices = np.unique(np.linspace(0, last, min(num_samples, last + 1)).round().astype(int))
     id2label = dict(enumerate(report.class_names))
     image_processor = DenseCLIPImageProcessor(do_reduce_labels=report.reduce_labels)
-    pictures, captions = [], []
+    samples, captions = [], []
+    pixels = np.zeros(len(id2label), dtype=np.int64)
     for pair in (report.drawable[index] for index in indices):
         image = read_photograph(pair.image)
         ids = read_labels({"path": str(pair.mask), "bytes": None}, image_processor).astype(np.int32)
@@ -179,9 +208,16 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
         step = max(1, image.width // TILE_WIDTH)
         ids = ids[::step, ::step]
         image = image.resize(ids.shape[::-1], PIL.Image.Resampling.BOX)
-        pictures.append(draw_overlay(image, ids, id2label, report.palette, legend=False))
+        samples.append((image, ids))
         captions.append(f"{pair.split}/{pair.image.stem}")
-    return contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+        pixels += np.bincount(ids[(ids >= 0) & (ids < len(pixels))], minlength=len(pixels))
+    # With two classes or more, of which one is large, the photograph beneath it tells more than its colour.
+    faint_id = int(pixels.argmax())
+    pictures = [
+        draw_overlay(image, ids, id2label, report.palette, legend=False, faint_id=faint_id) for image, ids in samples
+    ]
+    sheet = contact_sheet(pictures, captions, columns=4, tile_width=TILE_WIDTH)
+    return stack(sheet, draw_class_names(pixels, id2label, report.palette, sheet.width, faint_id))
 
 
 def write_inspection(report: DatasetReport, output_dir: Path, num_samples: int, weights_file: str | None) -> list[str]:
@@ -195,8 +231,8 @@ def write_inspection(report: DatasetReport, output_dir: Path, num_samples: int, 
     if num_samples and report.drawable:
         save_whole(output_dir / "contact_sheet.png", draw_samples(report, num_samples).save)
         written.append(str(output_dir / "contact_sheet.png"))
-    if weights_file is not None and report.accepted:
-        counts = report.splits["training"]
+    if weights_file is not None and report.accepted and report.training_split is not None:
+        counts = report.splits[report.training_split]
         weights = median_frequency_weights(report.per_class(counts.pixels), report.per_class(counts.pixels_around))
         lines = "".join(f"{weight:.6g}\n" for weight in weights)
         save_whole(Path(weights_file), lambda path: path.write_text(lines, encoding="utf-8"))

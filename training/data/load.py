@@ -17,7 +17,7 @@ from modeling_denseclip.tools.files.photographs import open_photograph
 from .ade20k import ADE20K
 from .class_names import read_class_names
 from .files import IGNORE_INDEX, holds_no_label, is_binary, without_path
-from .findings import UnreadableFileError, examine_pair, first_error
+from .findings import IMPORT_COMMAND, UnreadableFileError, examine_pair, first_error
 from .segmentation_folder import FolderForm, SegmentationFolder
 from .transforms import encoded_file, read_mask, with_encoded
 
@@ -29,6 +29,8 @@ logger = logging.get_logger(__name__)
 MIN_IMAGE_SIZE = 32
 # What `--dataset` names: all that loading and inspection know of a form stands in its class.
 FORMS = {"folder": FolderForm, "ade20k": ADE20K}
+# What splits are called where nobody says otherwise. Folders call them by the words that are used here.
+HUB_SPLITS = {"training": "train", "validation": "validation"}
 
 
 @dataclass
@@ -45,6 +47,7 @@ class SegmentationData:
         train, validation (`datasets.Dataset`): the splits that were asked for. Columns: `image` and `annotation`
             (decoded when read), `name`, and `index`, the position.
         left_out (`tuple[str, ...]`): what is wrong with each pair of a folder that was left out of its split.
+        validation_split (`str`): what the data set itself calls the split that is scored, for reports.
     """
 
     name: str
@@ -54,6 +57,7 @@ class SegmentationData:
     train: datasets.Dataset | None
     validation: datasets.Dataset | None
     left_out: tuple[str, ...] = ()
+    validation_split: str = "validation"
 
 
 def load_data(
@@ -63,8 +67,8 @@ def load_data(
     dataset_config_name: str | None = None,
     image_column: str = "image",
     label_column: str = "annotation",
-    train_split: str = "train",
-    validation_split: str = "validation",
+    train_split: str | None = None,
+    validation_split: str | None = None,
     class_names_file: str | Path | None = None,
     reduce_labels: bool | None = None,
     splits: Sequence[str] = ("training", "validation"),
@@ -82,7 +86,10 @@ def load_data(
         data_dir (`str` or `Path`, *optional*): the folder; ADE20K without one is downloaded.
         dataset_name (`str`, *optional*): instead of `dataset`, a data set of the Hub or anything else that
             [`datasets.load_dataset`] takes, with `dataset_config_name` and `data_dir`.
-        image_column, label_column, train_split, validation_split (`str`, *optional*): its columns and splits.
+        image_column, label_column (`str`, *optional*): its columns.
+        train_split, validation_split (`str`, *optional*): what the splits are called: folders in `images/` and
+            `annotations/`, by default "training" and "validation", or splits of `dataset_name`, by default "train"
+            and "validation".
         class_names_file (`str` or `Path`, *optional*): one name per line. By default a folder's own `classes.txt`,
             or the names in the features of `dataset_name`.
         reduce_labels (`bool`, *optional*): see [`SegmentationData`]; `True` for ADE20K, otherwise `False` by default.
@@ -96,8 +103,10 @@ def load_data(
         `ValueError`: if an argument or the data set is wrong; it names the file or row.
     """
     left_out = []
+    sources = {"training": train_split, "validation": validation_split}
+    defaults = {split: split for split in sources} if dataset_name is None else HUB_SPLITS
+    sources = {split: defaults[split] if name is None else name for split, name in sources.items()}
     if dataset_name is not None:
-        sources = {"training": train_split, "validation": validation_split}
         rows = {
             split: _load_split(
                 dataset_name, dataset_config_name, data_dir, sources[split], (image_column, label_column), cache_dir
@@ -129,12 +138,14 @@ def load_data(
         loaded = {}
         for split in splits:
             arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
-            folder = SegmentationFolder(form.data_dir, split, *arguments, form.find_pairs)
-            form.compare_size(split, len(folder.pairs))
+            folder = SegmentationFolder(form.data_dir, sources[split], *arguments, form.find_pairs)
+            form.compare_size(sources[split], len(folder.pairs))
             loaded[split] = folder.load()
             left_out += folder.find_left_out(loaded[split])
     train, validation = loaded.get("training"), loaded.get("validation")
-    return SegmentationData(name, class_names, palette, reduce_labels, train, validation, tuple(left_out))
+    return SegmentationData(
+        name, class_names, palette, reduce_labels, train, validation, tuple(left_out), sources["validation"]
+    )
 
 
 def open_form(dataset: str, *args, **kwargs) -> FolderForm:
@@ -178,7 +189,8 @@ def check_for_training(
     if is_binary(set().union(*ids.values())):
         raise ValueError(
             f"All masks hold 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is unlabelled, so one class is left. Save"
-            " the other class as 1: Image.fromarray(np.asarray(mask) // 255).save(path)."
+            " the other class as 1: Image.fromarray(np.asarray(mask) // 255).save(path), or let"
+            f" `{IMPORT_COMMAND}` do it."
         )
     for row in with_encoded(data.validation.select_columns(["image", "name"]), "image"):
         with open_photograph(encoded_file(row["image"]), f"The image {row['name']} of the validation") as picture:

@@ -4,6 +4,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
     One split of a folder of images and masks:
 
         data_dir/
-            images/training/a.jpg           images/validation/...      (.jpg, .jpeg or .png)
+            images/training/a.jpg           images/validation/...      (.jpg, .png, .tif, .webp or .bmp)
             annotations/training/a.png      annotations/validation/... (a class id per pixel, 255 = unlabelled)
 
     Every pair is checked while the data set is made, and `datasets` keeps the result: as long as no file is added,
@@ -83,7 +84,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
 
     Args:
         data_dir (`str` or `Path`): the folder.
-        split (`str`): the name of the sub-folder, "training" or "validation".
+        split (`str`): the name of the sub-folder, such as "training" or "validation".
         num_labels (`int`): K, the number of classes.
         reduce_labels (`bool`, *optional*, defaults to `False`): whether 0 is unlabelled in the files and a class has
             its id plus one, as in ADE20K. The check allows for it; the ids stay as they are.
@@ -122,7 +123,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         self.num_workers = num_workers
         super().__init__(
             cache_dir=None if cache_dir is None else str(cache_dir),
-            config_name=split,
+            config_name=re.sub(r"\W", "_", f"images_{split}"),  # which may hold letters, digits and "_" alone
             data_dir=str(data_dir),
             num_labels=num_labels,
             reduce_labels=reduce_labels,

@@ -123,12 +123,13 @@ def decode_mask(mask: PIL.Image.Image, source: str, is_upright: bool = False) ->
     if mask.format in ("JPEG", "MPO"):
         raise ValueError(
             f"{source} is a JPEG, whatever its name says, and its compression changes ids. Save the ids as PNG, from"
-            " what the JPEG was made of."
+            " what the JPEG was made of; of few values `python -m training.import_data` tells which each pixel had."
         )
     if mask.mode not in MASK_MODES:
         raise ValueError(
             f"{source} has the mode {mask.mode}; a mask stores one id per pixel, in a mode of {MASK_MODES}. "
-            "Convert its colours to ids and save them as a greyscale or palette PNG."
+            "Convert its colours to ids and save them as a greyscale or palette PNG, as `python -m"
+            " training.import_data` does."
         )
     form = stored_form(mask)
     if form[2:3].isdigit():

@@ -56,8 +56,14 @@ class SourceArguments:
     dataset_config_name: str | None = HfArg(default=None, help="Its configuration.")
     image_column: str = HfArg(default="image", help="Its column of pictures.")
     label_column: str = HfArg(default="annotation", help="Its column of masks.")
-    train_split: str = HfArg(default="train", help="Its split to train on.")
-    validation_split: str = HfArg(default="validation", help="Its split to evaluate on.")
+    train_split: str | None = HfArg(
+        default=None,
+        help="The split to train on: a folder in images/ and annotations/, by default 'training'; or a split of"
+        " --dataset_name, by default 'train'.",
+    )
+    validation_split: str | None = HfArg(
+        default=None, help="The split to evaluate on, of either; by default 'validation'."
+    )
     class_names_file: str | None = HfArg(
         default=None, help="Names of its classes, one per line, where its features do not name them."
     )

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.files.saving import save_whole
-from modeling_denseclip.tools.pictures.drawing import contact_sheet
+from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_class_names, stack
 
 from ..data.load import SegmentationData
 from ..data.transforms import with_encoded
@@ -74,7 +74,7 @@ def report_evaluation(
     """
     output_dir = Path(output_dir)
     suffix = "_multi_scale" if len(scales) > 1 else ""
-    dataset = {"name": data.name, "split": "validation", "num_images": len(data.validation)}
+    dataset = {"name": data.name, "split": data.validation_split, "num_images": len(data.validation)}
     if data.left_out:
         dataset["left_out"] = list(data.left_out)
     report = write_report(
@@ -97,16 +97,23 @@ def format_report(trainer: DenseCLIPTrainer, data: SegmentationData, report: dic
     """What a command prints of a report: the table of scores, by which protocol, and where more is written."""
     return (
         f"{format_scores(trainer.scores, data.class_names)}\n"
-        f"{data.name}, validation: {report['protocol']['description']}\nWritten to: {output_dir}"
+        f"{data.name}, {data.validation_split}: {report['protocol']['description']}\nWritten to: {output_dir}"
     )
 
 
 def draw_worst_images(trainer: DenseCLIPTrainer, rows: datasets.Dataset) -> PIL.Image.Image:
-    """Photograph, truth and prediction of each of the worst images, the worst first, as one picture."""
-    rows = with_encoded(rows, "image", "annotation")
+    """
+    Photograph, truth and prediction of each of the worst images, the worst first, as one picture with a legend. The
+    class of the most labelled pixels is left faint.
+    """
+    rows, config = with_encoded(rows, "image", "annotation"), trainer.model.config
+    labelled, predicted = trainer.confusion.sum(dim=1), trainer.confusion.sum(dim=0)
+    faint_id = int(labelled.argmax())
     pictures, captions = [], []
     for mean_iou, index in trainer.worst_images:
         row = rows[index]
-        pictures += draw_comparison(trainer, row, trainer.eval_dataset[index])
+        pictures += draw_comparison(trainer, row, trainer.eval_dataset[index], faint_id)
         captions += [row["name"], "truth", f"prediction: mIoU {100 * mean_iou:.1f}"]
-    return contact_sheet(pictures, captions, columns=3)
+    sheet = contact_sheet(pictures, captions, columns=3)
+    pixels = (labelled + predicted).tolist()
+    return stack(sheet, draw_class_names(pixels, config.id2label, config.palette, sheet.width, faint_id))

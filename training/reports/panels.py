@@ -16,7 +16,7 @@ from ..data.transforms import read_image, with_encoded
 
 
 @torch.no_grad()
-def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> list[PIL.Image.Image]:
+def draw_comparison(trainer: Trainer, row: dict, sample: dict, faint_id: int | None = None) -> list[PIL.Image.Image]:
     """
     Draw what the trainer's model, as it stands, makes of one image: photograph, truth and prediction.
 
@@ -24,13 +24,14 @@ def draw_comparison(trainer: Trainer, row: dict, sample: dict) -> list[PIL.Image
         trainer ([`DenseCLIPTrainer`]): its model is put into evaluation mode.
         row (`dict`): the image's row of the data set; the image decoded or not.
         sample (`dict`): the same row after the [`EvaluationTransform`].
+        faint_id (`int`, *optional*): a class that is coloured faintly.
     """
     model, config = trainer.model.eval(), trainer.model.config
     copies = [copy.to(trainer.args.device) for copy in sample["pixel_values"]]
     segmentation, _ = trainer.segment_for_scoring(model, copies, sample["labels"].to(trainer.args.device))
     photograph = PIL.Image.fromarray(read_image(row["image"]))
     overlays = [
-        draw_overlay(photograph, ids.cpu().numpy(), config.id2label, config.palette, legend=False)
+        draw_overlay(photograph, ids.cpu().numpy(), config.id2label, config.palette, legend=False, faint_id=faint_id)
         for ids in (sample["labels"], segmentation)
     ]
     return [photograph, *overlays]

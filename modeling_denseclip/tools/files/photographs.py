@@ -28,6 +28,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TILELENGTH, TILEWIDTH
 
 logger = logging.getLogger(__name__)
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What a file begins with that is a TIFF of either byte order, or a large one.
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TO_8_BITS = (
@@ -37,6 +38,31 @@ TO_8_BITS = (
 # Pillow's names of the formats that are read; it would read many more, and start another program to draw EPS.
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# What files that are none of these begin with, and what to say of them; see `describe_stranger`.
+LFS_POINTER = b"version https://git-lfs.github.com/spec"
+NOT_FETCHED = "a pointer of Git LFS in place of the file: fetch it by `git lfs pull`"
+REWRITTEN = "a PNG whose line ends were rewritten as those of a text, which destroys it: fetch it again, as binary"
+STRANGERS = {
+    LFS_POINTER: NOT_FETCHED,
+    b"\x89PNG\n": REWRITTEN,  # a PNG begins with \x89PNG\r\n\x1a\n, which tells what was done to it
+    b"\x89PNG\r\r\n": REWRITTEN,
+    b"\x89PNG\r\n\x1a\r\n": REWRITTEN,
+    b"\xef\xbf\xbdPNG": "a PNG that was read and saved as a text, which destroys it: fetch it again, as binary",
+    b"GIF8": "a GIF",
+    b"8BPS": "a file of Photoshop (PSD)",
+    b"%PDF-": "a PDF",
+    b"%!PS": "an EPS",
+    b"\xc5\xd0\xd3\xc6": "an EPS",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000",
+    b"\xff\x4f\xff\x51": "a JPEG 2000",
+    b"\0\0\0\x0cJXL ": "a JPEG XL",
+    b"\xff\x0a": "a JPEG XL",
+    b"\x76\x2f\x31\x01": "an OpenEXR picture",
+    b"\x93NUMPY": "an array of NumPy",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+}
+HEIC_BRANDS = (b"hei", b"hev", b"mif", b"msf")  # of pictures in the container of MPEG-4, which else holds a video
 # Orientation of EXIF -> what turns the picture upright.
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -112,9 +138,6 @@ def naming_errors(source: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise MemoryError(f"{source} needs more memory than there is to be decoded") from error
-    except PIL.UnidentifiedImageError as error:
-        reason = f"cannot identify image file, as it is none of {', '.join(IMAGE_FORMATS)}"
-        raise OSError(f"{source} cannot be read as an image: {reason}") from error
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
@@ -133,15 +156,11 @@ def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
     with naming_errors(source):
         with _opened(file) as stream:
             _refuse_bombs(stream)
+            beginning = stream.read(512)
         try:
-            image = PIL.Image.open(file, formats=IMAGE_FORMATS)
-        except (DecompressionBombError, MemoryError):
-            raise
-        except Exception:
-            with _opened(file) as stream:
-                if stream.read(3) != START_OF_JPEG:
-                    raise
-                image = _open_without_metadata(stream)
+            image = _open_known(file, is_jpeg=beginning.startswith(START_OF_JPEG))
+        except PIL.UnidentifiedImageError as error:  # which names an object in memory
+            raise PIL.UnidentifiedImageError(explain_unidentified(beginning)) from error
         width, height = decoded_size(image)
         if PIL.Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * PIL.Image.MAX_IMAGE_PIXELS:
             raise DecompressionBombError(
@@ -152,6 +171,46 @@ def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
         # wrong places. Without a name it does not map it.
         image.filename = ""
     return image
+
+
+def _open_known(file: str | Path | BinaryIO, is_jpeg: bool) -> PIL.Image.Image:
+    try:
+        return PIL.Image.open(file, formats=IMAGE_FORMATS)
+    except (DecompressionBombError, MemoryError):
+        raise
+    except Exception:
+        if not is_jpeg:
+            raise
+        with _opened(file) as stream:
+            return _open_without_metadata(stream)
+
+
+def explain_unidentified(beginning: bytes) -> str:
+    """Why a file is not read as a picture, by its first 512 bytes."""
+    for signature, name in ((PNG_SIGNATURE, "PNG"), (START_OF_JPEG, "JPEG")):
+        if beginning.startswith(signature):
+            return f"cannot identify image file: it begins as a {name}, and is broken behind that. Fetch it again"
+    stranger = describe_stranger(beginning)
+    known = f"cannot identify image file, as it is none of {', '.join(IMAGE_FORMATS)}"
+    return f"{known}, but {stranger}" if stranger else known
+
+
+def describe_stranger(beginning: bytes) -> str:
+    """What a file is that is none of `IMAGE_FORMATS`, by its first 512 bytes; empty if that cannot be told."""
+    if not beginning:
+        return "an empty file"
+    if not beginning.strip(b"\0"):
+        return "zeros, as a copy that broke off leaves: fetch it again"
+    text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if b"<svg" in text:
+        return "an SVG"
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "a page of HTML, as servers send in place of a file: fetch it again, signed in if need be"
+    if beginning[4:8] == b"ftyp":
+        if b"avif" in beginning[8:64]:  # its first brand may be one that AVIF and HEIC share
+            return "an AVIF"
+        return "a HEIC" if beginning[8:11] in HEIC_BRANDS else "a video"
+    return next((name for first, name in STRANGERS.items() if beginning.startswith(first)), "")
 
 
 def decoded_size(image: PIL.Image.Image) -> tuple[int, int]:

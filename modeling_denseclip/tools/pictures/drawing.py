@@ -20,10 +20,12 @@ from .palettes import generate_palette
 
 PALETTE_SIZE = 256  # a PNG whose palette has the colours holds no more ids
 OPACITY = 0.55  # of the class colours over the image
+FAINT_OPACITY = 0.1  # of the colour of a class that is left faint
 HEAT_OPACITY = 0.6  # of a heat map over the image
 # Smaller images are enlarged by a whole factor, so that the legend is not much larger than they are. Photographs on a
 # sheet have this width too, so that what is written on them has one size.
 PICTURE_WIDTH = 640
+MAXIMUM_SHEET_NAMES = 60  # in the legend of a sheet; the others are counted
 MAXIMUM_LEGEND_ROWS = 24  # an untrained model sees all classes at once; the rest shares one row
 DRAWN_LETTERS = 200  # of a name, at its beginning and at its end
 JOINERS = "\u200c\u200d"  # without a width of their own, part of words in Persian and in Hindi
@@ -61,6 +63,7 @@ def draw_overlay(
     palette: Sequence[Sequence[int]] | None = None,
     legend: bool = True,
     legend_below: bool = False,
+    faint_id: int | None = None,
 ) -> Image.Image:
     """
     Draw the image under the colours of its classes, with boundaries.
@@ -75,6 +78,8 @@ def draw_overlay(
             images narrower than 640 pixels; otherwise the picture has the size of the image.
         legend_below (`bool`, *optional*, defaults to `False`): put the legend below instead, at the width of the
             picture; the middle of names that are too long for it is left out.
+        faint_id (`int`, *optional*): a class that is coloured faintly, so that the photograph can be seen beneath and
+            the other classes stand out.
 
     Raises:
         `ValueError`: if image and segmentation differ in size, or the palette has too few colours.
@@ -90,10 +95,11 @@ def draw_overlay(
 
     image = image.convert("RGB")
     if not legend:
-        return _blend(image, segmentation, id2label, palette)
+        return _blend(image, segmentation, id2label, palette, faint_id)
     factor = max(1, -(-PICTURE_WIDTH // image.width))
     enlarged = image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
-    overlay = _blend(enlarged, segmentation.repeat(factor, axis=0).repeat(factor, axis=1), id2label, palette)
+    repeated = segmentation.repeat(factor, axis=0).repeat(factor, axis=1)
+    overlay = _blend(enlarged, repeated, id2label, palette, faint_id)
     if legend_below:
         return stack(overlay, _draw_legend(segmentation, id2label, palette, width=overlay.width))
     legend_picture = _draw_legend(segmentation, id2label, palette, height=overlay.height)
@@ -364,13 +370,17 @@ def legend_rows(
 
 
 def _blend(
-    image: Image.Image, segmentation: np.ndarray, id2label: Mapping[int, str], palette: Sequence[Sequence[int]]
+    image: Image.Image,
+    segmentation: np.ndarray,
+    id2label: Mapping[int, str],
+    palette: Sequence[Sequence[int]],
+    faint_id: int | None,
 ) -> Image.Image:
     """Colour an RGB image; `max(id2label) + 1` in the segmentation is no class."""
     colors = np.zeros((max(id2label) + 2, 3), dtype=np.float32)
     opacity = np.zeros((len(colors), 1), dtype=np.float32)
     for label in id2label:
-        colors[label], opacity[label] = palette[label], OPACITY
+        colors[label], opacity[label] = palette[label], FAINT_OPACITY if label == faint_id else OPACITY
 
     pixels = np.asarray(image, dtype=np.float32)
     # Greyed a little, so that a colour of the overlay is a class and not the photograph's own.
@@ -408,6 +418,43 @@ def _draw_legend(
         draw.text((margin + swatch + gap, middle), name, TEXT_COLOR, font=font, anchor="lm")
         draw.text((width - margin, middle), share, MUTED_COLOR, font=font, anchor="rm")
     return legend
+
+
+def draw_class_names(
+    pixels: Sequence[int],
+    id2label: Mapping[int, str],
+    palette: Sequence[Sequence[int]] | None,
+    width: int,
+    faint_id: int | None = None,
+) -> Image.Image:
+    """
+    Draw what colours of classes mean, in columns, for a sheet of overlays that share this legend.
+
+    Args:
+        pixels (`Sequence[int]`): of each class on the sheet; the largest comes first, and classes without any are left
+            out.
+        id2label, palette, faint_id: as in [`draw_overlay`]; of the faint class the legend says so.
+        width (`int`): of the picture, in pixels; the middle of names that are too long is left out.
+    """
+    palette = choose_palette(id2label, palette)
+    present = sorted((label for label in id2label if pixels[label]), key=lambda label: -pixels[label])
+    shown, rest = present[:MAXIMUM_SHEET_NAMES], present[MAXIMUM_SHEET_NAMES:]
+    entries = [(f"{id2label[label]}{' (faint)' * (label == faint_id)}", palette[label]) for label in shown]
+    if rest:
+        entries.append((f"{len(rest)} other classes", BACKGROUND))
+    font, margin, row_height, swatch, gap = ImageFont.load_default(size=14), 12, 24, 15, 8
+    columns = max(1, min(len(entries), width // 200))
+    column_width, num_rows = (width - 2 * margin) // columns, -(-len(entries) // columns)
+    picture = Image.new("RGB", (width, num_rows * row_height + 2 * margin), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for index, (name, color) in enumerate(entries):
+        row, column = divmod(index, columns)
+        left, middle = margin + column * column_width, margin + row * row_height + row_height // 2
+        box = (left, middle - swatch // 2, left + swatch, middle + swatch // 2)
+        draw.rounded_rectangle(box, radius=3, fill=tuple(color))
+        name = shorten(name, font, column_width - swatch - 2 * gap)
+        draw.text((left + swatch + gap, middle), name, TEXT_COLOR, font=font, anchor="lm")
+    return picture
 
 
 def stack(picture: Image.Image, below: Image.Image) -> Image.Image:
