@@ -39,8 +39,7 @@ def format_report(report: DatasetReport) -> str:
     ]
     if report.total.colours:
         sections.append(_format_colours(report.total.colours))
-    for level in RULES:
-        sections += [_format_finding(report, level, rule) for rule in report.findings_of(level)]
+    sections += format_findings(report)
     reasons = report.findings_of("error")
     named = f", with {report.split_arguments}" if report.split_arguments else ""
     sections.append(
@@ -49,6 +48,11 @@ def format_report(report: DatasetReport) -> str:
         else "Training refuses this data set: " + "; ".join(RULES["error"][rule][0].lower() for rule in reasons) + "."
     )
     return "\n\n".join(sections)
+
+
+def format_findings(report: DatasetReport) -> list[str]:
+    """A text for each finding, from notes to errors."""
+    return [_format_finding(report, level, rule) for level in RULES for rule in report.findings_of(level)]
 
 
 def _format_files(report: DatasetReport) -> str:

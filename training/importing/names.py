@@ -32,6 +32,8 @@ FILE_NAMES = (
 )  # fmt: skip
 # Names of files that often say other things as well, or nothing of classes.
 GENERAL_FILE_NAMES = ("data.yaml", "dataset.yaml", "dataset.yml", "data.yml", "config.json", "meta.json")
+# And of files of any other name that may name classes, such as "CamVid_colours.txt".
+LIKELY_NAME = re.compile(r"(class|label|categor|colou?r|legend|palette|names)\w*\.(txt|csv|tsv|json|names|yaml|yml)$")
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -150,15 +152,15 @@ def is_unlabelled(name: str) -> bool:
 def find_names(listing: Listing) -> FoundNames:
     """Read all files of a data set that are called like one that names classes; see [`FoundNames`]."""
     ranks = {name: rank for rank, name in enumerate((*FILE_NAMES, *GENERAL_FILE_NAMES))}
-    files = [file for file in listing.files if file.name.lower() in ranks]
-    files.sort(key=lambda file: (len(file.parts), ranks[file.name.lower()], file))
+    files = [file for file in listing.files if file.name.lower() in ranks or LIKELY_NAME.search(file.name.lower())]
+    files.sort(key=lambda file: (len(file.parts), ranks.get(file.name.lower(), len(ranks)), file))
     found: dict[PurePosixPath, ClassNames] = {}
     left_out = []
     for file in files:
         try:
             names = read_names(listing.path(file))
         except (OSError, ValueError) as error:
-            if file.name.lower() not in GENERAL_FILE_NAMES:
+            if file.name.lower() in FILE_NAMES:
                 left_out.append(f"{file}: {error}")
             continue
         if names not in found.values():
