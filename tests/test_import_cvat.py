@@ -143,12 +143,15 @@ def test_masks_are_runs_of_rows_within_a_box(tmp_path, starts_inside):
     np.testing.assert_array_equal(draw(tmp_path, shape), expected)
 
 
-def test_what_of_a_mask_lies_beyond_the_picture_is_cut_off(tmp_path):
-    for left, top, seen in [(-2, -1, (slice(0, 2), slice(0, 2))), (15, 11, (slice(11, 13), slice(15, 17)))]:
-        expected = np.full(SIZE, UNCOVERED)
-        expected[seen] = 1
-        shape = f'<mask label="cat" rle="0, 12" left="{left}" top="{top}" width="4" height="3"/>'
-        np.testing.assert_array_equal(draw(tmp_path, shape), expected)
+@pytest.mark.parametrize(("left", "top"), [(-2, -1), (15, 11), (-9, 0), (3, 99)])
+def test_what_of_a_mask_lies_beyond_the_picture_is_cut_off(tmp_path, left, top):
+    expected = np.full(SIZE, UNCOVERED)
+    for index in range(5, 12):  # of 4 x 3 pixels
+        y, x = top + index // 4, left + index % 4
+        if 0 <= y < HEIGHT and 0 <= x < WIDTH:
+            expected[y, x] = 1
+    shape = f'<mask label="cat" rle="5, 7" left="{left}" top="{top}" width="4" height="3"/>'
+    np.testing.assert_array_equal(draw(tmp_path, shape), expected)
 
 
 def test_what_is_told_of_labels_and_of_shapes_without_area(tmp_path):
@@ -229,7 +232,8 @@ SQUARE = polygon("", [(4, 4), (9, 4), (9, 8), (4, 8)], 'frame="1" outside="0" z_
 TRACKS = f"""<track id="0" label="sky">
 <box frame="0" keyframe="1" outside="0" xtl="1" ytl="2" xbr="8" ybr="9" z_order="0"/>
 <box frame="1" keyframe="0" outside="0" xtl="2" ytl="3" xbr="9" ybr="10" z_order="0"/>
-<box frame="2" keyframe="1" outside="1" xtl="2" ytl="3" xbr="9" ybr="10" z_order="0"/></track>
+<box frame="2" keyframe="1" outside="1" xtl="2" ytl="3" xbr="9" ybr="10" z_order="0"/>
+<box frame="4" keyframe="1" outside="1" xtl="2" ytl="3" xbr="9" ybr="10" z_order="0"/></track>
 <track id="1" label="cat">{SQUARE}</track>
 """
 VIDEO_META = META.replace(
@@ -247,7 +251,8 @@ def test_a_video_is_read_frame_by_frame(tmp_path):
     expected[1, 4:8, 4:9] = 1
     expected[1, 3:10, 2:9] = 0
     np.testing.assert_array_equal([item.draw(SIZE).keys for item in source.items], expected)
-    assert [item.size for item in source.items] == [SIZE, SIZE, SIZE, None]
+    assert [item.size for item in source.items] == [SIZE] * 4
+    assert not source.left_out
 
 
 def test_a_video_without_its_frames_is_refused(tmp_path):

@@ -67,7 +67,8 @@ class _Reader:
     Attributes:
         labels (`dict[str, str]`): labels of the task or project with the type of their shapes.
         images (`list[_Picture]`): the <image> elements.
-        frames (`dict[int, _Picture]`): what tracks tell of frames.
+        frames (`dict[int, _Picture]`): the frames in which a track has a shape.
+        frame_size (`tuple[int, int]`, *optional*): height and width of a video.
         num_without_area (`Counter`): shapes that cover no area, by their kind.
     """
 
@@ -75,12 +76,13 @@ class _Reader:
         self.labels: dict[str, str] = {}
         self.images: list[_Picture] = []
         self.frames: dict[int, _Picture] = {}
+        self.frame_size: tuple[int, int] | None = None
         self.num_without_area = Counter()
         self._path: list[str] = []
         self._began = False  # whether an element below the root was seen
         self._text: list[str] | None = None
         self._label, self._label_type = "", ""
-        self._frame_size: dict[str, str] = {}
+        self._lengths: dict[str, str] = {}
         self._image: _Picture | None = None
         self._track: Mapping[str, str] | None = None
         self._tracked: dict[int, tuple[str, Mapping[str, str]]] = {}
@@ -111,7 +113,6 @@ class _Reader:
             raise _NotCVATError
         self._began = depth > 0
         parent = self._path[-1] if self._path else ""
-        is_outermost = not {"skeleton", *AREAS} & set(self._path[-2:])
         self._path.append(tag)
         if tag in ("name", "type", "width", "height") and "meta" in self._path:
             self._text = []
@@ -121,7 +122,7 @@ class _Reader:
             self._image = _start_image(attributes, len(self.images))
         elif tag == "track" and depth == 1:
             self._track, self._tracked = attributes, {}
-        elif (tag in AREAS or tag in NO_AREAS) and is_outermost and depth == 2:
+        elif (tag in AREAS or tag in NO_AREAS) and depth == 2:  # deeper ones are parts of a skeleton
             self._add_shape(tag, attributes)
 
     def _end(self, tag: str) -> None:
@@ -134,7 +135,9 @@ class _Reader:
         elif parent == "label" and tag == "type":
             self._label_type = text
         elif parent == "original_size":
-            self._frame_size[tag] = text
+            self._lengths[tag] = text
+        elif tag == "original_size":
+            self.frame_size = _read_size(self._lengths)
         elif tag == "label" and parent == "labels" and self._label:
             self.labels.setdefault(self._label, self._label_type)
         elif tag == "image" and self._image is not None:
@@ -165,13 +168,10 @@ class _Reader:
                 "it holds videos of several tasks, whose frames have the same numbers: export each task on its own"
             )
         for number, (tag, attributes) in self._tracked.items():
-            frame = self.frames.get(number)
-            if frame is None:
-                size = _read_size(self._frame_size) if self._frame_size else None
-                frame = _Picture(f"frame {number}", f"frame_{number:06}", self._track.get("subset", ""), size)
-                self.frames[number] = frame
-            if attributes.get("outside") != "1":
-                self._add_to(frame, tag, attributes, self._track)
+            if attributes.get("outside") == "1":
+                continue
+            frame = self.frames.setdefault(number, _name_frame(number, self.frame_size, self._track.get("subset", "")))
+            self._add_to(frame, tag, attributes, self._track)
         self._track = None
 
     def _add_to(self, picture: _Picture, tag: str, attributes: Mapping[str, str], labelled: Mapping[str, str]) -> None:
@@ -198,6 +198,10 @@ def _refuse_doctype(name: str, *_) -> None:
     if name != ROOT:
         raise _NotCVATError
     raise ValueError("it declares a DOCTYPE, which CVAT does not write and which may make a file endless: remove it")
+
+
+def _name_frame(number: int, size: tuple[int, int] | None, subset: str) -> _Picture:
+    return _Picture(f"frame {number}", f"frame_{number:06}", subset, size)
 
 
 def _start_image(attributes: Mapping[str, str], index: int) -> _Picture:
@@ -367,9 +371,7 @@ def _pair_frames(
     subset = next(iter(reader.frames.values())).subset
     entries = []
     for number in sorted(reader.frames.keys() | pictures.keys()):
-        frame = reader.frames.get(number)
-        if frame is None:
-            frame = _Picture(f"frame {number}", f"frame_{number:06}", subset, None)
+        frame = reader.frames.get(number) or _name_frame(number, reader.frame_size, subset)
         found = pictures.get(number, [])
         try:
             if len(found) != 1:

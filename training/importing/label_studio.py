@@ -21,7 +21,7 @@ from modeling_denseclip.configuration_denseclip import shorten
 from modeling_denseclip.tools.files.photographs import IMAGE_SUFFIXES
 
 from .json_files import holds_words, parse_json
-from .outlines import Polygon, box_corners, check_reach, read_numbers, turn
+from .outlines import Polygon, box_corners, read_numbers, turn
 from .painting import Overlaps
 from .pairing import Entry, LabelledShape, Photographs, find_split, find_split_in_name, make_source, note_without_area
 from .sources import Listing, Source
@@ -63,7 +63,6 @@ class _InPercent:
         to_pixels = np.array([size[1], size[0]]) / 100
         points = self.points * to_pixels
         if self.angle:
-            check_reach(points, size)
             points = turn(points, self.angle, np.array(self.pivot) * to_pixels)
         return Polygon(points)(size)
 
