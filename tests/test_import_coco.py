@@ -537,6 +537,7 @@ def test_damaged_files_raise_no_other_errors(tmp_path):
         try:
             source = find_coco(Listing(tmp_path))
             for item in source.items if source else ():
+                "\n".join([*source.notes, *source.left_out]).encode()
                 keys = draw(item)
                 assert keys.shape == (item.size or SIZE) and keys.dtype == np.int32 and keys.min() >= UNCOVERED
             read += source is not None

@@ -289,7 +289,9 @@ def _read_id(value: Any) -> str:
     """An id as text, so that 7, 7.0 and "7" are one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and abs(value) > 2**63):
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    is_text = isinstance(value, str) and value.isprintable()
+    if not (is_integer or is_text):
         raise ValueError(f"its id is {shorten(repr(value))}")
     return str(value).strip()
 

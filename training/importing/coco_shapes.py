@@ -69,9 +69,7 @@ class RunLengths:
 
     def __call__(self, size: tuple[int, int]) -> np.ndarray:
         if tuple(size) != self.size:
-            raise ValueError(
-                f"run lengths of a picture of {spell_size(self.size)} cannot be drawn at {spell_size(size)}"
-            )
+            raise ValueError(f"run lengths of {spell_size(self.size)} cannot be drawn at {spell_size(size)}")
         runs = coco_mask.frPyObjects({"size": list(size), "counts": self.counts.tolist()}, *size)
         return coco_mask.decode(runs).astype(bool)
 
