@@ -457,7 +457,7 @@ def test_cvat_and_labelme2coco(tmp_path):
 def test_run_lengths_of_another_size_than_drawn(tmp_path):
     runs = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
     source = one_photograph(tmp_path, [{"category_id": 7, "segmentation": runs}], height=None, width=None)
-    with pytest.raises(ValueError, match=r"labels\.json, a\.png: run lengths of a picture of 17 x 13 pixels"):
+    with pytest.raises(ValueError, match=r"labels\.json, a\.png: run lengths of 17 x 13 pixels"):
         source.items[0].draw((WIDTH, HEIGHT))
     assert (source.items[0].draw((HEIGHT, WIDTH)).keys == 7).all()
 
@@ -537,6 +537,7 @@ def test_damaged_files_raise_no_other_errors(tmp_path):
         try:
             source = find_coco(Listing(tmp_path))
             for item in source.items if source else ():
+                "\n".join([*source.notes, *source.left_out]).encode()
                 keys = draw(item)
                 assert keys.shape == (item.size or SIZE) and keys.dtype == np.int32 and keys.min() >= UNCOVERED
             read += source is not None

@@ -93,12 +93,14 @@ def test_equals_the_rule_of_ultralytics(tmp_path, seed):
 
 def test_boxes_and_oriented_boxes(tmp_path):
     # Centre (0.5, 0.5), 0.4 wide and 0.6 high: 8 x 6 pixels, from 6 and 2 on. Borders of polygons belong to them.
-    source = one_photograph(tmp_path, "0 0.5 0.5 0.4 0.6\n1.0 0.5 0.5 0.6 0.5 0.6 0.6 0.5 0.6\n2 1 1 0.2 0.2")
+    source = one_photograph(
+        tmp_path, "0 0.5 0.5 0.4 0.6\n1.0 0.5 0.5 0.6 0.5 0.6 0.6 0.5 0.6\n2 1 1 0.2 0.2\n2 0 0 0.2 0.2"
+    )
     np.testing.assert_array_equal(
-        draw(source.items[0]), expect((0, 6, 2, 13, 7), (1, 10, 5, 12, 6), (2, 18, 9, 19, 9))
+        draw(source.items[0]), expect((0, 6, 2, 13, 7), (1, 10, 5, 12, 6), (2, 18, 9, 19, 9), (2, 0, 0, 1, 0))
     )
     assert source.form == "YOLO polygons, boxes"
-    assert source.notes == ["2 objects have a box alone; it is filled."]
+    assert source.notes == ["3 objects have a box alone; it is filled."]
 
 
 def test_missing_and_empty_texts_say_that_nothing_is_there(tmp_path):
@@ -223,6 +225,19 @@ def test_paths(tmp_path, config):
         ("val", "val"),
     ]
     assert source.names == {0: "lake", 1: "tree"}
+
+
+def test_path_and_lists_of_a_data_set_below(tmp_path):
+    for folder in ("old", "new"):
+        save_photograph(tmp_path / folder / "images" / "a.png")
+        save_text(tmp_path / folder / "labels" / "a.txt", TRIANGLE)
+    save_text(tmp_path / "new" / "train.txt", "images/a.png\n")
+    # images alone, of a path of another machine, could be those of any split.
+    config = {"path": "new", "train": "train.txt", "val": "/content/valid/images", "names": ["lake", "tree"]}
+    save_text(tmp_path / "data.yaml", yaml.safe_dump(config))
+    source = find_yolo(Listing(tmp_path))
+    assert [item.image for item in source.items] == [tmp_path / "new" / "images" / "a.png"]
+    assert source.notes == ["data.yaml names '/content/valid/images', which is not there."]
 
 
 def test_last_images_of_the_path_counts(tmp_path):

@@ -3,45 +3,35 @@
 """
 Objects in the JSON files of COCO, as COCO itself, CVAT, Roboflow, Label Studio and labelme2coco write them.
 
-Source: [the form](https://cocodataset.org/#format-data); outlines and run lengths are drawn by `pycocotools.mask`.
+Source: [the form](https://cocodataset.org/#format-data).
 """
 
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import PIL.Image
-from pycocotools import mask as coco_mask
 
 from modeling_denseclip.configuration_denseclip import shorten
 from modeling_denseclip.tools.files.photographs import open_file
 
+from .coco_shapes import BOXES, POLYGONS, RUNS, Outlines, RunLengths, read_numbers, read_shape, spell_size
 from .painting import Overlaps, Shape, draw_shapes
 from .places import SPLIT_NAMES, Photographs, find_split, find_split_of_folder, name_photographs
 from .sources import Drawing, Item, Listing, Source
 
 
-# Drawing takes 80 bytes of memory for each pixel of the length of an outline, wherever it lies. Those of objects are
-# thousands of pixels long.
-MAXIMUM_OUTLINE = 4_000_000
 # Ids of categories that can be keys; others get free ones.
 MAXIMUM_KEY = 2**31 - 1
-# Numbers of compressed run lengths are written in characters from this one on, 5 bits each, with a bit that says
-# whether the number goes on.
-FIRST_CHARACTER, GOES_ON = 48, 0x20
-
 UNKNOWN_IMAGES = "annotations belong to no image that their file lists; they are passed over"
 BOXES_ALONE = "objects have a box alone; it is filled"
 NO_AREA = "objects have outlines of fewer than 3 points, or boxes without an area; nothing is drawn of them"
 BEYOND = "objects reach beyond their picture, and are cut at its border"
 CROWDS = "regions are marked as crowds; they count as their category"
 REPEATED_IMAGES = "images are listed more than once; all that is said of them counts"
-POLYGONS, RUNS, BOXES = "polygons", "run lengths", "boxes"  # kinds of shapes
 EMPTY = "photographs are listed without annotations: nothing is there"
 
 
@@ -89,53 +79,6 @@ def find_coco(listing: Listing, overlaps: Overlaps | None = None) -> Source | No
         notes=notes,
         left_out=left_out,
     )
-
-
-# What can be drawn.
-
-
-@dataclass(frozen=True, eq=False)
-class Outlines:
-    """
-    Polygons that are one object, as `pycocotools` fills them.
-
-    Attributes:
-        parts (`tuple[numpy.ndarray, ...]`): x and y in turns, in pixels, of each polygon.
-    """
-
-    parts: tuple[np.ndarray, ...]
-
-    def __call__(self, size: tuple[int, int]) -> np.ndarray:
-        outlines = coco_mask.frPyObjects([part.tolist() for part in self.parts], *size)
-        return coco_mask.decode(coco_mask.merge(outlines)).astype(bool)
-
-    def content(self) -> tuple:
-        """What is equal for two that are drawn alike."""
-        return tuple(part.tobytes() for part in self.parts)
-
-
-@dataclass(frozen=True, eq=False)
-class RunLengths:
-    """
-    Pixels of one object, column by column: how many are not its own, how many are, and so on.
-
-    Attributes:
-        counts (`numpy.ndarray`): the numbers; they add up to the pixels of the picture.
-        size (`tuple[int, int]`): height and width of the picture.
-    """
-
-    counts: np.ndarray
-    size: tuple[int, int]
-
-    def __call__(self, size: tuple[int, int]) -> np.ndarray:
-        if tuple(size) != self.size:
-            raise ValueError(f"run lengths of a picture of {_spell(self.size)} cannot be drawn at {_spell(size)}")
-        runs = coco_mask.frPyObjects({"size": list(size), "counts": self.counts.tolist()}, *size)
-        return coco_mask.decode(runs).astype(bool)
-
-    def content(self) -> tuple:
-        """What is equal for two that are drawn alike."""
-        return (self.size, self.counts.tobytes())
 
 
 @dataclass(frozen=True)
@@ -346,7 +289,9 @@ def _read_id(value: Any) -> str:
     """An id as text, so that 7, 7.0 and "7" are one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and abs(value) > 2**63):
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    is_text = isinstance(value, str) and value.isprintable()
+    if not (is_integer or is_text):
         raise ValueError(f"its id is {shorten(repr(value))}")
     return str(value).strip()
 
@@ -363,21 +308,17 @@ def _read_image(entry: Any) -> tuple[str, _Image]:
     size = None if None in sides else tuple(sides)
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if size is not None and limit is not None and size[0] * size[1] > 2 * limit:
-        raise ValueError(f"{file_name!r} is said to be of {_spell(size)}, more than any picture that is read")
+        raise ValueError(f"{file_name!r} is said to be of {spell_size(size)}, more than any picture that is read")
     return identity, _Image(file_name, size)
 
 
 def _read_side(value: Any, called: str) -> int | None:
     if value in (None, 0, ""):  # as some tools write where they do not know it
         return None
-    number = _read_numbers([value], called)[0]
+    number = read_numbers([value], called)[0]
     if number < 1 or not number.is_integer():
         raise ValueError(f"its {called} is {shorten(repr(value))}")
     return int(number)
-
-
-def _spell(size: Sequence[int]) -> str:
-    return f"{size[1]} x {size[0]} pixels"
 
 
 # Categories of several files.
@@ -541,126 +482,15 @@ def _read_object(
             " annotations and of categories count from different numbers, all names are wrong: see which"
         )
     try:
-        kind, render = _read_shape(annotation, size)
+        kind, render = read_shape(annotation, size)
     except ValueError as error:
         raise ValueError(f"{called}: {error}") from error
     if render is None:
         remarks[NO_AREA] += 1
         return None
-    if size is not None and isinstance(render, Outlines) and _is_beyond(render, size):
+    if size is not None and isinstance(render, Outlines) and render.reach_beyond(size):
         remarks[BEYOND] += 1
     return _Object(categories[identity], kind, render, bool(annotation.get("iscrowd")))
-
-
-def _read_shape(annotation: dict, size: tuple[int, int] | None) -> tuple[str, Outlines | RunLengths | None]:
-    segmentation = annotation.get("segmentation")
-    if segmentation:
-        if isinstance(segmentation, dict):
-            return RUNS, _read_runs(segmentation, size)
-        if isinstance(segmentation, list):
-            return POLYGONS, _read_polygons(segmentation)
-        raise ValueError(f"its segmentation is {shorten(repr(segmentation))}, neither polygons nor run lengths")
-    box = annotation.get("bbox")
-    if not box:
-        raise ValueError("it has neither a segmentation nor a bbox")
-    return BOXES, _read_box(box)
-
-
-def _read_polygons(segmentation: list) -> Outlines | None:
-    parts = [segmentation] if not isinstance(segmentation[0], list) else segmentation
-    parts = [_read_numbers(part, "segmentation") for part in parts]
-    if any(len(part) % 2 for part in parts):
-        raise ValueError("its segmentation has a polygon of an odd number of coordinates")
-    if len(parts) > 2 and all(len(part) == 2 for part in parts):
-        raise ValueError(
-            "its segmentation is a list of points. It is a list of polygons, [[x1, y1, x2, y2, ...], ...]"
-        )
-    # Two points are no area; pycocotools would take their four numbers for a box.
-    parts = [part for part in parts if len(part) >= 6]
-    _check_lengths(parts)
-    return Outlines(tuple(parts)) if parts else None
-
-
-def _read_box(box: Any) -> Outlines | None:
-    """The corners of a box, in the order in which pycocotools fills boxes as polygons."""
-    numbers = _read_numbers(box, "bbox")
-    if len(numbers) != 4 or numbers[2:].min() < 0:
-        raise ValueError(f"its bbox is {shorten(repr(box))}; it is x, y, width and height")
-    left, top, width, height = numbers
-    right, bottom = left + width, top + height
-    corners = np.array([left, top, left, bottom, right, bottom, right, top])
-    _check_lengths([corners])
-    return Outlines((corners,)) if width > 0 and height > 0 else None
-
-
-def _check_lengths(parts: list[np.ndarray]) -> None:
-    for part in parts:
-        points = part.reshape(-1, 2)
-        steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
-        if max(steps, np.abs(points).max()) > MAXIMUM_OUTLINE:
-            raise ValueError(f"its outline is longer, or further away, than {MAXIMUM_OUTLINE:,} pixels")
-
-
-def _is_beyond(outlines: Outlines, size: tuple[int, int]) -> bool:
-    """Whether an object reaches beyond its picture by more than a pixel, which rounding explains."""
-    height, width = size
-    points = np.concatenate(outlines.parts).reshape(-1, 2)
-    return bool((points < -1).any() or (points > (width + 1, height + 1)).any())
-
-
-def _read_runs(segmentation: dict, size: tuple[int, int] | None) -> RunLengths:
-    sides = _read_numbers(segmentation.get("size"), "size of run lengths")
-    if len(sides) != 2 or (sides < 1).any() or (sides % 1).any():
-        raise ValueError(
-            f"the size of its run lengths is {shorten(repr(segmentation.get('size')))}; it is height, width"
-        )
-    stated = (int(sides[0]), int(sides[1]))
-    if size is not None and stated != size:
-        raise ValueError(f"its run lengths are of {_spell(stated)}, the picture is of {_spell(size)}")
-    counts = segmentation.get("counts")
-    counts = _decompress(counts) if isinstance(counts, str) else _read_numbers(counts, "counts")
-    # pycocotools leaves pixels that no run covers as they were in memory.
-    if (counts < 0).any() or (counts % 1).any() or counts.sum() != stated[0] * stated[1]:
-        raise ValueError(f"its run lengths do not add up to {_spell(stated)}")
-    return RunLengths(counts.astype(np.int64), stated)
-
-
-def _decompress(text: str) -> np.ndarray:
-    """
-    The numbers of compressed run lengths.
-
-    Each is written in groups of 5 bits, the lowest first, the last group with a sign; from the fourth on it is the
-    difference to the one two before.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for letter in text:
-        bits = ord(letter) - FIRST_CHARACTER
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("its counts are no compressed run lengths")
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & GOES_ON:
-            if bits & 0x10:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    if shift:
-        raise ValueError("its counts end in the middle of a number")
-    if any(abs(count) > MAXIMUM_KEY for count in counts):
-        raise ValueError("its counts are no compressed run lengths")
-    return np.array(counts, np.float64)
-
-
-def _read_numbers(values: Any, called: str) -> np.ndarray:
-    """Finite numbers, also those that are written as texts; of shape (length,) and type float64."""
-    try:
-        numbers = np.asarray(values, np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"its {called} holds something else than numbers: {shorten(repr(values))}") from error
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise ValueError(f"its {called} holds something else than finite numbers: {shorten(repr(values))}")
-    return numbers
 
 
 # Several files that annotate a photograph.

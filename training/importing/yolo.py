@@ -87,12 +87,12 @@ def find_yolo(listing: Listing, overlaps: Overlaps | None = None) -> Source | No
     if left_out:
         notes.append(f"{len(left_out):,} photographs are left out.")
     notes += [f"{count:,} {remark}." for remark, count in remarks.items() if count]
-    all_rows = [row for _, rows in annotated for row in rows]
-    has_boxes, has_outlines = (
-        any(isinstance(row.render, Box) for row in all_rows),
-        any(not isinstance(row.render, Box) for row in all_rows),
-    )
-    kinds = [word for word, is_there in (("polygons", has_outlines), ("boxes", has_boxes)) if is_there]
+    objects = [row.render for _, rows in annotated for row in rows]
+    kinds = [
+        word
+        for word, kind in (("polygons", Outline), ("boxes", Box))
+        if any(isinstance(render, kind) for render in objects)
+    ]
     return Source(
         form=f"YOLO {', '.join(kinds) or 'without objects'}",
         items=_make_items(listing, annotated, keys, overlaps or "smaller"),
