@@ -29,6 +29,7 @@ from .files import (
     IGNORE_INDEX,
     MASK_MODES,
     MASK_SUFFIXES,
+    RARE_SHARE,
     find_wrong_ids,
     holds_no_label,
     is_text,
@@ -80,6 +81,11 @@ RULES = {
         "classes_not_in_training": (
             "Classes that training never sees, but another split does",
             "Move images between the splits: nobody can learn these classes.",
+        ),
+        "rare_classes": (
+            f"Classes of less than {RARE_SHARE:.0%} of the labelled pixels of the split to train on",
+            "A short training may never find them. Where no loss is chosen it takes --dice_weight 1.0 by itself;"
+            ' --class_weights and --ohem_threshold are others: see "Rare classes" in docs/special_data.md.',
         ),
         "reduced_by_mistake": (
             "Labels are reduced, but the masks seem to count from 0",

@@ -22,7 +22,7 @@ from modeling_denseclip.tools.insight.explanation import class_similarity, confu
 
 from ..options.arguments import DataArguments
 from .class_names import CLASSES_FILE
-from .files import IGNORE_INDEX, find_wrong_ids, holds_no_label, is_binary, printable
+from .files import IGNORE_INDEX, count_by_class, find_rare, find_wrong_ids, holds_no_label, is_binary, printable
 from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size, in_processes
 from .load import MIN_IMAGE_SIZE, narrow_size, open_form
 from .transforms import read_bytes
@@ -147,12 +147,7 @@ class DatasetReport:
 
     def per_class(self, counts: Counter) -> np.ndarray:
         """Sort counts of stored ids by class: an array of K."""
-        result = np.zeros(len(self.class_names), dtype=np.int64)
-        for label, count in counts.items():
-            index = self.class_of(label)
-            if index is not None and 0 <= index < len(result):
-                result[index] = count
-        return result
+        return count_by_class(counts, len(self.class_names), self.reduce_labels)
 
     def unlabelled(self, counts: Counter) -> int:
         """Sum counts of stored ids that mean "unlabelled"."""
@@ -372,6 +367,10 @@ def _check_classes(report: DatasetReport) -> None:
         if not present.all():
             names = [report.class_names[index] for index in np.flatnonzero(~present)]
             report.add("classes_never_seen", f"{split}, {len(names)} of {len(present)}: {', '.join(names)}")
-        if split != report.training_split and report.training_split in seen:
+        if split == report.training_split:
+            pixels = report.per_class(report.splits[split].pixels)
+            for index in find_rare(pixels):
+                report.add("rare_classes", f"{report.class_names[index]}: {pixels[index] / pixels.sum():.2%}")
+        elif report.training_split in seen:
             for index in np.flatnonzero(present & ~seen[report.training_split]):
                 report.add("classes_not_in_training", f"{split}: {report.class_names[index]}")
