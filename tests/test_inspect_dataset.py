@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from modeling_denseclip.tools.insight.explanation import class_similarity, load_text_reader
 from modeling_denseclip.tools.pictures.drawing import draw_overlay
+from tests.test_duplicates import draw
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
 from training.data import inspection_report
@@ -1028,6 +1029,52 @@ def test_names_of_files_do_not_look_like_lines_of_the_report(folder, capsys):
     printed = capsys.readouterr().out
     assert "images/training/a\\n\\nTraining accepts this data set.\\x1b[A\\r.png" in printed
     assert "Training accepts this data set." not in printed.splitlines()
+
+
+def test_near_duplicates_in_two_splits_are_named(folder):
+    def write(name, split, picture, suffix=".jpg", **options):
+        write_mask(folder, name, np.arange(120 * 90).reshape(90, 120) % 3, split)
+        picture.save(folder / "images" / split / f"{name}{suffix}", **options)
+
+    exif = Image.Exif()
+    exif[0x0112] = 8  # stored turned by a quarter: the reader turns it back
+    write("one", "training", draw(1, 120, 90), quality=95)
+    write("two", "validation", ImageOps.mirror(draw(1, 120, 90)), quality=60)
+    write("turned", "training", draw(2, 120, 90).transpose(Image.Transpose.ROTATE_270), exif=exif)
+    write("upright", "validation", draw(2, 120, 90), suffix=".png")
+    write("other", "validation", draw(3, 120, 90))
+    write("twin", "training", draw(4, 120, 90))
+    write("twin2", "training", draw(4, 120, 90), quality=40)  # within a split
+    code, findings = run(folder)
+    assert code == 0 and findings.keys() == {"near_duplicates_in_two_splits", "turned_images"}
+    assert findings["near_duplicates_in_two_splits"]["found"] == [
+        "images/training/one.jpg ~ images/validation/two.jpg (look alike)",
+        "images/training/turned.jpg ~ images/validation/upright.png (look alike)",
+    ]
+
+
+def test_copies_of_one_source_are_known_by_their_names(folder):
+    for split, name in (
+        *(("training", "street_jpg.rf.0c55cf1a7a3e"), ("validation", "street_jpg.rf.77aacf1a7a31")),
+        *(("training", "field_x0_y0"), ("training", "field_x0_y512"), ("validation", "field_x512_y0")),
+        *(("training", "1_flip"), ("training", "1"), ("validation", "1")),  # each split counts its own
+        *(("training", "frame_1"), ("validation", "frame_2")),
+    ):
+        write_pair(folder, name, split=split)
+    found = run(folder)[1]["near_duplicates_in_two_splits"]["found"]
+    assert found == [
+        "images/training/field_x0_y0.png, images/training/field_x0_y512.png ~ images/validation/field_x512_y0.png"
+        " (by name)",
+        "images/training/street_jpg.rf.0c55cf1a7a3e.png ~ images/validation/street_jpg.rf.77aacf1a7a31.png (by name)",
+    ]
+
+
+def test_equal_files_are_named_once(folder):
+    for split in ("training", "validation"):
+        write_mask(folder, "d", np.zeros((90, 120)), split)
+        draw(1, 120, 90).save(folder / "images" / split / "d.png")
+    findings = run(folder)[1]
+    assert "same_picture_in_two_splits" in findings and "near_duplicates_in_two_splits" not in findings
 
 
 def test_colours_of_masks_are_listed_with_their_shares(folder, capsys):

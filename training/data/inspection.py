@@ -22,6 +22,7 @@ from modeling_denseclip.tools.insight.explanation import class_similarity, confu
 
 from ..options.arguments import DataArguments
 from .class_names import CLASSES_FILE
+from .duplicates import find_near, source_stem
 from .files import IGNORE_INDEX, count_by_class, find_rare, find_wrong_ids, holds_no_label, is_binary, printable
 from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size, in_processes
 from .load import MIN_IMAGE_SIZE, narrow_size, open_form
@@ -218,6 +219,7 @@ def inspect_dataset(
         pairs += of_split
         report.add_findings(findings)
     pictures: dict[bytes, list[Pair]] = defaultdict(list)
+    hashes: dict[Pair, int | None] = {}
     holders: dict[int, list[str]] = defaultdict(list)
     binary_masks: list[str] = []
     if num_workers is None:
@@ -244,6 +246,7 @@ def inspect_dataset(
                 )
         if digest:
             pictures[digest].append(pair)
+            hashes[pair] = image.hash
         for label in mask.pixels:
             if len(holders[label]) < NUM_FILES_PER_ID:
                 holders[label].append(report.name(pair.mask))
@@ -255,6 +258,7 @@ def inspect_dataset(
         report.class_names = [f"id {label}" for label in range(highest + 1)]
         report.fixes["class_names"] = f"Write one per line, in the order of ids. The masks hold ids up to {highest}."
     _check_pictures(report, pictures)
+    _check_near_pictures(report, pictures, hashes)
     _check_ids(report, holders, binary_masks)
     _check_classes(report)
     return report
@@ -301,7 +305,7 @@ def inspect_pair(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple:
         with suppress(MemoryError, OSError):  # which the examination meets again
             image_bytes = read_bytes(pair.image)
             digest = hashlib.blake2b(image_bytes, digest_size=16).digest()
-    return pair, digest, *examine_files(pair, num_labels, reduce_labels, image_bytes)
+    return pair, digest, *examine_files(pair, num_labels, reduce_labels, image_bytes, with_hash=True)
 
 
 def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) -> None:
@@ -309,6 +313,36 @@ def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) ->
         if len(same) > 1:
             rule = "same_picture_in_two_splits" if len({pair.split for pair in same}) > 1 else "same_picture_twice"
             report.add(rule, " = ".join(report.name(pair.image) for pair in same))
+
+
+def _check_near_pictures(
+    report: DatasetReport, pictures: dict[bytes, list[Pair]], hashes: dict[Pair, int | None]
+) -> None:
+    pairs = list(hashes)
+    groups = [("look alike", [pairs[place] for place in group]) for group in find_near(list(hashes.values()))]
+    sources: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        sources[source_stem(pair.image.stem)].append(pair)
+    for group in sources.values():
+        # Where both splits number their pictures alike, equal names say nothing.
+        if len({pair.image.stem for pair in group}) == len(group):
+            groups.append(("by name", group))
+    equal = {pair: digest for digest, same in pictures.items() for pair in same}  # has a finding of its own
+    for reason, group in groups:
+        if len({pair.split for pair in group}) > 1 and len({equal[pair] for pair in group}) > 1:
+            report.add("near_duplicates_in_two_splits", f"{_name_some(report, group)} ({reason})")
+
+
+def _name_some(report: DatasetReport, group: list[Pair]) -> str:
+    """Names of a few pictures of each split."""
+    by_split: dict[str, list[str]] = defaultdict(list)
+    for pair in group:
+        by_split[pair.split].append(report.name(pair.image))
+    return " ~ ".join(
+        ", ".join(names[:NUM_FILES_PER_ID])
+        + (f" and {len(names) - NUM_FILES_PER_ID:,} more" if len(names) > NUM_FILES_PER_ID else "")
+        for names in by_split.values()
+    )
 
 
 def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_masks: list[str]) -> None:
