@@ -5,6 +5,7 @@
 import contextlib
 import json
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -20,12 +21,14 @@ from modeling_denseclip.tools.pictures.drawing import draw_overlay
 from tests.test_duplicates import draw
 from tests.test_files import write_tiff
 from tests.tiny import make_tiny_tokenizer, tiny_model
+from training import train
 from training.data import inspection_report
 from training.data.findings import _count_ids
 from training.data.inspection import find_training_split
 from training.data.inspection_report import median_frequency_weights, report_to_json
 from training.data.load import check_for_training, load_data
 from training.data.transforms import read_pair, with_encoded
+from training.importing.advice import advise_import
 from training.inspect_dataset import draw_samples, format_report, inspect_dataset, main
 
 
@@ -1029,6 +1032,40 @@ def test_names_of_files_do_not_look_like_lines_of_the_report(folder, capsys):
     printed = capsys.readouterr().out
     assert "images/training/a\\n\\nTraining accepts this data set.\\x1b[A\\r.png" in printed
     assert "Training accepts this data set." not in printed.splitlines()
+
+
+def write_coco(folder: Path) -> None:
+    (folder / "train").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "train/a.jpg")
+    text = json.dumps({"images": [], "annotations": [], "categories": []})
+    (folder / "train/_annotations.coco.json").write_text(text)
+
+
+def write_voc(folder: Path) -> None:
+    for kind in ("JPEGImages", "SegmentationClass"):
+        (folder / kind).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(folder / kind / "a.png")
+
+
+@pytest.mark.parametrize("write, form", [(write_coco, "COCO"), (write_voc, "SegmentationClass")])
+def test_a_folder_of_another_form_is_named_with_the_command_that_imports_it(write, form, tmp_path, capsys):
+    source = tmp_path / "their data"
+    write(source)
+    command = f"python -m training.import_data '{source}' my_data"
+    assert run(source)[0] == 1
+    text = capsys.readouterr().out
+    assert f"{source} holds {form}" in text or f"{source} holds masks in {form}" in text
+    assert command in text
+    with pytest.raises(ValueError, match=rf"classes\.txt does not exist.*{re.escape(command)}"):
+        train.main(["--data_dir", str(source), "--output_dir", str(tmp_path / "out"), "--report_to", "none"])
+
+
+def test_no_import_is_advised_for_our_own_form_or_an_unknown_one(folder, tmp_path):
+    (folder / "labels.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    assert advise_import(folder) == ""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "broken.json").write_text("{")
+    assert advise_import(tmp_path / "empty") == advise_import(tmp_path / "not there") == ""
 
 
 def test_near_duplicates_in_two_splits_are_named(folder):

@@ -22,6 +22,7 @@ from modeling_denseclip.tools.command import run_command
 from .data.load import SegmentationData, check_for_training, load_data
 from .data.processes import quiet_interrupts
 from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
+from .importing.advice import advising_import
 from .learning.building import build_image_processor, build_model, check_pretrained
 from .learning.checkpoints import check_classes, checkpoint_to_resume, how_to_go_on
 from .learning.optimization import format_parameter_table
@@ -57,7 +58,8 @@ def train(
     check_pretrained(model_args, training_args)
     set_seed(training_args.seed)
 
-    with training_args.main_process_first(desc="checking the data"):
+    source = (data_args.dataset, data_args.data_dir, data_args.dataset_name)
+    with advising_import(*source), training_args.main_process_first(desc="checking the data"):
         data = load_data(**data_args.source())
     if checkpoint is not None:
         check_classes(checkpoint, data.class_names)
