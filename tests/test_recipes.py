@@ -1,5 +1,6 @@
 """Recipes: they are complete, they parse, they build the architecture they name, and words override them."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from training.data.load import SegmentationData
 from training.learning.trainer import DenseCLIPTrainer
 from training.options.command_line import parse_train_arguments
 from training.options.recipes import load_recipe
-from training.train import build_image_processor, build_model
+from training.train import build_image_processor, build_model, choose_dice_weight
 
 
 FOLDER = REPOSITORY / "configuration" / "recipes" / "ade20k"
@@ -234,6 +235,40 @@ def test_training_starts_from_the_image_encoders_own_weights(resnet, tmp_path):
     assert len(weights) == len(backbone.state_dict())
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(weights[name], tensor), name
+
+
+DATA = SegmentationData("scenes", ["wall", "sky"], None, False, None, None, pixels={"training": {0: 990, 1: 10}})
+
+
+@pytest.mark.parametrize(
+    "words, weight",
+    [
+        (["--data_dir", "d"], 1.0),
+        (["--dataset_name", "user/scenes"], 1.0),
+        (["OWN.yaml"], 1.0),
+        (["--data_dir", "d", "--dice_weight", "0"], 0.0),
+        (["--data_dir", "d", "--dice_weight", "0.3"], 0.3),
+        (["--data_dir", "d", "--class_weights", "weights.txt"], 0.0),
+        (["--data_dir", "d", "--ohem_threshold", "0.7"], 0.0),
+        (["--dataset", "ade20k"], 0.0),
+        (["PAPER.yaml"], 0.0),
+        (["PAPER.yaml", "--max_steps", "5", "--dataset", "folder", "--data_dir", "d"], 0.0),
+        (["PAPER.yaml", "--dice_weight", "0.3"], 0.3),
+    ],
+)
+def test_rare_classes_get_a_dice_loss_where_nobody_chose_a_loss(words, weight, tmp_path):
+    (tmp_path / "own.yaml").write_text("data:\n  data_dir: d\n")
+    files = {
+        "OWN.yaml": str(tmp_path / "own.yaml"),
+        "PAPER.yaml": str(REPOSITORY / "configuration/recipes/ade20k/denseclip_fpn_rn50.yaml"),
+    }
+    data_args, _, training_args, _ = parse(*(files.get(word, word) for word in words), "--output_dir", "o")
+    said = choose_dice_weight(DATA, data_args, training_args)
+    assert training_args.dice_weight == weight
+    assert ("'sky' has 1.00% of the labelled pixels. --dice_weight 0 switches it off" in said) == (weight == 1.0)
+    even = dataclasses.replace(DATA, pixels={"training": {0: 500, 1: 500}})
+    training_args.dice_weight = None
+    assert choose_dice_weight(even, data_args, training_args) == "" and training_args.dice_weight == 0.0
 
 
 def test_words_override_the_recipe():

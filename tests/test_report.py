@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -19,6 +20,7 @@ from training.metrics import (
     most_confused_pairs,
     write_report,
 )
+from training.reports.evaluation import advise_on_lost_classes
 
 
 # Class 0: 6 of 12 pixels hit, 3 false alarms. Class 1: 12 of 16 hit, 4 false alarms. Class 2 is only predicted, and
@@ -228,3 +230,31 @@ def test_saved_picture_opens(tmp_path):
     report(tmp_path)
     with PIL.Image.open(tmp_path / "confusion_matrix.png") as picture:
         assert picture.format == "PNG" and picture.size == draw_confusion_matrix(CONFUSION, NAMES).size
+
+
+@pytest.mark.parametrize(
+    "confusion, dice_weight, said",
+    [
+        ([[5, 0], [0, 5]], None, ""),
+        ([[5, 0], [3, 0]], None, "'lake' is never predicted where labelled: train with --dice_weight 1.0, see"),
+        ([[0, 5], [3, 0]], None, "'land', 'lake' are never predicted where labelled"),
+        (
+            [[5, 0], [3, 0]],
+            1.0,
+            "'lake' is never predicted where labelled: train longer, or with --class_weights, see",
+        ),
+        ([[5, 1], [0, 0]], None, ""),  # there is none
+    ],
+)
+def test_classes_that_are_never_predicted_are_named_with_what_helps(confusion, dice_weight, said):
+    trainer = SimpleNamespace(confusion=torch.tensor(confusion), args=SimpleNamespace(dice_weight=dice_weight))
+    text = advise_on_lost_classes(trainer, ["land", "lake"])
+    assert text.startswith(said) and bool(text) == bool(said)
+
+
+def test_of_many_classes_that_are_never_predicted_a_few_are_named():
+    confusion = torch.zeros(9, 9, dtype=torch.long)
+    confusion[:, 0] = 4
+    trainer = SimpleNamespace(confusion=confusion, args=SimpleNamespace(dice_weight=None))
+    text = advise_on_lost_classes(trainer, list("abcdefghi"))
+    assert text.startswith("'b', 'c', 'd', 'e', 'f' and 3 more are never predicted")

@@ -959,6 +959,35 @@ def test_panels_are_drawn_at_each_evaluation_and_reach_tensorboard(folder, token
     assert any("samples" in accumulator.Tags()["images"] for accumulator in events)
 
 
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({"max_steps": 3}, 1),
+        ({"max_steps": 60}, 3),
+        ({"max_steps": 80_000}, 500),
+        ({"max_steps": 60, "logging_steps": 7}, 7),
+        ({"max_steps": 60, "logging_steps": 500}, 500),
+        ({"num_train_epochs": 30, "per_device_train_batch_size": 2}, None),
+    ],
+)
+def test_loss_is_printed_on_the_way_in_runs_of_any_length(arguments, expected, model, folder, tmp_path):
+    seen = []
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append((state.logging_steps, state.max_steps))
+            control.should_training_stop = True
+
+    trainer = trainer_for(model, folder, tmp_path, save_strategy="no", **arguments)
+    trainer.add_callback(Stop())
+    trainer.train()
+    ((logging_steps, max_steps),) = seen
+    assert logging_steps == (max_steps // 20 if expected is None else expected) and max_steps >= 3
+    if "logging_steps" not in arguments:
+        evaluated = DenseCLIPTrainingArguments(str(tmp_path), eval_strategy="steps", report_to=[], **arguments)
+        assert evaluated.eval_steps == 500  # as Transformers has it, and not at each loss
+
+
 def test_batch_that_is_not_the_recipes_is_warned_about(model, folder, tmp_path, caplog):
     trainer = trainer_for(
         model, folder, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=3, recipe_batch_size=32

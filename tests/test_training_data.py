@@ -19,8 +19,8 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from training.data import findings
 from training.data import load as data_module
 from training.data.class_names import read_class_names
-from training.data.files import without_path
-from training.data.load import load_data
+from training.data.files import find_rare, without_path
+from training.data.load import SegmentationData, load_data
 from training.data.segmentation_folder import SegmentationFolder
 from training.data.transforms import read_image, read_mask, with_encoded
 
@@ -325,6 +325,44 @@ def test_a_photograph_of_16_bits_and_one_of_two_pictures(tmp_path):
     images = [read_image(row["image"]) for row in rows]
     assert images[0][0].tolist() == [[0] * 3, [1] * 3, [255] * 3]
     assert (images[1] == [255, 0, 0]).all()
+
+
+def test_pixels_are_counted_as_the_masks_are_checked(tmp_path, checked):
+    masks = [[[0, 1, 255]], [[2, 2], [2, 0]], [[255, 255]]]
+    for name, ids in zip("abc", masks, strict=True):
+        write_pair(tmp_path / "data", name, as_mask(ids))
+    (tmp_path / "data" / "classes.txt").write_text("sky\nroad\ntraffic light\n")
+    hub = write_parquet(tmp_path / "hub", [as_mask(ids) for ids in masks], label_feature=ClassLabel(names=NAMES))
+    expected = {0: 2, 1: 1, 2: 3, 255: 3}
+    for _ in range(2):  # the second time nothing is read
+        kwargs = {"splits": ("training",), "cache_dir": tmp_path / "cache"}
+        assert load_data(data_dir=tmp_path / "data", **kwargs).pixels == {"training": expected}
+        data = load_data(dataset_name=str(hub), image_column="photo", label_column="segments", **kwargs)
+        assert data.pixels == {"training": expected}
+        assert data.train.column_names == ["image", "annotation", "name", "index"]
+        assert len(checked) == 6
+
+
+@pytest.mark.parametrize(
+    "pixels, reduce_labels, rare",
+    [
+        ([981, 0, 19, 0], False, {"lake": 0.019}),
+        ([980, 0, 20, 0], False, {}),
+        ([500, 990, 0, 10], True, {"lake": 0.01}),  # 500 are unlabelled
+        ([19, 981, 0, 0], False, {"land": 0.019}),
+    ],
+)
+def test_rare_classes(pixels, reduce_labels, rare):
+    names = ["land", "ice", "lake"]
+    counts = {"training": {label: count for label, count in enumerate(pixels) if count}}
+    data = SegmentationData("x", names, None, reduce_labels, None, None, pixels=counts)
+    assert data.rare_classes() == pytest.approx(rare)
+
+
+def test_of_many_classes_few_are_rare():
+    pixels = np.full(150, 1000)  # each has 0.67 %
+    pixels[[7, 3]] = 400, 200
+    assert find_rare(pixels).tolist() == [3, 7]
 
 
 def test_unknown_data_sets_are_refused(tmp_path):

@@ -23,6 +23,7 @@ from modeling_denseclip.tools.files.loading import load_model
 from .data.load import SegmentationData, load_data
 from .data.processes import quiet_interrupts
 from .data.transforms import EvaluationTransform, with_transform
+from .importing.advice import advising_import
 from .learning.trainer import DenseCLIPTrainer
 from .options.arguments import EvaluationArguments
 from .options.command_line import parse_evaluation_arguments
@@ -41,7 +42,8 @@ def main(words: list[str] | None = None) -> dict:
         evaluation_args.output_dir = checkpoint if is_folder else f"outputs/{checkpoint.replace('/', '--')}"
     output_dir, training_args = evaluation_args.output_dir, evaluation_args.training_arguments()
     model, image_processor = load_model(checkpoint, revision=evaluation_args.revision or "main")
-    data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
+    with advising_import(data_args.dataset, data_args.data_dir, data_args.dataset_name):
+        data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
     apply_choices(evaluation_args, model, image_processor, data)
     if sizes_given:
         data_args.check_sizes(model.min_image_size)

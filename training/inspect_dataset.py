@@ -28,7 +28,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.command import escape_controls, run_command
 
 from .data.inspection import FEW_PAIRS, find_training_split, inspect_dataset
 from .data.inspection_report import (
@@ -37,6 +37,7 @@ from .data.inspection_report import (
     write_inspection,
 )
 from .data.load import FORMS
+from .importing.advice import advise_import
 from .options.arguments import DataArguments
 
 
@@ -111,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.long_side,
     )
     print(format_report(report))
+    if "missing_folder" in report.findings and (advice := advise_import(args.dataset_dir)):
+        print(f"\n{escape_controls(advice)}\n")
 
     written = write_inspection(report, Path(args.output_dir), args.num_samples, args.write_class_weights)
     print("Written: " + ", ".join(written))

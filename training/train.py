@@ -22,6 +22,7 @@ from modeling_denseclip.tools.command import run_command
 from .data.load import SegmentationData, check_for_training, load_data
 from .data.processes import quiet_interrupts
 from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
+from .importing.advice import advising_import
 from .learning.building import build_image_processor, build_model, check_pretrained
 from .learning.checkpoints import check_classes, checkpoint_to_resume, how_to_go_on
 from .learning.optimization import format_parameter_table
@@ -34,6 +35,9 @@ from .reports.panels import SamplePanels
 
 
 logger = logging.get_logger(__name__)
+
+DICE_WEIGHT_OF_RARE_CLASSES = 1.0
+NUM_NAMES_SHOWN = 5
 
 
 def main(words: list[str] | None = None) -> DenseCLIPTrainer:
@@ -54,7 +58,8 @@ def train(
     check_pretrained(model_args, training_args)
     set_seed(training_args.seed)
 
-    with training_args.main_process_first(desc="checking the data"):
+    source = (data_args.dataset, data_args.data_dir, data_args.dataset_name)
+    with advising_import(*source), training_args.main_process_first(desc="checking the data"):
         data = load_data(**data_args.source())
     if checkpoint is not None:
         check_classes(checkpoint, data.class_names)
@@ -62,9 +67,12 @@ def train(
     data_args.check_sizes(model.min_image_size)
     image_processor = build_image_processor(data_args, model_args, data.reduce_labels)
     check_for_training(data, image_processor, model.min_image_size)
+    chosen_loss = choose_dice_weight(data, data_args, training_args)
     trainer = build_trainer(model, image_processor, data, data_args, training_args)
     if trainer.is_world_process_zero():
         print(describe_run(trainer))
+        if chosen_loss:
+            print(chosen_loss)
 
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
@@ -82,6 +90,34 @@ def train(
     if training_args.push_to_hub:
         trainer.push_to_hub(recipe=recipe, base_model=model_args.pretrained())
     return trainer
+
+
+def choose_dice_weight(
+    data: SegmentationData, data_args: DataArguments, training_args: DenseCLIPTrainingArguments
+) -> str:
+    """
+    Set `dice_weight` where nobody chose a loss: 1.0 if training has a class of few pixels, which the published loss
+    finds late or never (docs/special_data.md has figures), and else 0. ADE20K is trained as published.
+
+    Returns:
+        `str`: what to print of it; empty if nothing was added.
+    """
+    if training_args.dice_weight is not None:
+        return ""
+    training_args.dice_weight = 0.0
+    is_ade20k = data_args.dataset == "ade20k" and data_args.dataset_name is None
+    if is_ade20k or training_args.class_weights is not None or training_args.ohem_threshold is not None:
+        return ""
+    rare = data.rare_classes()
+    if not rare:
+        return ""
+    training_args.dice_weight = DICE_WEIGHT_OF_RARE_CLASSES
+    names = [f"'{name}' has {share:.2%}" for name, share in rare.items()]
+    more = f" and {len(names) - NUM_NAMES_SHOWN} more" if len(names) > NUM_NAMES_SHOWN else ""
+    return (
+        f"loss: cross-entropy, and {DICE_WEIGHT_OF_RARE_CLASSES} x Dice for rare classes:"
+        f" {', '.join(names[:NUM_NAMES_SHOWN])}{more} of the labelled pixels. --dice_weight 0 switches it off."
+    )
 
 
 def build_trainer(

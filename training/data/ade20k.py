@@ -42,7 +42,8 @@ class ADE20K(FolderForm):
 
     fixes = {
         "wrong_ids": "The 150 classes come with ADEChallengeData2016, whose masks hold 0 to 150; the full ADE20K has"
-        " others."
+        " others.",
+        "rare_classes": "ADE20K is so. It is trained by the published loss, unless --dice_weight or another is given.",
     }
     may_leave_out = False  # scores on a part of it could be taken for scores on ADE20K
 

@@ -5,8 +5,9 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 
+import numpy as np
 import PIL.Image
 
 from modeling_denseclip.tools.files.photographs import read_orientation
@@ -16,6 +17,7 @@ from .. import REPOSITORY
 
 IGNORE_INDEX = 255  # unlabelled
 MASK_SUFFIXES = (".png",)
+RARE_SHARE = 0.02  # of the labelled pixels: a class of fewer may never be found in a short training
 # Modes of Pillow that store one number per pixel.
 MASK_MODES = ("L", "P", "I", "I;16", "I;16B")
 ADE20K_FILE = REPOSITORY / "configuration" / "datasets" / "ade20k.json"
@@ -37,6 +39,22 @@ def find_wrong_ids(ids: Iterable[int], num_labels: int, reduce_labels: bool) -> 
 def holds_no_label(ids: Set[int], reduce_labels: bool) -> bool:
     """Whether the ids of masks all mean "unlabelled"."""
     return ids <= ({0, IGNORE_INDEX} if reduce_labels else {IGNORE_INDEX})
+
+
+def count_by_class(counts: Mapping[int, int], num_labels: int, reduce_labels: bool) -> np.ndarray:
+    """Counts of ids, as masks store them, by class: an int64 array of `num_labels`. Other ids are left out."""
+    first = 1 if reduce_labels else 0
+    by_class = [0 if first + index == IGNORE_INDEX else counts.get(first + index, 0) for index in range(num_labels)]
+    return np.array(by_class, dtype=np.int64)
+
+
+def find_rare(pixels: np.ndarray) -> np.ndarray:
+    """
+    Indices of the classes, the rarest first, that have some of the labelled pixels, but less than `RARE_SHARE`, and
+    less than half of an even share: of 150 classes most have under 2 %.
+    """
+    rare = np.flatnonzero((pixels > 0) & (pixels < min(RARE_SHARE, 0.5 / len(pixels)) * pixels.sum()))
+    return rare[np.argsort(pixels[rare], kind="stable")]
 
 
 def is_binary(ids: Set[int]) -> bool:

@@ -23,12 +23,16 @@ from modeling_denseclip.tools.files.photographs import (
     open_image,
     open_photograph,
     read_orientation,
+    to_rgb,
+    turn_upright,
 )
 
+from .duplicates import SAMPLES, picture_hash
 from .files import (
     IGNORE_INDEX,
     MASK_MODES,
     MASK_SUFFIXES,
+    RARE_SHARE,
     find_wrong_ids,
     holds_no_label,
     is_text,
@@ -68,8 +72,12 @@ RULES = {
             "65535 is read as white. If the camera has fewer bits, they are nearly black: scale all by one factor.",
         ),
         "same_picture_in_two_splits": (
-            "The same picture in two splits (equal files; copies that were saved anew are not found)",
+            "The same picture in two splits (equal files)",
             "Remove it from one of them, or scores come out too high.",
+        ),
+        "near_duplicates_in_two_splits": (
+            "Pictures in two splits that look nearly the same, or are copies of one source by their names",
+            "Keep copies of a source, and neighbouring frames of a film, in one split, or scores come out too high.",
         ),
         "same_picture_twice": ("The same picture twice in one split (equal files)", "Remove one, or it counts twice."),
         "unlabelled_masks": ("Masks without a labelled pixel", "Label them, or remove them with their images."),
@@ -80,6 +88,11 @@ RULES = {
         "classes_not_in_training": (
             "Classes that training never sees, but another split does",
             "Move images between the splits: nobody can learn these classes.",
+        ),
+        "rare_classes": (
+            f"Classes of less than {RARE_SHARE:.0%} of the labelled pixels of the split to train on",
+            "A short training may never find them. Where no loss is chosen it takes --dice_weight 1.0 by itself;"
+            ' --class_weights and --ohem_threshold are others: see "Rare classes" in docs/special_data.md.',
         ),
         "reduced_by_mistake": (
             "Labels are reduced, but the masks seem to count from 0",
@@ -294,6 +307,7 @@ class FileFacts:
         is_read (`bool`): whether it could be read to its end.
         orientation (`int`): what an image was turned by, see [`read_orientation`].
         pixels (`dict[int, int]`): what a mask holds: ids as stored, with their numbers of pixels.
+        hash (`int`, *optional*): what an image shows, coarsely, where that was asked for; see [`picture_hash`].
         colours (`dict[int, int]`): what a mask of colours holds in their place: 0xRRGGBB -> number of pixels, of the
             most frequent ones.
     """
@@ -304,16 +318,18 @@ class FileFacts:
     is_read: bool = False
     orientation: int = 1
     pixels: dict[int, int] = field(default_factory=dict)
+    hash: int | None = None
     colours: dict[int, int] = field(default_factory=dict)
 
 
 def examine_files(
-    pair: Pair, num_labels: int, reduce_labels: bool, image_bytes: bytes | None = None
+    pair: Pair, num_labels: int, reduce_labels: bool, image_bytes: bytes | None = None, with_hash: bool = False
 ) -> tuple[FileFacts, FileFacts, list[Finding]]:
     """[`examine_pair`] of files, of which the image may have been read already."""
     image = None if pair.image is None else {"path": str(pair.image), "bytes": image_bytes}
     mask = None if pair.mask is None else {"path": str(pair.mask), "bytes": None}
-    return examine_pair(image, mask, f"The image {pair.image}", f"The mask {pair.mask}", num_labels, reduce_labels)
+    names = f"The image {pair.image}", f"The mask {pair.mask}"
+    return examine_pair(image, mask, *names, num_labels, reduce_labels, with_hash)
 
 
 def in_processes(
@@ -358,6 +374,7 @@ def examine_pair(
     mask_name: str,
     num_labels: int,
     reduce_labels: bool,
+    with_hash: bool = False,
 ) -> tuple[FileFacts, FileFacts, list[Finding]]:
     """
     Read an image as RGB and a mask as ids, both to their ends; compare their sizes, and the ids with the classes.
@@ -367,12 +384,13 @@ def examine_pair(
             is passed over.
         image_name, mask_name (`str`): what an error calls them.
         num_labels (`int`): K; ids lie in [0, K), or with `reduce_labels` in [1, K], where 0 is unlabelled too.
+        with_hash (`bool`, *optional*, defaults to `False`): whether to say what the image shows: [`picture_hash`].
 
     Returns:
         What the image and the mask tell, and the findings: of the image, of the mask, of both sizes, of the ids.
     """
     findings: list[Finding] = []
-    image_facts = FileFacts() if image is None else _examine_image(image, image_name, findings)
+    image_facts = FileFacts() if image is None else _examine_image(image, image_name, findings, with_hash)
     mask_facts = FileFacts() if mask is None else _examine_mask(mask, mask_name, findings)
     if image_facts.is_read and mask_facts.is_read and image_facts.size != mask_facts.size:
         size, image_size = format_size(mask_facts.size), format_size(image_facts.size)
@@ -389,7 +407,7 @@ def examine_pair(
     return image_facts, mask_facts, findings
 
 
-def _examine_image(image: EncodedImage, name: str, findings: list[Finding]) -> FileFacts:
+def _examine_image(image: EncodedImage, name: str, findings: list[Finding], with_hash: bool) -> FileFacts:
     facts = FileFacts()
     try:
         picture = open_photograph(encoded_file(image), name)
@@ -397,9 +415,11 @@ def _examine_image(image: EncodedImage, name: str, findings: list[Finding]) -> F
         with naming_errors(name):
             height, width = upright_size(picture)
             facts.orientation = read_orientation(picture)
-            # All bytes are read, at an eighth of the size, which is enough to notice a file that was cut off.
-            picture.draft("RGB", (1, 1))
+            # All bytes are read, large pictures at an eighth of the size: enough to notice a file that was cut off.
+            picture.draft("RGB", (2 * SAMPLES, 2 * SAMPLES))
             picture.load()
+            if with_hash:
+                facts.hash = picture_hash(turn_upright(to_rgb(picture, name), facts.orientation))
     except (MemoryError, OSError, ValueError) as error:
         rule, said = "unreadable", None
         if isinstance(error, ValueError):

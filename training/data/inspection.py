@@ -22,7 +22,8 @@ from modeling_denseclip.tools.insight.explanation import class_similarity, confu
 
 from ..options.arguments import DataArguments
 from .class_names import CLASSES_FILE
-from .files import IGNORE_INDEX, find_wrong_ids, holds_no_label, is_binary, printable
+from .duplicates import find_near, source_stem
+from .files import IGNORE_INDEX, count_by_class, find_rare, find_wrong_ids, holds_no_label, is_binary, printable
 from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size, in_processes
 from .load import MIN_IMAGE_SIZE, narrow_size, open_form
 from .transforms import read_bytes
@@ -147,12 +148,7 @@ class DatasetReport:
 
     def per_class(self, counts: Counter) -> np.ndarray:
         """Sort counts of stored ids by class: an array of K."""
-        result = np.zeros(len(self.class_names), dtype=np.int64)
-        for label, count in counts.items():
-            index = self.class_of(label)
-            if index is not None and 0 <= index < len(result):
-                result[index] = count
-        return result
+        return count_by_class(counts, len(self.class_names), self.reduce_labels)
 
     def unlabelled(self, counts: Counter) -> int:
         """Sum counts of stored ids that mean "unlabelled"."""
@@ -223,6 +219,7 @@ def inspect_dataset(
         pairs += of_split
         report.add_findings(findings)
     pictures: dict[bytes, list[Pair]] = defaultdict(list)
+    hashes: dict[Pair, int | None] = {}
     holders: dict[int, list[str]] = defaultdict(list)
     binary_masks: list[str] = []
     if num_workers is None:
@@ -249,6 +246,7 @@ def inspect_dataset(
                 )
         if digest:
             pictures[digest].append(pair)
+            hashes[pair] = image.hash
         for label in mask.pixels:
             if len(holders[label]) < NUM_FILES_PER_ID:
                 holders[label].append(report.name(pair.mask))
@@ -260,6 +258,7 @@ def inspect_dataset(
         report.class_names = [f"id {label}" for label in range(highest + 1)]
         report.fixes["class_names"] = f"Write one per line, in the order of ids. The masks hold ids up to {highest}."
     _check_pictures(report, pictures)
+    _check_near_pictures(report, pictures, hashes)
     _check_ids(report, holders, binary_masks)
     _check_classes(report)
     return report
@@ -306,7 +305,7 @@ def inspect_pair(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple:
         with suppress(MemoryError, OSError):  # which the examination meets again
             image_bytes = read_bytes(pair.image)
             digest = hashlib.blake2b(image_bytes, digest_size=16).digest()
-    return pair, digest, *examine_files(pair, num_labels, reduce_labels, image_bytes)
+    return pair, digest, *examine_files(pair, num_labels, reduce_labels, image_bytes, with_hash=True)
 
 
 def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) -> None:
@@ -314,6 +313,36 @@ def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) ->
         if len(same) > 1:
             rule = "same_picture_in_two_splits" if len({pair.split for pair in same}) > 1 else "same_picture_twice"
             report.add(rule, " = ".join(report.name(pair.image) for pair in same))
+
+
+def _check_near_pictures(
+    report: DatasetReport, pictures: dict[bytes, list[Pair]], hashes: dict[Pair, int | None]
+) -> None:
+    pairs = list(hashes)
+    groups = [("look alike", [pairs[place] for place in group]) for group in find_near(list(hashes.values()))]
+    sources: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        sources[source_stem(pair.image.stem)].append(pair)
+    for group in sources.values():
+        # Where both splits number their pictures alike, equal names say nothing.
+        if len({pair.image.stem for pair in group}) == len(group):
+            groups.append(("by name", group))
+    equal = {pair: digest for digest, same in pictures.items() for pair in same}  # has a finding of its own
+    for reason, group in groups:
+        if len({pair.split for pair in group}) > 1 and len({equal[pair] for pair in group}) > 1:
+            report.add("near_duplicates_in_two_splits", f"{_name_some(report, group)} ({reason})")
+
+
+def _name_some(report: DatasetReport, group: list[Pair]) -> str:
+    """Names of a few pictures of each split."""
+    by_split: dict[str, list[str]] = defaultdict(list)
+    for pair in group:
+        by_split[pair.split].append(report.name(pair.image))
+    return " ~ ".join(
+        ", ".join(names[:NUM_FILES_PER_ID])
+        + (f" and {len(names) - NUM_FILES_PER_ID:,} more" if len(names) > NUM_FILES_PER_ID else "")
+        for names in by_split.values()
+    )
 
 
 def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_masks: list[str]) -> None:
@@ -372,6 +401,10 @@ def _check_classes(report: DatasetReport) -> None:
         if not present.all():
             names = [report.class_names[index] for index in np.flatnonzero(~present)]
             report.add("classes_never_seen", f"{split}, {len(names)} of {len(present)}: {', '.join(names)}")
-        if split != report.training_split and report.training_split in seen:
+        if split == report.training_split:
+            pixels = report.per_class(report.splits[split].pixels)
+            for index in find_rare(pixels):
+                report.add("rare_classes", f"{report.class_names[index]}: {pixels[index] / pixels.sum():.2%}")
+        elif report.training_split in seen:
             for index in np.flatnonzero(present & ~seen[report.training_split]):
                 report.add("classes_not_in_training", f"{split}: {report.class_names[index]}")

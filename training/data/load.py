@@ -3,11 +3,10 @@
 """The data sets: a folder of your own, ADE20K, or one of the Hub; all with the same columns, and checked once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-import numpy as np
 from transformers.utils import logging
 
 from modeling_denseclip import DenseCLIPImageProcessor
@@ -16,10 +15,10 @@ from modeling_denseclip.tools.files.photographs import open_photograph
 
 from .ade20k import ADE20K
 from .class_names import read_class_names
-from .files import IGNORE_INDEX, holds_no_label, is_binary, without_path
+from .files import IGNORE_INDEX, count_by_class, find_rare, holds_no_label, is_binary, without_path
 from .findings import IMPORT_COMMAND, UnreadableFileError, examine_pair, first_error
-from .segmentation_folder import FolderForm, SegmentationFolder
-from .transforms import encoded_file, read_mask, with_encoded
+from .segmentation_folder import FolderForm, SegmentationFolder, sum_pixels
+from .transforms import encoded_file, with_encoded
 
 
 logger = logging.get_logger(__name__)
@@ -48,6 +47,8 @@ class SegmentationData:
             (decoded when read), `name`, and `index`, the position.
         left_out (`tuple[str, ...]`): what is wrong with each pair of a folder that was left out of its split.
         validation_split (`str`): what the data set itself calls the split that is scored, for reports.
+        pixels (`dict[str, dict[int, int]]`): of "training" and "validation", as far as they were asked for: each id,
+            as the masks store it, with its number of pixels.
     """
 
     name: str
@@ -58,6 +59,12 @@ class SegmentationData:
     validation: datasets.Dataset | None
     left_out: tuple[str, ...] = ()
     validation_split: str = "validation"
+    pixels: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    def rare_classes(self) -> dict[str, float]:
+        """Name -> share of the labelled pixels of training, of the classes that [`find_rare`] finds."""
+        pixels = count_by_class(self.pixels["training"], len(self.class_names), self.reduce_labels)
+        return {self.class_names[index]: float(pixels[index] / pixels.sum()) for index in find_rare(pixels)}
 
 
 def load_data(
@@ -119,7 +126,7 @@ def load_data(
             read_class_names(class_names_file) if class_names_file else _names_in_features(dataset_name, features)
         )
         _check_names(name, class_names)
-        loaded = {
+        results = {
             split: _select_and_check(
                 rows[split],
                 (image_column, label_column),
@@ -130,21 +137,26 @@ def load_data(
             )
             for split in splits
         }
+        loaded = {split: checked for split, (checked, _) in results.items()}
+        pixels = {split: counts for split, (_, counts) in results.items()}
     else:
         form = open_form(dataset, data_dir, class_names_file, reduce_labels, cache_dir)
         name, reduce_labels, (class_names, palette) = form.name, form.reduce_labels, form.read_classes()
         _check_names(name, class_names)
         leave_out_unreadable &= form.may_leave_out
-        loaded = {}
+        loaded, pixels = {}, {}
         for split in splits:
             arguments = (len(class_names), reduce_labels, num_workers, cache_dir, leave_out_unreadable)
             folder = SegmentationFolder(form.data_dir, sources[split], *arguments, form.find_pairs)
             form.compare_size(sources[split], len(folder.pairs))
             loaded[split] = folder.load()
+            pixels[split] = folder.pixels
             left_out += folder.find_left_out(loaded[split])
     train, validation = loaded.get("training"), loaded.get("validation")
     return SegmentationData(
-        name, class_names, palette, reduce_labels, train, validation, tuple(left_out), sources["validation"]
+        *(name, class_names, palette, reduce_labels, train, validation, tuple(left_out)),
+        validation_split=sources["validation"],
+        pixels=pixels,
     )
 
 
@@ -179,7 +191,7 @@ def check_for_training(
         ValueError: for a split without a labelled pixel; masks that hold 0 and 255 alone, which mostly means that 255
             is the second class; or an image of the validation that is too narrow for the model.
     """
-    ids = {name: _ids_in(rows) for name, rows in (("training", data.train), ("validation", data.validation))}
+    ids = {split: set(data.pixels[split]) for split in ("training", "validation")}
     for name, found in ids.items():
         if holds_no_label(found, data.reduce_labels):
             raise ValueError(
@@ -209,16 +221,6 @@ def narrow_size(
     """Height and width at which the model sees a picture, if one of them is less than it takes."""
     seen = image_processor.get_resized_size(height, width)
     return seen if min(seen) < min_image_size else None
-
-
-def _ids_in(rows: datasets.Dataset) -> set[int]:
-    """The ids in masks, up to the first mask that holds another than 0 and 255."""
-    ids: set[int] = set()
-    for row in with_encoded(rows.select_columns(["annotation"]), "annotation"):
-        ids.update(np.unique(read_mask(row["annotation"])).tolist())
-        if ids - {0, IGNORE_INDEX}:
-            break
-    return ids
 
 
 def _check_names(name: str, class_names: list[str]) -> None:
@@ -281,10 +283,13 @@ def _select_and_check(
     num_labels: int,
     reduce_labels: bool,
     num_workers: int,
-) -> datasets.Dataset:
-    """Bring a split to the columns that all data sets have. `datasets` remembers that it was checked."""
+) -> tuple[datasets.Dataset, dict[int, int]]:
+    """
+    Bring a split to the columns that all data sets have, and count the pixels of each id. `datasets` remembers that it
+    was checked.
+    """
     rows = rows.select_columns(list(columns)).rename_columns(dict(zip(columns, ("image", "annotation"), strict=True)))
-    with_encoded(rows, "image", "annotation").map(
+    counts = with_encoded(rows, "image", "annotation").map(
         _check_row,
         with_indices=True,
         fn_kwargs={"source": source, "num_labels": num_labels, "reduce_labels": reduce_labels},
@@ -296,15 +301,15 @@ def _select_and_check(
         # No `mode`: converting a palette image to "L" replaces its ids by the grey values of their colours.
         rows = rows.cast_column(column, datasets.Image())
     rows = rows.add_column("name", [f"{index:08d}" for index in range(len(rows))], new_fingerprint=None)
-    return rows.add_column("index", list(range(len(rows))), new_fingerprint=None)
+    return rows.add_column("index", list(range(len(rows))), new_fingerprint=None), sum_pixels(counts)
 
 
-def _check_row(row: dict, index: int, source: str, num_labels: int, reduce_labels: bool) -> dict[str, bool]:
+def _check_row(row: dict, index: int, source: str, num_labels: int, reduce_labels: bool) -> dict[str, list[int]]:
     image, mask = f"The image of row {index} in {source}", f"The mask of row {index} in {source}"
     for column, name in (("image", image), ("annotation", mask)):
         if row[column] is None or (row[column]["bytes"] is None and row[column]["path"] is None):
             raise UnreadableFileError(f"{name} is missing: every row needs both. Add it, or remove the row.")
-    _, _, findings = examine_pair(row["image"], row["annotation"], image, mask, num_labels, reduce_labels)
+    _, facts, findings = examine_pair(row["image"], row["annotation"], image, mask, num_labels, reduce_labels)
     if (error := first_error(findings)) is not None:
         raise error
-    return {"checked": True}  # something for `datasets` to remember
+    return {"ids": list(facts.pixels), "pixels": list(facts.pixels.values())}

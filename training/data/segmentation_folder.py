@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import datasets
+import numpy as np
+import pyarrow.compute as pc
 from datasets.exceptions import DatasetGenerationError
 
 from .class_names import read_class_names
@@ -101,7 +103,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         `ChildProcessError`: if a process that checks died (in [`load`]).
     """
 
-    VERSION = datasets.Version("1.2.0")  # to be raised when the check changes, so that it is made again
+    VERSION = datasets.Version("1.3.0")  # to be raised when the check changes, so that it is made again
     BUILDER_CONFIG_CLASS = SegmentationFolderConfig
 
     def __init__(
@@ -138,6 +140,8 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         Returns:
             `datasets.Dataset` with the columns `image` and `annotation` (decoded when read), `name` (the file's stem)
             and `index` (its position), sorted by name.
+
+        The attribute `pixels` (`dict[int, int]`) holds then how many pixels of all masks have each id, as stored.
         """
         try:
             self.download_and_prepare()
@@ -145,7 +149,9 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             if isinstance(error.__cause__, ValueError | ChildProcessError):
                 raise error.__cause__ from None
             raise
-        return self.as_dataset(split=self.config.name)
+        rows = self.as_dataset(split=self.config.name)
+        self.pixels = sum_pixels(rows)
+        return rows.remove_columns(["ids", "pixels"])
 
     def find_left_out(self, rows: datasets.Dataset) -> list[str]:
         """
@@ -154,7 +160,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         """
         names, found = set(rows["name"]), []
         for pair in self.pairs:
-            if pair.image.stem not in names and (error := self.check(pair)) is not None:
+            if pair.image.stem not in names and (error := self.check(pair)[0]) is not None:
                 found.append(str(error).replace(f"{self.config.data_dir}{os.sep}", ""))
         return found
 
@@ -166,6 +172,9 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             "annotation": datasets.Image(),
             "name": datasets.Value("string"),
             "index": datasets.Value("int64"),
+            # What each mask holds, counted as it is checked: no other pass over the files is needed to know the whole.
+            "ids": datasets.List(datasets.Value("int64")),
+            "pixels": datasets.List(datasets.Value("int64")),
         }
         return datasets.DatasetInfo(features=datasets.Features(features))
 
@@ -180,11 +189,12 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
         died, option = "A process that checks images and masks died", "--preprocessing_num_workers"
         index, left_out = 0, []
         # Closed at an error, which would keep its processes at work as long as somebody has its traceback.
-        with closing(in_processes(self.check, self.pairs, num_workers, died, option)) as errors:
-            for pair, error in zip(self.pairs, errors, strict=True):
+        with closing(in_processes(self.check, self.pairs, num_workers, died, option)) as results:
+            for pair, (error, pixels) in zip(self.pairs, results, strict=True):
                 if error is None:
                     files = {"image": str(pair.image), "annotation": str(pair.mask)}
-                    yield index, {**files, "name": pair.image.stem, "index": index}
+                    counts = {"ids": list(pixels), "pixels": list(pixels.values())}
+                    yield index, {**files, "name": pair.image.stem, "index": index, **counts}
                     index += 1
                 elif self.config.leave_out_unreadable and isinstance(error, UnreadableFileError):
                     left_out.append(error)
@@ -194,13 +204,23 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
             raise left_out[0]
 
     @property
-    def check(self) -> Callable[[Pair], ValueError | None]:
+    def check(self) -> Callable[[Pair], tuple[ValueError | None, dict[int, int]]]:
         return partial(_check_files, num_labels=self.config.num_labels, reduce_labels=self.config.reduce_labels)
 
 
-def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> ValueError | None:
-    _, _, findings = examine_files(pair, num_labels, reduce_labels)
-    return first_error(findings)
+def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple[ValueError | None, dict[int, int]]:
+    """What training is refused with, if it is; and the ids of the mask with their numbers of pixels."""
+    _, mask, findings = examine_files(pair, num_labels, reduce_labels)
+    return first_error(findings), mask.pixels
+
+
+def sum_pixels(rows: datasets.Dataset) -> dict[int, int]:
+    """Id -> pixels of all rows, of the columns `ids` and `pixels`, which hold those of each."""
+    table = rows.select_columns(["ids", "pixels"]).with_format("arrow")[:]
+    ids, pixels = (pc.list_flatten(table[column]).to_numpy() for column in ("ids", "pixels"))
+    labels, places = np.unique(ids, return_inverse=True)
+    sums = np.bincount(places, weights=pixels).astype(np.int64)  # floating point is exact up to 2**53
+    return dict(zip(labels.tolist(), sums.tolist(), strict=True))
 
 
 def _digest(pairs: list[Pair]) -> str:

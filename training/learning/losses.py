@@ -58,7 +58,7 @@ class SegmentationLoss:
     def from_arguments(cls, config: DenseCLIPConfig, args: DenseCLIPTrainingArguments) -> "SegmentationLoss":
         """The loss that a training is asked for. Raises ValueError as [`read_class_weights`]."""
         weights = None if args.class_weights is None else read_class_weights(args.class_weights, config.num_labels)
-        return cls(config, weights, args.ohem_threshold, args.ohem_min_kept, args.dice_weight)
+        return cls(config, weights, args.ohem_threshold, args.ohem_min_kept, args.dice_weight or 0.0)
 
     def __call__(self, outputs: DenseCLIPSemanticSegmenterOutput, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer import SCALER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import (
@@ -54,6 +54,8 @@ from .scoring import RunningCounts, check_metric_for_best_model, name_scores
 
 
 logger = logging.get_logger(__name__)
+
+LOSSES_OF_A_RUN = 20  # that are printed, if it is no longer than makes one in each 500 steps
 
 
 class DenseCLIPTrainer(Trainer):
@@ -160,6 +162,14 @@ class DenseCLIPTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
+
+    def set_initial_training_values(self, *args, **kwargs) -> tuple:
+        """As [`Trainer.set_initial_training_values`]: a short run prints its loss on the way too."""
+        values = super().set_initial_training_values(*args, **kwargs)
+        if self.args.logs_by_length:
+            *_, max_steps = values
+            self.args.logging_steps = min(max(1, max_steps // LOSSES_OF_A_RUN), TrainingArguments.logging_steps)
+        return values
 
     # ------------------------------------------------------------------------------------------------- optimisation
 

@@ -229,7 +229,11 @@ class DenseCLIPTrainingArguments(TrainingArguments):
         " this probability, in (0, 1].",
     )
     ohem_min_kept: int = HfArg(default=100_000, help="Pixels of a batch that it keeps at least.")
-    dice_weight: float = HfArg(default=0.0, help="Weight of a Dice loss beside the cross-entropy.")
+    dice_weight: float | None = HfArg(
+        default=None,
+        help="Weight of a Dice loss beside the cross-entropy. By default 1.0 where a class has less than 2 % of the"
+        " labelled pixels and no other loss is chosen, and 0 otherwise, for ADE20K and in the paper's recipes.",
+    )
     ema_decay: float | None = HfArg(
         default=None,
         help="Decay per step, such as 0.999, of an average of the weights that is evaluated and saved in place"
@@ -237,6 +241,10 @@ class DenseCLIPTrainingArguments(TrainingArguments):
     )
     num_sample_images: int = HfArg(
         default=4, help="Validation images drawn at each evaluation, with prediction and score map."
+    )
+    logging_steps: float | None = HfArg(
+        default=None,
+        help="Steps from one printed loss to the next; by default a twentieth of the run, at most 500.",
     )
     # The transforms read columns that are no arguments of the model, and that the Trainer would remove.
     remove_unused_columns: bool = HfArg(default=False, help="Has to stay False here.")
@@ -249,6 +257,10 @@ class DenseCLIPTrainingArguments(TrainingArguments):
             self.report_to = "tensorboard" if is_tensorboard_available() else "none"
         if self.greater_is_better is None and "/" in (self.metric_for_best_model or ""):
             self.greater_is_better = True  # also of a class whose name ends in "loss", such as "forest loss"
+        # How long the run is, only the Trainer knows.
+        self.logs_by_length = self.logging_steps is None
+        if self.logging_steps is None:
+            self.logging_steps = TrainingArguments.logging_steps
         for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 import PIL.Image
+import torch
 from transformers import PreTrainedConfig
 
 from modeling_denseclip import DenseCLIPImageProcessor
@@ -18,6 +19,9 @@ from ..data.transforms import with_encoded
 from ..learning.trainer import DenseCLIPTrainer
 from ..metrics.report import format_scores, write_report
 from .panels import draw_comparison
+
+
+NUM_NAMES_SHOWN = 5
 
 
 def describe_protocol(
@@ -94,10 +98,29 @@ def report_evaluation(
 
 
 def format_report(trainer: DenseCLIPTrainer, data: SegmentationData, report: dict, output_dir: str | Path) -> str:
-    """What a command prints of a report: the table of scores, by which protocol, and where more is written."""
+    """
+    What a command prints of a report: the table of scores, what to do about classes that were never found, by which
+    protocol, and where more is written.
+    """
     return (
         f"{format_scores(trainer.scores, data.class_names)}\n"
+        f"{advise_on_lost_classes(trainer, data.class_names)}"
         f"{data.name}, {data.validation_split}: {report['protocol']['description']}\nWritten to: {output_dir}"
+    )
+
+
+def advise_on_lost_classes(trainer: DenseCLIPTrainer, class_names: Sequence[str]) -> str:
+    """A line on the classes of which no labelled pixel was predicted, and what to do; empty if there is none."""
+    confusion = trainer.confusion
+    lost = torch.nonzero((confusion.sum(dim=1) > 0) & (confusion.diagonal() == 0)).flatten().tolist()
+    if not lost:
+        return ""
+    names = ", ".join(f"'{class_names[label]}'" for label in lost[:NUM_NAMES_SHOWN])
+    more = f" and {len(lost) - NUM_NAMES_SHOWN} more" if len(lost) > NUM_NAMES_SHOWN else ""
+    advice = "train longer, or with --class_weights" if trainer.args.dice_weight else "train with --dice_weight 1.0"
+    return (
+        f"{names}{more} {'is' if len(lost) == 1 else 'are'} never predicted where labelled: {advice}, see"
+        ' "Rare classes" in docs/special_data.md.\n'
     )
 
 
