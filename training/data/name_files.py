@@ -301,8 +301,8 @@ def _read_columns(titles: Sequence[str], lines: Sequence[Sequence[Any]], places:
         if is_of_ids and set(numbers) > {None}:
             wrong = numbers.index(None)
             raise ValueError(
-                f"{source} has {lines[wrong][column]!r} {places[wrong]} in its column {title!r}, and numbers elsewhere."
-                " Number all classes."
+                f"{source} has {lines[wrong][column]!r} {places[wrong]} in its column {title!r}, elsewhere numbers:"
+                " number all classes."
             )
     if len({tuple(_as_integer(line[column]) for line in lines) for column in ids}) > 1:
         raise ValueError(
