@@ -1815,6 +1815,27 @@ def _(room):
     assert inspect_dataset(folder).class_names == load_data(data_dir=folder).class_names == list(TINY_CLASS_NAMES)
 
 
+@case("classes.txt with numbered names")
+def _(room):
+    folder = room.data_set("".join(f"{index} {name}\n" for index, name in enumerate(TINY_CLASS_NAMES)))
+    assert inspect_dataset(folder).class_names == load_data(data_dir=folder).class_names == list(TINY_CLASS_NAMES)
+
+
+@case("classes.txt that numbers names from 1")
+def _(room):
+    room.train(room.data_set("".join(f"{index}: {name}\n" for index, name in enumerate(TINY_CLASS_NAMES, start=1))))
+
+
+@case("classes.txt with colours")
+def _(room):
+    room.train(room.data_set("".join(f"{name}:0,0,{index}::\n" for index, name in enumerate(TINY_CLASS_NAMES))))
+
+
+@case("classes.txt that can be read in two ways")
+def _(room):
+    room.train(room.data_set("2 wheeler\n3 phase motor\n5 pointed star\n7 hills\n9 pins"))
+
+
 @case("classes.txt with a terminal code")
 def _(room):
     folder = room.data_set("wall\nsky\x1b[2J\nperson\nroad\ntree")

@@ -565,3 +565,64 @@ def test_spaces_around_a_name_and_letters_that_spelling_needs_are_taken(name, tm
     names_of_data_set(["wall", name], tmp_path)
     (tmp_path / "classes.txt").write_text(f"wall\r\n{name.strip()}\r\n", encoding="utf-8", newline="")
     assert read_class_names(tmp_path) == ["wall", name.strip()]
+
+
+# ------------------------------------------------------------------------------------------- files that number classes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Pixel Value, Class\n0, land\n1, 2nd lake\n",
+        "0 land\n1 2nd lake\n",
+        "1: 2nd lake\n0: land\n",
+        "land,0\n2nd lake,1\n",
+        '{\n "0": "land",\n "1": "2nd lake"\n}\n',
+        '{"land": 0, "2nd lake": 1}',
+        '["land", "2nd lake"]',
+        "id,name,r,g,b\n0,land,0,128,0\n1,2nd lake,0,0,255\n",
+    ],
+)
+@pytest.mark.parametrize("file", ["classes.txt", "_classes.csv"])
+def test_names_are_read_without_their_numbers(tmp_path, text, file):
+    (tmp_path / file).write_text(text)
+    assert read_class_names(tmp_path / file) == ["land", "2nd lake"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["3d printer", "2 wheeler", "car"],
+        ["2 wheeler", "3 wheeler"],
+        ["1 storey", "2 storey"],
+        ["0", "1"],
+        ["type 1", "type 2"],
+        ["door, double door", "wall"],
+        ["Boeing 737", "Airbus 320"],
+        ["void", "unknown"],
+        ["label", "class"],
+    ],
+)
+def test_numbers_that_belong_to_names_stay(tmp_path, names):
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert read_class_names(tmp_path) == names
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("1 land\n2 lake", "numbers 2 classes from 1 to 2, and ids here count from 0 without a gap"),
+        ("0: land\n255: lake", "numbers 2 classes from 0 to 255"),
+        ("__ignore__\n_background_\ncat", "numbers 3 classes from -1 to 1"),
+        ("land:0,128,0::\nlake:0,0,255::", "gives classes colours, which masks of ids do not have"),
+        ("name,r,g,b\nland,0,128,0\nlake,0,0,255", "gives classes colours"),
+        ("2 wheeler\n3 phase motor", "can be read in two ways"),
+        ("0: land\n0: lake", "gives the number 0 to 'land' and, on line 2, to 'lake'"),
+        ("0: land\n1: land", "names 'land' twice, again on line 2"),
+        ('{"0": "land", "1": 3}', "holds '3' where a name is to stand"),
+    ],
+)
+def test_files_that_number_otherwise_are_refused(tmp_path, text, words):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"classes.txt {words}"):
+        read_class_names(tmp_path)

@@ -25,6 +25,7 @@ from modeling_denseclip.tools.files.loading import parse_yaml
 
 # Longer than any list of classes; the annotations of a whole data set can be longer.
 MAXIMUM_LETTERS_OF_FILE = 2**22
+MAXIMUM_LETTERS_OF_LINE = 2**12
 # Titles of columns and fields, without case, spaces and marks; those that are wanted first come first.
 NAME_TITLES = ("name", "names", "classname", "labelname", "class", "classes", "label", "labels", "title", "category")
 ID_TITLES = (
@@ -149,8 +150,9 @@ def _to_table(rows: Sequence[_Row], source: str) -> NameTable:
     coloured = [row.colour is not None for row in rows]
     if any(coloured) and not all(coloured):
         raise ValueError(f"{source} gives no colour to {rows[coloured.index(False)].name!r}, but one to others.")
-    # labelme writes this word first: it has the id -1, and the next line 0.
-    first = -1 if rows and rows[0].name == "__ignore__" else 0
+    # labelme writes this word into the first of its lines of names: it has the id -1, and the next line 0.
+    is_labelme = bool(rows) and rows[0].name == "__ignore__" and not any(coloured)
+    first = -1 if is_labelme else 0
     classes = [
         NamedClass(row.name, place if row.id is None else row.id, row.colour, row.place)
         for place, row in enumerate(rows, start=first)
@@ -293,6 +295,15 @@ def _read_columns(titles: Sequence[str], lines: Sequence[Sequence[Any]], places:
         for column, title in enumerate(titles)
         if _normalized(title) in ID_TITLES and all(_as_integer(line[column]) is not None for line in lines)
     ]
+    for column, title in enumerate(titles):
+        numbers = [_as_integer(line[column]) for line in lines]
+        is_of_ids = _normalized(title) in ID_TITLES and _normalized(title) not in NAME_TITLES
+        if is_of_ids and set(numbers) > {None}:
+            wrong = numbers.index(None)
+            raise ValueError(
+                f"{source} has {lines[wrong][column]!r} {places[wrong]} in its column {title!r}, elsewhere numbers:"
+                " number all classes."
+            )
     if len({tuple(_as_integer(line[column]) for line in lines) for column in ids}) > 1:
         raise ValueError(
             f"{columns}, of which {' and '.join(repr(titles[column]) for column in ids)} both number the classes."
@@ -375,6 +386,8 @@ def _read_lines(text: str, source: str, suffix: str) -> list[_Row]:
     filled = [line for line in lines if line.text]
     if not filled:
         raise ValueError(f"{source} holds comments alone. It names the classes, one per line in the order of ids.")
+    if max(len(line.text) for line in filled) > MAXIMUM_LETTERS_OF_LINE:  # no name is as long, as its check tells
+        return [_Row(line.text, None, None, line.place) for line in lines]
     if all(CVAT_LINE.fullmatch(line.text) for line in filled):
         return _read_cvat(filled, source)
     titled = _read_titled(filled, source, suffix)
@@ -422,7 +435,8 @@ def _read_titled(lines: Sequence[_Line], source: str, suffix: str) -> list[_Row]
         titles = _cells(lines[0].text, delimiter)
         words = [_normalized(title) for title in titles]
         num_known = sum(word in KNOWN_TITLES for word in words)
-        if not any(word in NAME_TITLES for word in words) or num_known < (1 if suffix == ".csv" else 2):
+        has_name = any(word in NAME_TITLES for word in words) and num_known >= (1 if suffix == ".csv" else 2)
+        if not has_name and not num_known == len(words) >= 3:
             continue
         if delimiter is None and (num_known < len(words) or not all(re.search("[0-9]", e.text) for e in lines[1:])):
             continue  # words of a name

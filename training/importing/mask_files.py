@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one file of a mask stores: an image, or a matrix of NumPy, MATLAB or plain text."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -19,6 +17,7 @@ from modeling_denseclip.tools.files.photographs import (
     turn_upright,
 )
 
+from .mat_files import MAXIMUM_BYTES, read_mat
 from .sources import UNCOVERED
 
 
@@ -27,9 +26,6 @@ MASK_FILE_SUFFIXES = (*IMAGE_SUFFIXES, *MATRIX_SUFFIXES)
 COLOUR_MODES = ("RGB", "RGBA", "RGBX")
 VALUE_MODES = ("1", "L", "P", "I", "F", "LA")  # and those that begin with "I;16"
 MAXIMUM_TEXT_BYTES = 2**27
-# In a .mat file: structs may hold each other without end.
-MAXIMUM_DEPTH = 8
-MAXIMUM_CELLS = 10**4
 KEY_RANGE = np.iinfo(np.int32)
 
 
@@ -251,37 +247,28 @@ def _read_text(path: Path) -> np.ndarray:
         raise ValueError(f"The mask {path} is a text of more than {MAXIMUM_TEXT_BYTES:,} bytes. Save it as PNG.")
     try:
         text = content.decode("utf-8-sig").translate({ord(mark): " " for mark in ",;\t"})
-        return np.loadtxt(text.splitlines(), np.float64, ndmin=2)
+        if not text.strip():
+            raise ValueError("it is empty")
+        return np.loadtxt(text.splitlines(), np.float64, ndmin=2, comments=None)
     except ValueError as error:
         raise ValueError(f"The mask {path} is no matrix of numbers: {error}") from error
 
 
 def _read_mat(path: Path, mat_key: str | None) -> MaskValues:
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError as error:
-        raise ValueError(f"To read {path}, a file of MATLAB, SciPy is needed: pip install scipy") from error
-    limit = PIL.Image.MAX_IMAGE_PIXELS
     with open_file(path) as file:
-        try:
-            for name, shape, _ in whosmat(file):
-                if limit is not None and np.prod([float(length) for length in shape]) > 2 * limit:
-                    raise ValueError(f"its array {name!r} has the shape {shape}, which is too large")
-            file.seek(0)
-            content = loadmat(file)
-        except MemoryError as error:
-            raise MemoryError(f"The mask {path} needs more memory than there is to be read") from error
-        except NotImplementedError as error:  # HDF5
-            raise ValueError(
-                f"The mask {path} is a file of MATLAB 7.3, which is not read. Save it anew by save(..., '-v7'), or the"
-                " mask as PNG."
-            ) from error
-        except Exception as error:  # of a broken file SciPy raises whatever its parts do
-            raise ValueError(f"The mask {path} is no file of MATLAB that can be read: {error!r}") from error
-    arrays = dict(_find_arrays({key: value for key, value in content.items() if not key.startswith("__")}))
+        content = file.read(MAXIMUM_BYTES + 1)
+    try:
+        if len(content) > MAXIMUM_BYTES:
+            raise ValueError(f"it has more than {MAXIMUM_BYTES / 2**20:.0f} MB")
+        leaves = read_mat(content)
+    except ValueError as error:
+        raise ValueError(f"The mask {path} is no file of MATLAB that can be read: {error}.") from error
+    arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray) and _may_be_mask(leaf)}
     key = _choose_array(arrays, mat_key, path)
     mask = _from_matrix(arrays[key], path, f"MATLAB array {key}")
-    mask.names = _read_mat_names(content.get("names"))
+    # A cell array of names, which name the values from 1, as of the SIFT Flow data set.
+    texts = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, str) and name.startswith("names{")}
+    mask.names = dict(enumerate(texts.values(), start=1))
     return mask
 
 
@@ -299,35 +286,6 @@ def _choose_array(arrays: dict[str, np.ndarray], mat_key: str | None, path: Path
     return next(iter(arrays)) if mat_key is None else mat_key
 
 
-def _find_arrays(content: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """
-    The arrays of a .mat file that may be masks: of two dimensions and whole numbers; called as MATLAB would,
-    "groundTruth{1}.Segmentation".
-    """
-    waiting = [(name, value, 0) for name, value in reversed(content.items())]
-    num_seen = 0
-    while waiting and num_seen < MAXIMUM_CELLS:
-        name, value, depth = waiting.pop()
-        num_seen += 1
-        if not isinstance(value, np.ndarray):
-            continue
-        if value.dtype.names is None and value.dtype != object:
-            if _may_be_mask(value):
-                yield name, value
-        elif depth < MAXIMUM_DEPTH:
-            waiting += [(inner, part, depth + 1) for inner, part in reversed(list(_parts(name, value)))]
-
-
-def _parts(name: str, value: np.ndarray) -> Iterator[tuple[str, Any]]:
-    """What a cell array or a struct holds; the number of the only struct of an array is left out, as MATLAB does."""
-    for index, cell in enumerate(value.ravel(order="F")[:MAXIMUM_CELLS], start=1):
-        if value.dtype.names is None:
-            yield f"{name}{{{index}}}", cell
-        else:
-            called = name if value.size == 1 else f"{name}({index})"
-            yield from ((f"{called}.{title}", cell[title]) for title in value.dtype.names)
-
-
 def _may_be_mask(array: np.ndarray) -> bool:
     if array.ndim != 2 or min(array.shape) < 2 or array.dtype.kind not in "biuf":
         return False
@@ -335,15 +293,3 @@ def _may_be_mask(array: np.ndarray) -> bool:
         return True
     numbers = array[~np.isnan(array)]
     return bool((numbers == np.floor(numbers)).all())
-
-
-def _read_mat_names(cells: Any) -> dict[int, str]:
-    """A cell array of names, which name the values from 1, as of the SIFT Flow data set."""
-    if not isinstance(cells, np.ndarray) or cells.dtype != object:
-        return {}
-    texts = [cell.ravel()[0] if isinstance(cell, np.ndarray) and cell.size == 1 else None for cell in cells.ravel()]
-    return (
-        {index: str(text) for index, text in enumerate(texts, start=1)}
-        if all(isinstance(t, str) for t in texts)
-        else {}
-    )

@@ -10,8 +10,8 @@ a colour of the table, always stays a key of its own. They count as blurred, so 
 nearest of those, only if
 
 - every two flat values differ by at least `SEPARATION` levels in some channel, which ids 0, 1, 2, ... never do;
-- all other values lie between flat ones, or less than `SEPARATION` beyond them; at most `MAXIMUM_BLURRED` of the
-  pixels hold them; they are at least as many as the flat ones, and not all near one flat value alone;
+- all other values lie between flat ones, or as far beyond them as a resize may overshoot; at most `MAXIMUM_BLURRED` of
+  the pixels hold them; they are at least as many as the flat ones, and not all near one flat value alone;
 - and of those farther than `TOLERANCE` from every flat value there are none or at least three: one or two may be
   classes that are drawn as thin lines.
 
@@ -43,6 +43,7 @@ __all__ = [
 TOLERANCE, SEPARATION = 8, 24
 MINIMUM_FLAT = 0.2  # share of the pixels of a value; of a square of 4 x 4 pixels it is 0.25
 MAXIMUM_BLURRED = 0.25  # share of the pixels of blurred masks that lie between the values meant
+OVERSHOOT = 0.3  # of bicubic and Lanczos resampling at corners, as a share of the range of values
 # Share of the pixels of lossy masks that lie within TOLERANCE of a value meant. Of a photograph it can be 0.7 for
 # greys, as so many of all levels are near to one of several, and less than 0.4 for colours.
 MINIMUM_CLEAR, MINIMUM_CLEAR_COLOURS = 0.8, 0.5
@@ -437,9 +438,9 @@ def _refuse_measurements(scan: MaskScan, counts: KeyCounts, are_colours: bool) -
     share_of_flat, num_flat = counts.flat.total() / counts.total, len(_flat_keys(counts))
     if share_of_flat > 1 / 2 and num_flat < num_keys / 4:
         raise ValueError(
-            f"Masks hold {shown}, of which only {num_flat:,} have an area. They were resized or drawn with blending, and"
-            " the values that were meant lie too near each other to be told. Export them anew, and resize masks to the"
-            " nearest pixel."
+            f"Masks hold {shown}, of which only {num_flat:,} have an area. They were resized or drawn with blending,"
+            " and the values that were meant lie too near each other to be told. Export them anew, and resize masks to"
+            " the nearest pixel."
         )
     if scan.num_steps > scan.num_edges / 2:
         raise ValueError(
@@ -465,8 +466,9 @@ def _find_meant(counts: KeyCounts, named: Sequence[int], are_colours: bool) -> t
     if not 2 <= len(meant) <= min(len(others), 256) or num_pixels > MAXIMUM_BLURRED * counts.total:
         return ()
     flat_points, points = _levels(meant, are_colours), _levels(others, are_colours)
-    lowest, highest = flat_points.min(axis=0) - SEPARATION, flat_points.max(axis=0) + SEPARATION
-    is_between = ((points > lowest) & (points < highest)).all()
+    lowest, highest = flat_points.min(axis=0), flat_points.max(axis=0)
+    margin = OVERSHOOT * (highest - lowest)
+    is_between = ((points >= lowest - margin) & (points <= highest + margin)).all()
     apart = _difference(flat_points, flat_points) + np.diag([SEPARATION] * len(meant))
     nearest, differences = _find_nearest(points, flat_points)
     num_far = int((differences > TOLERANCE).sum())
