@@ -290,8 +290,8 @@ def _ask(
     ]
     if len(by_share) > NUM_ASKED:
         lines.append(f"    and {len(by_share) - NUM_ASKED:,} more")
-    if table:
-        lines.append(f"Named are {_listed([name or UNLABELLED for name in table.values()])}.")
+    if named := [name for name in table.values() if name is not None]:
+        lines.append(f"Named are {_listed(named)}.")
     pairs = " ".join(f"'{_show(key, source)}=NAME'" for key in sorted(by_share[:NUM_ASKED]))
     lines.append(f"Name them: --names {pairs}, with '{UNLABELLED}' for what is no class; or by --names FILE.")
     return "\n".join(lines)
