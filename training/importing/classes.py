@@ -134,7 +134,7 @@ def name_keys(
 def _names_of_masks(
     source: Source, pixels: Mapping[int, int], answers: Answers, found: Mapping[PurePosixPath, ClassNames]
 ) -> tuple[dict[int, str | None], list[str], list[str]]:
-    """The table of the user's file, or of that in the source which names all keys; notes; and which files do not fit."""
+    """The table of the user's file, or of one in the source that names all keys; notes; and what files do not fit."""
     keys = set(pixels) - {UNCOVERED}
     if answers.file is not None:
         notes = list(answers.file.notes)
