@@ -37,6 +37,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring, logging
 
+from .class_maps_denseclip import AxisPositions, axis_positions, class_map, iterate_enlarged
 from .configuration_denseclip import naming_errors, read_fields
 from .sizes_denseclip import resized_size
 
@@ -44,9 +45,6 @@ from .sizes_denseclip import resized_size
 logger = logging.get_logger(__name__)
 
 IGNORE_INDEX = 255
-# Resized logits are made about this many at a time: all of them, for 150 classes and a photograph of 12 megapixels,
-# would take 7 GB. Slabs of this size stay in a CPU's cache, where larger ones are slower.
-MAX_SLAB_ELEMENTS = 2**19
 # What Pillow opens at most, twice its `MAX_IMAGE_PIXELS`. A file may ask for any size.
 MAX_PIXELS = 178_956_970
 # OpenCV keeps bilinear weights as integers of this many bits.
@@ -494,16 +492,14 @@ class DenseCLIPImageProcessor(PilBackend):
             `ValueError`: if the number of sizes is not the batch size, or a size is not two positive integers.
         """
         results = []
-        for logits, geometry in self._iterate_geometry(outputs.logits, target_sizes, input_sizes):
-            segmentation = torch.empty(geometry[0], dtype=torch.int64, device=logits.device)
+        for logits, rows, columns in self._iterate_positions(outputs.logits, target_sizes, input_sizes):
+            segmentation, _ = class_map(logits, rows, columns)
             result = segmentation
             if return_segmentation_scores:
-                scores = torch.empty(len(logits), *geometry[0], dtype=torch.float32, device=logits.device)
+                scores = torch.empty(len(logits), *segmentation.shape, dtype=torch.float32, device=logits.device)
+                for part, enlarged in iterate_enlarged(logits, rows, columns):
+                    scores[:, part] = enlarged.movedim(-1, 0)
                 result = BatchFeature({"segmentation": segmentation, "segmentation_scores": scores})
-            for rows, slab in _iterate_resized(logits, *geometry):
-                segmentation[rows] = slab.argmax(dim=-1)
-                if return_segmentation_scores:
-                    scores[:, rows] = slab.movedim(-1, 0)
             results.append(result)
         return results
 
@@ -534,38 +530,28 @@ class DenseCLIPImageProcessor(PilBackend):
         Returns:
             `list[dict]`: For each picture `segmentation`, int64 class ids of shape `(height, width)`, and
             `segments_info`, a list in order of the ids with `id` and `label_id` (both the class id) and `score` (the
-            softmax probability of the class, in [0, 1], averaged over its pixels).
+            softmax probability of the class, in [0, 1], averaged over its pixels; that of a pixel is that of the
+            nearest logits).
         """
         results = []
-        for logits, geometry in self._iterate_geometry(outputs.logits, target_sizes, input_sizes):
-            num_labels = len(logits)
-            segmentation = torch.empty(geometry[0], dtype=torch.int64, device=logits.device)
-            pixel_counts = torch.zeros(num_labels, dtype=torch.int64)
-            probability_sums = torch.zeros(num_labels, dtype=torch.float64)
-            for rows, slab in _iterate_resized(logits, *geometry):
-                maximum, segmentation[rows] = slab.max(dim=-1)
-                # The softmax of the best class: 1 / sum(exp(logit - best)).
-                probabilities = slab.sub_(maximum[..., None]).exp_().sum(dim=-1).reciprocal()
-                class_ids = segmentation[rows].flatten().cpu()
-                pixel_counts += torch.bincount(class_ids, minlength=num_labels)
-                probability_sums += torch.bincount(
-                    class_ids, weights=probabilities.flatten().double().cpu(), minlength=num_labels
-                )
+        for logits, rows, columns in self._iterate_positions(outputs.logits, target_sizes, input_sizes):
+            segmentation, scores = class_map(logits, rows, columns, with_scores=True)
+            pixels, sums = torch.stack(scores).tolist()  # on a GPU, the one moment at which the host waits
             segments_info = [
-                {"id": class_id, "label_id": class_id, "score": (probability_sums[class_id] / count).item()}
-                for class_id, count in enumerate(pixel_counts.tolist())
+                {"id": class_id, "label_id": class_id, "score": sums[class_id] / count}
+                for class_id, count in enumerate(pixels)
                 if count > 0
             ]
             results.append({"segmentation": segmentation, "segments_info": segments_info})
         return results
 
-    def _iterate_geometry(
+    def _iterate_positions(
         self,
         logits: torch.Tensor,
         target_sizes: "list[tuple[int, int]] | torch.Tensor | None",
         input_sizes: "list[tuple[int, int]] | torch.Tensor | None",
-    ) -> "Iterator[tuple[torch.Tensor, tuple]]":
-        """Yields the logits of each picture with its target size, its processed size, and the size of the canvas."""
+    ) -> Iterator[tuple[torch.Tensor, AxisPositions, AxisPositions]]:
+        """Yields the logits of each picture, and where the rows and columns of its map fall among them."""
         if logits.ndim != 4:
             raise ValueError(
                 f"Received logits of shape {tuple(logits.shape)}. It must be (batch_size, num_labels, height, width)."
@@ -584,8 +570,10 @@ class DenseCLIPImageProcessor(PilBackend):
         else:
             # No padding is to be left out: the logits cover the map, whatever size the picture was processed at.
             processed, canvas = wanted, None
+        dtype = torch.promote_types(logits.dtype, torch.float32)
         for image_logits, target_size, input_size in zip(logits.detach(), wanted, processed, strict=True):
-            yield image_logits, (target_size, input_size, canvas or input_size)
+            lengths = zip(target_size, input_size, canvas or input_size, image_logits.shape[1:], strict=True)
+            yield image_logits, *(axis_positions(*of_axis, dtype) for of_axis in lengths)
 
 
 def _check_types(fields: dict[str, Any]):
@@ -774,59 +762,6 @@ def _check_sizes(
             raise ValueError(f"Received {size!r} in `{name}`. Each must be (height, width), two positive integers.")
         pairs[index] = int(sides[0]), int(sides[1])
     return pairs
-
-
-def _logits_positions(
-    target_length: int, input_length: int, canvas_length: int, logits_length: int, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    Where each output pixel falls among the logits, along one axis: lower and upper neighbour, the upper one's weight,
-    of the precision and on the device of `like`.
-
-    Output pixel centre -> pixel of the processed picture -> position in the logits, which cover the whole canvas. With
-    `input_length == canvas_length` this is `torch.nn.functional.interpolate(align_corners=False)`.
-    """
-    # Only logits that the picture touches are used, so that those of pure padding never are.
-    last = -(-input_length * logits_length // canvas_length) - 1
-    scale = input_length * logits_length / (canvas_length * target_length)
-    centres = torch.arange(target_length, dtype=like.dtype, device=like.device) + 0.5
-    positions = (centres * scale - 0.5).clamp(0, last)
-    lower = positions.long()
-    return lower, (lower + 1).clamp(max=last), positions - lower
-
-
-def _iterate_resized(
-    logits: torch.Tensor, target_size: tuple[int, int], input_size: tuple[int, int], canvas_size: tuple[int, int]
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """
-    Yields the resized logits from top to bottom, in float32 or more: a slice of rows, and `(rows, width, num_labels)`.
-
-    Resizing is separable: rows are mixed first, on the few columns of the logits, then columns. Classes lie last so
-    that all logits of a pixel are copied, and compared, as one block of memory.
-
-    Raises:
-        ValueError: for logits of the picture that are not finite. (Those of padding may be anything.)
-    """
-    num_labels, logits_height, logits_width = logits.shape
-    height, width = target_size
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    like = logits.new_empty(0, dtype=dtype)
-    top, bottom, row_weight = _logits_positions(height, input_size[0], canvas_size[0], logits_height, like)
-    left, right, column_weight = _logits_positions(width, input_size[1], canvas_size[1], logits_width, like)
-    # Where the map is smaller than the logits, a slab is computed from more values than it has itself.
-    elements_per_row = num_labels * max(width, logits_width) * -(-logits_height // height)
-    rows_per_slab = max(1, MAX_SLAB_ELEMENTS // elements_per_row)
-    for start in range(0, height, rows_per_slab):
-        rows = slice(start, start + rows_per_slab)
-        first, last = top[rows][0].item(), bottom[rows][-1].item()
-        band = logits[:, first : last + 1, : right[-1].item() + 1].permute(1, 2, 0).to(dtype).contiguous()
-        if not band.isfinite().all():
-            raise ValueError(
-                "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the "
-                "images, and in the weights, whose training may have diverged."
-            )
-        slab = band[top[rows] - first].lerp_(band[bottom[rows] - first], row_weight[rows, None, None])
-        yield rows, slab[:, left].lerp_(slab[:, right], column_weight[:, None])
 
 
 __all__ = ["DenseCLIPImageProcessor"]

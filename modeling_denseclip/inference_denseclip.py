@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
+from .class_maps_denseclip import axis_positions, class_map
 from .class_names_denseclip import check_weights_are_loaded
 from .configuration_denseclip import as_pair
 from .resizing_denseclip import at_least_float32, resize_logits
@@ -113,8 +114,8 @@ class DenseCLIPInferenceMixin:
         window_stride: int | tuple[int, int] | None = None,
     ) -> torch.Tensor:
         r"""
-        The class of each pixel, as post-processing makes it of the logits of a call, in a fraction of the memory: the
-        logits are enlarged for a few classes at a time. For large photographs; images must not be padded.
+        The class of each pixel, as post-processing makes it of the logits of a call, in a fraction of the memory: of
+        windows, logits are enlarged for a few classes at a time. For large photographs; images must not be padded.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
@@ -139,13 +140,15 @@ class DenseCLIPInferenceMixin:
         if window is not None and (size[0] > window[0][0] or size[1] > window[0][1]):
             windows = self.segment_windows(pixel_values, *window)
         else:
-            windows = None
             logits = self.segment(pixel_values).logits
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            lengths = zip(target_size, logits.shape[2:], strict=True)
+            rows, columns = (axis_positions(target, target, target, own, dtype) for target, own in lengths)
+            return torch.stack([class_map(of_image, rows, columns)[0] for of_image in logits])
         best = classes = None
         for first in range(0, self.num_labels, CLASSES_AT_A_TIME):
             some = slice(first, first + CLASSES_AT_A_TIME)
-            enlarged = at_least_float32(logits[:, some]) if windows is None else average_windows(windows, some, size)
-            values, indices = resize_logits(enlarged, target_size).max(dim=1)
+            values, indices = resize_logits(average_windows(windows, some, size), target_size).max(dim=1)
             if best is None:
                 best, classes = values, indices
             else:

@@ -764,8 +764,12 @@ def test_classes_are_enlarged_a_few_at_a_time_and_the_first_of_equal_ones_is_tak
     model = tiny_model("resnet").eval()
     logits = torch.zeros(1, NUM_CLASSES, 16, 16)
     logits[:, 0] = -1
-    model.segment = lambda pixel_values: DenseCLIPSemanticSegmenterOutput(logits=logits)
-    classes = model.segment_classes(torch.rand(1, 3, 64, 64))
+    model.segment = lambda pixel_values: DenseCLIPSemanticSegmenterOutput(
+        logits=logits.expand(len(pixel_values), -1, -1, -1)
+    )
+    assert (model.segment_classes(torch.rand(1, 3, 64, 64)) == 1).all() and numbers == []  # of whole images
+    windows = {"inference_mode": "slide", "window_size": (64, 64), "window_stride": (64, 32)}
+    classes = model.segment_classes(torch.rand(1, 3, 64, 96), **windows)
     assert (classes == 1).all() and numbers == [2, 2, 1]
 
 

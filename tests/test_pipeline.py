@@ -85,14 +85,15 @@ def test_a_list_of_files_of_different_sizes(saved, pictures):
 
 
 def test_masks_and_scores_by_a_plain_computation(saved, pictures):
-    """The logits enlarged by torch in one piece; a class's score is its mean probability over its own pixels."""
+    """The logits enlarged by torch in one piece; a score is the mean probability at the nearest logits of its pixels."""
     _, directory, model, processor = saved
     for index, segments in enumerate(load_pipeline(directory)(pictures)):
         picture = draw_picture(*PICTURE_SIZES[index], seed=index)
         with torch.no_grad():
             logits = model(processor(picture, return_tensors="pt").pixel_values).logits
+        probabilities = F.interpolate(logits.softmax(dim=1), size=picture.size[::-1], mode="nearest-exact")[0]
         logits = F.interpolate(logits, size=picture.size[::-1], mode="bilinear", align_corners=False)[0]
-        probabilities, class_ids = logits.softmax(dim=0), logits.argmax(dim=0)
+        class_ids = logits.argmax(dim=0)
         differ = as_map(segments, picture.size) != class_ids.numpy()
         assert differ.mean() < 1e-3, "only ties may be decided otherwise"
         assert [segment["label"] for segment in segments] == [TINY_CLASS_NAMES[i] for i in class_ids.unique().tolist()]

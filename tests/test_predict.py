@@ -95,6 +95,11 @@ def probabilities_by_hand(logits: torch.Tensor, size: tuple[int, int]) -> torch.
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].softmax(dim=0)
 
 
+def probabilities_of_nearest(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """What scores are means of: at each pixel the probabilities of the logits that are nearest."""
+    return F.interpolate(logits.softmax(dim=1), size=size, mode="nearest-exact")[0]
+
+
 def assert_scores_are_means(classes: list[dict], mask: np.ndarray, probabilities: torch.Tensor):
     """Areas counted in the mask, and scores as means over it."""
     assert [entry["id"] for entry in classes] == sorted(np.unique(mask), key=lambda i: -np.count_nonzero(mask == i))
@@ -184,7 +189,7 @@ def test_windows(saved, model, image_processor, work, words, window, tmp_path):
     probabilities = probabilities_by_hand(logits, (71, 133))
     assert (mask != probabilities.argmax(dim=0).numpy()).mean() < 1e-3
     assert (mask != probabilities_by_hand(whole, (71, 133)).argmax(dim=0).numpy()).any()
-    assert_scores_are_means(report["images"][0]["classes"], mask, probabilities)
+    assert_scores_are_means(report["images"][0]["classes"], mask, probabilities_of_nearest(logits, (71, 133)))
     assert report["window"] == {"size": [window[0]] * 2, "stride": [window[1]] * 2}
 
 
@@ -682,8 +687,8 @@ def test_a_video(saved, model, image_processor, work):
     for frame in frames:
         with torch.no_grad():
             logits = model(image_processor(frame, return_tensors="pt").pixel_values).logits
-        probabilities.append(probabilities_by_hand(logits, (96, 128)))
-        masks.append(probabilities[-1].argmax(dim=0).numpy())
+        probabilities.append(probabilities_of_nearest(logits, (96, 128)))
+        masks.append(probabilities_by_hand(logits, (96, 128)).argmax(dim=0).numpy())
     # One picture of all frames.
     masks, probabilities = np.concatenate(masks), torch.cat(probabilities, dim=1)
     found = {item["id"]: item for item in entry["classes"]}

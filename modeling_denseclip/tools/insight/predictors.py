@@ -102,7 +102,7 @@ class ClassPredictor(Predictor):
             class its pixels and the sum of its probability over them, `(2, num_labels)`.
         """
         size = photographs[0].size[::-1]
-        return self.find_classes(self.compute_logits(photographs).cpu(), size)
+        return self.find_classes(self.compute_logits(photographs), size)
 
     def compute_logits(self, photographs: Sequence[PIL.Image.Image]) -> torch.Tensor:
         """Photographs of one size -> `(batch_size, num_labels, logits_height, logits_width)`."""

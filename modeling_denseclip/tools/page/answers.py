@@ -127,7 +127,7 @@ def segment(
             "model": name,
             "height": size[0],
             "width": size[1],
-            "score": "softmax probability of the class, averaged over its pixels",
+            "score": "softmax probability of the class at the nearest logits, averaged over its pixels",
             "classes": classes,
         },
     }

@@ -1,0 +1,149 @@
+# Copyright 2026 The DenseCLIP for Transformers authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The class of each pixel, found with few enlarged logits, is the one that all of them give, to the last bit."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modeling_denseclip import class_maps_denseclip
+from modeling_denseclip.class_maps_denseclip import axis_positions, class_map, iterate_enlarged
+
+
+SIZES = [(13, 17), (52, 68), (101, 37), (9, 300), (7, 5), (1, 1), (240, 320), (1, 90)]
+
+
+def positions(logits: torch.Tensor, size: tuple[int, int]):
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return [axis_positions(new, new, new, old, dtype) for new, old in zip(size, logits.shape[1:], strict=True)]
+
+
+def by_all_logits(logits: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The greatest class of each pixel, the pixels of each class, and their probabilities: all of them, one by one."""
+    rows, columns = positions(logits, size)
+    enlarged = torch.cat([slab for _, slab in iterate_enlarged(logits, rows, columns)])
+    class_ids = torch.from_numpy(enlarged.numpy().argmax(axis=-1))  # NumPy gives the first of equal ones
+    probabilities = logits.double().softmax(dim=0)
+    near = [torch.where(axis.weight < 0.5, axis.lower, axis.upper).tolist() for axis in (rows, columns)]
+    pixels, sums = torch.zeros(2, len(logits), dtype=torch.float64)
+    for row, column in itertools.product(range(size[0]), range(size[1])):
+        label = class_ids[row, column]
+        pixels[label] += 1
+        sums[label] += probabilities[label, near[0][row], near[1][column]]
+    return class_ids, pixels, sums
+
+
+def like_a_trained_model(num_labels: int, generator: torch.Generator) -> torch.Tensor:
+    """Areas of a few classes, with noise."""
+    areas = torch.randint(0, min(num_labels, 6), (4, 5), generator=generator)
+    areas = areas.repeat_interleave(4, 0).repeat_interleave(4, 1)[:13, :17]
+    logits = torch.randn(num_labels, 13, 17, generator=generator)
+    return logits.scatter_add(0, areas[None], torch.full((1, 13, 17), 6.0))
+
+
+KINDS = {
+    "like a trained model's": like_a_trained_model,
+    "random": lambda num_labels, generator: torch.randn(num_labels, 13, 17, generator=generator),
+    # Whole numbers: many ties, at corners and between them.
+    "tied": lambda num_labels, generator: torch.randint(0, 3, (num_labels, 13, 17), generator=generator).float(),
+    "all equal": lambda num_labels, generator: torch.zeros(num_labels, 13, 17),
+    # Neighbouring numbers of float32: differences are as large as roundings.
+    "nearly tied": lambda num_labels, generator: torch.nextafter(
+        torch.ones(num_labels, 13, 17), 2.0 * torch.randint(0, 2, (num_labels, 13, 17), generator=generator)
+    ),
+    "large": lambda num_labels, generator: 1e30 * torch.randn(num_labels, 13, 17, generator=generator),
+    "two classes that cross": lambda num_labels, generator: (
+        torch.linspace(-1, 1, 17).expand(num_labels, 13, 17) * torch.linspace(-1, 1, num_labels)[:, None, None]
+    ),
+}
+
+
+@pytest.mark.parametrize("num_labels", [2, 7])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_and_scores_are_those_of_all_logits(kind, size, num_labels, monkeypatch):
+    logits = KINDS[kind](num_labels, torch.Generator().manual_seed(num_labels))
+    expected, pixels, sums = by_all_logits(logits, size)
+    for least, share in ((0, 2.0), (8, 0.4), (10**9, 0.0)):  # always few, as it is, always all
+        monkeypatch.setattr(class_maps_denseclip, "LEAST_PIXELS_OF_A_CELL", least)
+        monkeypatch.setattr(class_maps_denseclip, "GREATEST_SHARE", share)
+        class_ids, scores = class_map(logits, *positions(logits, size), with_scores=True)
+        assert torch.equal(class_ids, expected)
+        assert torch.equal(scores.pixels, pixels)
+        torch.testing.assert_close(scores.probability_sums, sums, rtol=1e-5, atol=1e-5)
+        assert torch.equal(class_map(logits, *positions(logits, size))[0], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_small_and_change_nothing(kind, monkeypatch):
+    logits = KINDS[kind](7, torch.Generator().manual_seed(0))
+    whole, scores = class_map(logits, *positions(logits, (100, 140)), with_scores=True)
+    for name in ("MAX_ELEMENTS", "MAX_BAND_ELEMENTS", "CELLS_AT_A_TIME", "CELLS_OF_A_GROUP"):
+        monkeypatch.setattr(class_maps_denseclip, name, 3)
+    parts, scores_of_parts = class_map(logits, *positions(logits, (100, 140)), with_scores=True)
+    assert torch.equal(parts, whole) and torch.equal(scores_of_parts.pixels, scores.pixels)
+    torch.testing.assert_close(scores_of_parts.probability_sums, scores.probability_sums)
+
+
+@pytest.mark.parametrize("max_elements", [1, 5 * 68 * 3, 5 * 68 * 52])
+def test_slabs_are_small(max_elements, monkeypatch):
+    logits = torch.randn(5, 13, 17, generator=torch.Generator().manual_seed(0))
+    whole = torch.cat([slab for _, slab in iterate_enlarged(logits, *positions(logits, (52, 68)))])
+    monkeypatch.setattr(class_maps_denseclip, "MAX_ELEMENTS", max_elements)
+    slabs = list(iterate_enlarged(logits, *positions(logits, (52, 68))))
+    assert all(slab.numel() <= max(max_elements, 5 * 68) for _, slab in slabs)
+    assert len(slabs) == -(-52 // max(1, max_elements // (5 * 68)))
+    assert torch.equal(torch.cat([slab for _, slab in slabs]), whole)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_enlarged_logits_are_interpolated_ones(size):
+    logits = torch.randn(5, 13, 17, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+    enlarged = torch.cat([slab for _, slab in iterate_enlarged(logits, *positions(logits, size))]).movedim(-1, 0)
+    torch.testing.assert_close(enlarged, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("num_labels", [300, 1])
+def test_any_number_of_classes(num_labels):
+    logits = torch.randn(num_labels, 6, 5, generator=torch.Generator().manual_seed(0))
+    logits[-1, 2:4, 2:4] += 20  # an area of the last class, whose id takes more than a byte
+    expected, pixels, _ = by_all_logits(logits, (90, 70))
+    class_ids, scores = class_map(logits, *positions(logits, (90, 70)), with_scores=True)
+    assert torch.equal(class_ids, expected) and torch.equal(scores.pixels, pixels)
+    assert pixels[-1] > 500
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype):
+    logits = like_a_trained_model(7, torch.Generator().manual_seed(0)).to(dtype)
+    expected, _, _ = by_all_logits(logits, (100, 140))
+    assert torch.equal(class_map(logits, *positions(logits, (100, 140)))[0], expected)
+
+
+def test_few_logits_are_enlarged(monkeypatch):
+    """Of areas as a trained model has them, what is made is a small part of all: the purpose of it."""
+    made = []
+    mix = class_maps_denseclip.mix
+
+    def counting(*args):
+        made.append(mix(*args))
+        return made[-1]
+
+    monkeypatch.setattr(class_maps_denseclip, "mix", counting)
+    generator = torch.Generator().manual_seed(0)
+    areas = torch.randint(0, 20, (5, 6), generator=generator).repeat_interleave(12, 0).repeat_interleave(12, 1)
+    logits = torch.randn(150, 60, 72, generator=generator)
+    logits = logits.scatter_add(0, areas[None], torch.full((1, 60, 72), 8.0))
+    class_map(logits, *positions(logits, (480, 576)), with_scores=True)
+    assert sum(tensor.numel() for tensor in made) < 150 * 480 * 576 / 25
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_are_refused(value):
+    logits = torch.zeros(3, 6, 5)
+    logits[1, 5, 4] = value
+    with pytest.raises(ValueError, match="NaN or infinite, and have no greatest class"):
+        class_map(logits, *positions(logits, (30, 30)))
