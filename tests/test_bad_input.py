@@ -269,6 +269,28 @@ def _(room):
     return room.predict(write(room.path / "a.jpg", b""))
 
 
+@case("a pointer of Git LFS called .jpg")
+def _(room):
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    return room.predict(write(room.path / "a.jpg", text))
+
+
+@case("a PNG whose line ends were rewritten")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    return room.predict(write(file, file.read_bytes().replace(b"\r\n", b"\n")))
+
+
+@case("a page of HTML called .jpg")
+def _(room):
+    return room.predict(write(room.path / "a.jpg", b"<!DOCTYPE html><title>Sign in</title>"))
+
+
+@case("a HEIC called .jpg")
+def _(room):
+    return room.predict(write(room.path / "a.jpg", b"\0\0\0\x18ftypheic" + bytes(400)))
+
+
 @case("a text file called .jpg")
 def _(room):
     return room.predict(write(room.path / "a.jpg", b"no picture"))
@@ -1749,6 +1771,25 @@ def _(room):
     for mask in (folder / "annotations").rglob("*.png"):
         save(PICTURE.convert("L").point(lambda value: 255 * (value > 127)), mask)
     assert "binary_masks" in inspect_dataset(folder).findings_of("error")
+    room.train(folder)
+
+
+@case("splits of other names")
+def _(room):
+    folder = room.data_set()
+    for kind in ("images", "annotations"):
+        (folder / kind / "training").rename(folder / kind / "train")
+        (folder / kind / "validation").rename(folder / kind / "valid")
+    assert "missing_folder" in inspect_dataset(folder).findings_of("error")
+    assert inspect_dataset(folder, splits=("train", "valid")).accepted
+    room.train(folder)
+
+
+@case("masks that are colours")
+def _(room):
+    folder = room.data_set()
+    save(PIL.Image.new("RGB", (WIDTH, HEIGHT), (255, 0, 77)), folder / "annotations/training/2.png")
+    assert inspect_dataset(folder).total.colours == {0xFF004D: WIDTH * HEIGHT}
     room.train(folder)
 
 
