@@ -41,7 +41,7 @@ def is_saved(folder: str | Path) -> bool:
 
 
 def has_metadata(folder: str | Path) -> bool:
-    """Whether a folder, or one in it, has a file by which `datasets` makes rows of images and masks ("imagefolder")."""
+    """Whether a folder, or one in it, has a file by which `datasets` makes rows of pictures: an "imagefolder"."""
     folder = Path(folder)
     places = [f"{within}{name}" for within in ("", "*/") for name in METADATA_FILES]
     return any(_names_two_files(path) for place in places for path in folder.glob(place))
@@ -272,8 +272,8 @@ def _load_split(
     except (DatasetGenerationError, ValueError) as error:
         said = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         raise ValueError(
-            f"The split '{split}' of {dataset_name} cannot be loaded: {str(said).rstrip('.')}. Splits are named by train_split and"
-            f" validation_split ({SLICES}), a configuration by dataset_config_name."
+            f"The split '{split}' of {dataset_name} cannot be loaded: {str(said).rstrip('.')}. Splits are named by"
+            f" train_split and validation_split ({SLICES}), a configuration by dataset_config_name."
         ) from error
     if len(rows) == 0:
         raise ValueError(f"The split '{split}' of {dataset_name} has no rows. Name another, or a larger part of it.")
