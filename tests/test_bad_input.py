@@ -51,6 +51,7 @@ from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.insight.predictors import ClassPredictor
 from modeling_denseclip.tools.pictures.palettes import generate_palette
+from tests import foreign
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture
 from tests.tiny import (
@@ -66,7 +67,7 @@ from tests.tiny import (
     tiny_model,
     write_avi,
 )
-from training import convert, score_text, train
+from training import convert, import_data, score_text, train
 from training.data.load import load_data
 from training.data.transforms import TrainingTransform, with_transform
 from training.demonstration.tokenizer import build_tokenizer
@@ -1700,6 +1701,125 @@ def _(room):
 
 
 # ------------------------------------------------------------------------------------------------ data for training
+
+
+SCENES = foreign.make_scenes()
+
+
+def import_from(room: Room, write: Callable | None, *words: object) -> tuple[int, str]:
+    """Write a data set of a foreign form, unless it is there, and import it."""
+    source = room.path / "source"
+    if write is not None:
+        write(source, SCENES)
+    status = import_data.main([*map(str, (source, room.path / "my_data", "--num_workers", 0, *words))])
+    return status, " ".join(room.capsys.readouterr().out.split())
+
+
+@case("a folder to import that is an archive")
+def _(room):
+    foreign.write_text(room.path / "data.zip", "PK")
+    import_data.main([str(room.path / "data.zip"), str(room.path / "my_data")])
+
+
+@case("a folder to import without annotations")
+def _(room):
+    for scene in SCENES[:3]:
+        foreign.save(room.path / "source" / f"{scene.stem}.jpg", scene.pixels)
+    import_from(room, None)
+
+
+@case("colours that no file names")
+def _(room):
+    foreign.write_camvid(room.path / "source", SCENES)
+    (room.path / "source" / "class_dict.csv").unlink()
+    import_from(room, None)
+
+
+@case("a list of names that does not fit the masks")
+def _(room):
+    foreign.write_suffixes(room.path / "source", SCENES)
+    foreign.write_text(room.path / "source" / "labels.txt", "soil\ncrop\n")
+    for scene in SCENES:
+        foreign.save(room.path / "source" / f"{scene.stem}_mask.png", np.uint8([0, 1, 200])[scene.ids])
+    import_from(room, None)
+
+
+@case("two kinds of masks")
+def _(room):
+    foreign.write_suffixes(room.path / "source", SCENES)
+    for scene in SCENES:
+        foreign.save(room.path / "source" / f"{scene.stem}_labels.png", scene.ids)
+    import_from(room, None)
+
+
+@case("annotations of two forms")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    for scene in SCENES:
+        foreign.save(room.path / "source" / f"{scene.split}2017" / f"{scene.stem}_mask.png", scene.ids)
+    import_from(room, None)
+
+
+@case("COCO that was cut off")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    path = room.path / "source/annotations/instances_train2017.json"
+    path.write_text(path.read_text()[:-20])
+    import_from(room, None)
+
+
+@case("CVAT with a document type")
+def _(room):
+    foreign.write_cvat(room.path / "source", SCENES)
+    path = room.path / "source/annotations.xml"
+    path.write_text(path.read_text().replace("?><", '?><!DOCTYPE annotations [<!ENTITY b "c">]><', 1))
+    import_from(room, None)
+
+
+@case("a photograph that its annotation does not fit")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    PIL.Image.new("RGB", (33, 44)).save(room.path / "source/train2017/field_001.jpg")
+    return import_from(room, None)
+
+
+@case("a photograph to import that cannot be read")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    foreign.write_text(room.path / "source/train2017/field_001.jpg", "no picture")
+    return import_from(room, None)
+
+
+@case("photographs listed for training and for validation")
+def _(room):
+    foreign.write_voc(room.path / "source", SCENES)
+    foreign.write_text(room.path / "source/ImageSets/Segmentation/val.txt", f"{SCENES[0].stem}\n{SCENES[6].stem}\n")
+    import_from(room, None)
+
+
+@case("a share where there is a part for validation")
+def _(room):
+    import_from(room, foreign.write_coco, "--validation_share", 0.2)
+
+
+@case("a name for a key that does not occur")
+def _(room):
+    import_from(room, foreign.write_coco, "--names", "tree=oak")
+
+
+@case("a target that is there already")
+def _(room):
+    foreign.write_text(room.path / "my_data" / "thesis.txt", "mine")
+    import_from(room, foreign.write_coco)
+
+
+@case("masks that are photographs")
+def _(room):
+    for scene in SCENES:
+        noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+        foreign.save(room.path / "source" / "images" / f"{scene.stem}.jpg", noise)
+        foreign.save(room.path / "source" / "masks" / f"{scene.stem}.png", noise)
+    import_from(room, None, "--masks", "masks/*", "--images", "images/*")
 
 
 @case("an image without a mask")

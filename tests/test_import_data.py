@@ -176,6 +176,21 @@ def test_masks_of_two_values(source, target, values):
     assert all(np.array_equal(found[scene.stem][2], scene.ids > 0) for scene in SCENES)
 
 
+def test_values_that_are_named_clean_what_compression_changed(source, target):
+    """A class of thin lines has no area, so that only its user knows its value."""
+    expected = {}
+    for scene in SCENES:
+        ids = scene.ids % 2
+        ids[::9] = 2
+        expected[scene.stem] = ids
+        save(source / "images" / f"{scene.stem}.jpg", scene.pixels)
+        save(source / "masks" / f"{scene.stem}.jpg", np.array([0, 255, 128], np.uint8)[ids], quality=95)
+    assert run(source, target, "--names", "0=soil", "255=crop", "128=wire") == 0
+    assert (target / "classes.txt").read_text().splitlines() == ["soil", "crop", "wire"]
+    for name, (_, _, ids) in written(target).items():
+        assert (ids[::9] == 2).mean() > 0.9 and (ids == expected[name]).mean() > 0.95
+
+
 def test_names_for_ids_from_1_leave_0_unlabelled_and_say_so(source, target, capsys):
     write_suffixes(source, SCENES)
     write_text(source / "labels.txt", "crop\nweed\n")

@@ -34,6 +34,9 @@ from .importing.forms import FORMS
 from .importing.importer import DEFAULT_SHARE, Wishes, import_data
 
 
+__all__ = ["Wishes", "import_data"]  # for Python
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the folder as it lies")

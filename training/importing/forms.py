@@ -35,6 +35,7 @@ def find_source(
     images: Sequence[str] = (),
     masks: Sequence[str] = (),
     colours: dict[int, str] | None = None,
+    values: Sequence[int] = (),
     mat_key: str | None = None,
     num_workers: int = 0,
 ) -> Source:
@@ -44,7 +45,7 @@ def find_source(
     Args:
         form (`str`, *optional*): one of `FORMS`, where a folder has several.
         overlaps (`str`, *optional*): see [`draw_shapes`]; by default as the form's own tool has it.
-        images, masks, colours, mat_key, num_workers (*optional*): see [`find_masks`].
+        images, masks, colours, values, mat_key, num_workers (*optional*): see [`find_masks`].
 
     Raises:
         `Question`: for a folder of several forms.
@@ -57,7 +58,7 @@ def find_source(
         if form in (None, name) and (source := find(listing, overlaps=overlaps)) is not None:
             found[name] = source
     if form == MASKS or (form is None and not found):
-        source = find_masks(listing, images, masks, colours, mat_key, num_workers)
+        source = find_masks(listing, images, masks, colours, values, mat_key, num_workers)
         if source is not None:
             found[MASKS] = source
     elif form is None and recognise_masks(listing) is not None:

@@ -110,6 +110,7 @@ def import_data(
         wishes.images,
         wishes.masks,
         colours,
+        sorted(int(said) for said in answers.names if said.isdecimal()),
         wishes.mat_key,
         num_workers,
     )
