@@ -312,10 +312,14 @@ def test_saved_rows_that_are_broken_are_named(folder, tmp_path, damage):
             use(dataset_name=str(saved), class_names=NAMES, cache_dir=tmp_path / "cache")
 
 
-def test_broken_files_of_rows_are_named(tmp_path):
-    (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "train.parquet").write_bytes(b"PAR1" + bytes(100))
-    with pytest.raises(ValueError, match="The split 'train' of .*rows cannot be loaded"):
+@pytest.mark.parametrize("place", [0, 4, -30])
+def test_broken_files_of_rows_are_named(folder, tmp_path, place):
+    path = tmp_path / "rows" / "train.parquet"
+    to_rows(folder, "training").to_parquet(path)
+    data = bytearray(path.read_bytes())
+    data[place : place + 20] = b"x" * 20
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="The split 'train' of .*rows cannot be loaded: .* Splits are named by"):
         load_data(dataset_name=str(tmp_path / "rows"), class_names=NAMES, cache_dir=tmp_path / "cache")
 
 

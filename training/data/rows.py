@@ -269,11 +269,15 @@ def _load_split(
             rows = datasets.load_dataset(
                 dataset_name, config_name, data_dir=data_dir, split=split, cache_dir=cache_dir
             )
-    except (DatasetGenerationError, ValueError) as error:
-        said = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+    except (DatasetGenerationError, OSError, ValueError) as error:
+        # What pyarrow says of broken files is an OSError without a number; others tell that there is no such data set.
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None
+        said = " ".join(str(cause or error).split()).rstrip(".")
         raise ValueError(
-            f"The split '{split}' of {dataset_name} cannot be loaded: {str(said).rstrip('.')}. Splits are named by"
-            f" train_split and validation_split ({SLICES}), a configuration by dataset_config_name."
+            f"The split '{split}' of {dataset_name} cannot be loaded: {said}. Splits are named by train_split and"
+            f" validation_split ({SLICES}), a configuration by dataset_config_name."
         ) from error
     if len(rows) == 0:
         raise ValueError(f"The split '{split}' of {dataset_name} has no rows. Name another, or a larger part of it.")
