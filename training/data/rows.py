@@ -350,7 +350,7 @@ def advise_rows(folder: str | Path) -> str:
     """What is to be said of a folder of rows where another is expected; empty for others."""
     folder = Path(folder)
     if is_saved(folder):
-        what = "was written by save_to_disk of `datasets`"
+        what = "was written by save_to_disk"
     elif has_metadata(folder):
         what = "holds pictures with a metadata file, which `datasets` reads as rows"
     else:
