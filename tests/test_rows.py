@@ -323,6 +323,15 @@ def test_broken_files_of_rows_are_named(folder, tmp_path, place):
         load_data(dataset_name=str(tmp_path / "rows"), class_names=NAMES, cache_dir=tmp_path / "cache")
 
 
+def test_names_of_files_that_are_no_text_are_refused(folder, tmp_path):
+    saved = save_rows(folder, tmp_path / "saved")
+    path = next((saved / "train").glob("*.arrow"))
+    path.write_bytes(path.read_bytes().replace(b"a.pngb.pngc.png", b"a.pngb.pngc.pn\xdf", 1))
+    for use in (load_data, inspect_dataset):
+        with pytest.raises(ValueError, match="A name of a file in the split 'train' of .*saved is no text in UTF-8"):
+            use(dataset_name=str(saved), class_names=NAMES, cache_dir=tmp_path / "cache")
+
+
 # --------------------------------------------------------------------------------------------- pictures with metadata
 
 

@@ -188,15 +188,26 @@ class RowForm:
         return class_names, None
 
     def list_pairs(self, split: str) -> tuple[list[Row], list[Finding]]:
-        """The rows of a split, and those that lack a photograph or a mask."""
+        """
+        The rows of a split, and those that lack a photograph or a mask.
+
+        Raises:
+            ValueError: for names of files that are no text.
+        """
         if split in self.refusals:
             refusal = self.refusals[split]
             return [], [Finding("missing_split", f"'{split}'", f": {refusal.__cause__ or refusal}", refusal)]
         rows, source = with_encoded(self.rows[split], "image", "annotation"), self._describe(split)
         columns = [rows.data.column(name) for name in ("image", "annotation")]
         missing = [set(pc.indices_nonzero(_is_missing(column)).to_pylist()) for column in columns]
+        try:
+            paths = pc.struct_field(columns[0], "path").to_pylist()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"A name of a file in {source} is no text in UTF-8 ({error}): save the rows anew."
+            ) from error
         pairs, findings = [], []
-        for index, path in enumerate(pc.struct_field(columns[0], "path").to_pylist()):
+        for index, path in enumerate(paths):
             stem = PurePosixPath(path or "").stem or f"{index:08d}"
             image, mask = (f"{kind} of row {index} in the split '{split}'" for kind in ("image", "mask"))
             lacking = [index in of_column for of_column in missing]
