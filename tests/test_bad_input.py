@@ -202,6 +202,21 @@ class Room:
         (folder / "classes.txt").write_text(classes, encoding="utf-8")
         return folder
 
+    def rows(self, folder: Path, split: str, missing_mask: int | None = None) -> datasets.Dataset:
+        """The files of a split in rows, one perhaps without its mask."""
+        columns = {"image": [], "annotation": []}
+        for column, kind in (("image", "images"), ("annotation", "annotations")):
+            for path in sorted((folder / kind / split).iterdir()):
+                columns[column].append({"bytes": path.read_bytes(), "path": None})
+        if missing_mask is not None:
+            columns["annotation"][missing_mask] = None
+        return datasets.Dataset.from_dict(
+            columns, features=datasets.Features(dict.fromkeys(columns, datasets.Image()))
+        )
+
+    def load_rows(self, **arguments):
+        return load_data(dataset_name=str(self.path / "rows"), cache_dir=self.path / "cache", **arguments)
+
     def words(self, folder: Path, extra: str = "") -> list[str]:
         return (
             f"--data_dir {folder} {save_tiny_architecture(self.path, 'resnet')} --short_side 64 --long_side 128"
@@ -1861,14 +1876,42 @@ def _(room):
 
 @case("a row of a data set of the Hub without a mask")
 def _(room):
-    folder, encoded = room.data_set(), []
-    for kind in ("images", "annotations"):
-        encoded.append({"bytes": (folder / kind / "training/2.png").read_bytes(), "path": None})
-    rows = {"image": [encoded[0]] * 2, "annotation": [encoded[1], None]}
-    features = datasets.Features(dict.fromkeys(rows, datasets.Image()))
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(room.path / "rows/train-00000-of-00001.parquet")
-    names = {"class_names_file": folder / "classes.txt", "splits": ("training",)}
-    load_data(dataset_name=str(room.path / "rows"), cache_dir=room.path / "cache", **names)
+    folder = room.data_set()
+    rows = room.rows(folder, "training", missing_mask=1)
+    rows.to_parquet(room.path / "rows/train-00000-of-00001.parquet")
+    room.load_rows(class_names_file=folder / "classes.txt", splits=("training",))
+
+
+@case("rows of one split alone")
+def _(room):
+    folder = room.data_set()
+    room.rows(folder, "training").save_to_disk(room.path / "rows")
+    names = {"class_names_file": folder / "classes.txt"}
+    report = inspect_dataset(dataset_name=str(room.path / "rows"), **names, short_side=64)
+    assert report.findings_of("error") == ["missing_split"]
+    assert len(room.load_rows(**names, train_split="train[:50%]", validation_split="train[50%:]").validation) == 2
+    room.load_rows(**names)
+
+
+@case("rows that do not tell names of classes")
+def _(room):
+    room.rows(room.data_set(), "training").save_to_disk(room.path / "rows")
+    room.load_rows(splits=("training",))
+
+
+@case("rows that save_to_disk wrote, cut off")
+def _(room):
+    folder = room.data_set()
+    room.rows(folder, "training").save_to_disk(room.path / "rows")
+    cut(next((room.path / "rows").glob("*.arrow")))
+    room.load_rows(class_names_file=folder / "classes.txt")
+
+
+@case("rows that save_to_disk wrote, as --data_dir")
+def _(room):
+    folder = room.data_set()
+    room.rows(folder, "training").save_to_disk(room.path / "rows")
+    room.train(room.path / "rows")
 
 
 @case("a mask of another size than its image")

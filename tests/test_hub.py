@@ -428,6 +428,20 @@ def test_a_data_set_of_the_hub_is_trained_on_by_its_columns(hub, run, training_w
     assert report["dataset"] == {"name": f"{USER}/scenes", "split": "validation", "num_images": 2}
     assert sum(entry["pixels"] for entry in report["per_class"]) == 2 * 96 * 64
 
+    source = ["--dataset_name", f"{USER}/scenes", "--image_column", "photo", "--label_column", "ids"]
+    code, output = run(
+        *("training.inspect_dataset", *source, "--class_names_file", tmp_path / "data" / "classes.txt"),
+        *("--output_dir", tmp_path / "inspection"),
+    )
+    assert code == 0 and "Training accepts this data set." in output, output
+    inspected = json.loads((tmp_path / "inspection" / "report.json").read_text())
+    assert inspected["dataset_name"] == f"{USER}/scenes"
+    assert {split: counts["pairs"] for split, counts in inspected["splits"].items()} == {"train": 2, "validation": 2}
+    # The model knows the names, which these rows do not tell.
+    code, output = run("training.evaluate", tmp_path / "run", *source, "--use_cpu", "true")
+    assert code == 0 and "They are taken for the classes of the model" in output, output
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["per_class"] == report["per_class"]
+
 
 def test_training_does_not_start_for_a_hub_that_will_not_take_it(hub, run, training_words, tmp_path):
     code, output = run("training.train", *training_words, "--hub_token", "hf_wrong")

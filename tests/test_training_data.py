@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from training.data import findings
-from training.data import load as data_module
+from training.data import findings, rows, segmentation_folder
 from training.data.class_names import read_class_names
 from training.data.files import find_rare, without_path
 from training.data.load import SegmentationData, load_data
@@ -58,8 +57,8 @@ def checked(monkeypatch) -> list[str]:
         names.append(mask_name)
         return examine_pair(image, mask, image_name, mask_name, *args)
 
-    monkeypatch.setattr(findings, "examine_pair", examine)
-    monkeypatch.setattr(data_module, "examine_pair", examine)
+    monkeypatch.setattr(segmentation_folder, "examine_pair", examine)
+    monkeypatch.setattr(rows, "examine_pair", examine)
     return names
 
 

@@ -8,6 +8,8 @@ Score a checkpoint by the paper's protocol: original size of the masks, sliding 
 CHECKPOINT is a folder or a Hub id. How images are resized and windows slide comes with it, unless an argument says
 otherwise. Several GPUs: `accelerate launch -m training.evaluate ...`.
 
+Rows of the Hub that do not tell names of classes are scored by the model's own, which a warning says.
+
 A pair of a folder of which a file cannot be read is named and left out. Then the exit status is 1; after an error it
 is 2.
 """
@@ -43,7 +45,12 @@ def main(words: list[str] | None = None) -> dict:
     output_dir, training_args = evaluation_args.output_dir, evaluation_args.training_arguments()
     model, image_processor = load_model(checkpoint, revision=evaluation_args.revision or "main")
     with advising_import(data_args.dataset, data_args.data_dir, data_args.dataset_name):
-        data = load_data(**data_args.source(), splits=("validation",), leave_out_unreadable=True)
+        data = load_data(
+            **data_args.source(),
+            splits=("validation",),
+            leave_out_unreadable=True,
+            class_names=names_of(model),
+        )
     apply_choices(evaluation_args, model, image_processor, data)
     if sizes_given:
         data_args.check_sizes(model.min_image_size)
@@ -69,6 +76,11 @@ def main(words: list[str] | None = None) -> dict:
     return report
 
 
+def names_of(model: DenseCLIPForSemanticSegmentation) -> list[str]:
+    """The names of the model's classes, in the order of ids, as files of names have them."""
+    return [name.strip() for name in model.config.id2label.values()]
+
+
 def apply_choices(
     arguments: EvaluationArguments,
     model: DenseCLIPForSemanticSegmentation,
@@ -81,7 +93,7 @@ def apply_choices(
     Raises:
         ValueError: for data whose classes are not the model's.
     """
-    names = [name.strip() for name in model.config.id2label.values()]
+    names = names_of(model)
     if names != data.class_names:
         pairs = enumerate(zip(names, data.class_names, strict=False))
         different = next(

@@ -6,6 +6,7 @@ Look at a data set of images and masks before training on it: does training acce
     python -m training.inspect_dataset my_data
     python -m training.inspect_dataset ADEChallengeData2016 --dataset ade20k
     python -m training.inspect_dataset my_data --similar_names openai/clip-vit-base-patch16
+    python -m training.inspect_dataset --dataset_name user/name --label_column mask
 
 A folder is laid out as
 
@@ -13,6 +14,8 @@ A folder is laid out as
         classes.txt                     one name per line; line 0 names id 0 (ADE20K brings no such file)
         images/training/a.jpg           images/validation/...      (.jpg, .png, .tif, .webp or .bmp)
         annotations/training/a.png      annotations/validation/... (a class id per pixel, 255 = unlabelled)
+
+and --dataset_name names rows of the Hub, or local ones, with the arguments that training has for them.
 
 Training stops at the first file that it cannot use. This reads every file, names all that is wrong and how to put it
 right, and exits with 0 if training accepts the data set, with 1 if not: it asks the checks of training. Give it the
@@ -24,9 +27,12 @@ CLIP or DenseCLIP, also those that its text tower hardly tells apart.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from transformers import HfArgumentParser
 
 from modeling_denseclip.tools.command import escape_controls, run_command
 
@@ -36,23 +42,18 @@ from .data.inspection_report import (
     format_report,
     write_inspection,
 )
-from .data.load import FORMS
 from .importing.advice import advise_import
-from .options.arguments import DataArguments
+from .options.arguments import DataArguments, SourceArguments
 
 
 __all__ = ["draw_samples", "format_report", "inspect_dataset"]  # for Python
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset_dir", help="the folder that holds images/ and annotations/")
-    parser.add_argument("--dataset", choices=tuple(FORMS), default="folder", help="what names the classes")
-    parser.add_argument(
-        "--reduce_labels",
-        choices=("true", "false"),
-        help="whether 0 in a mask is unlabelled and n names the class n - 1; by default for ADE20K only",
+def build_parser() -> HfArgumentParser:
+    parser = HfArgumentParser(
+        SourceArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("dataset_dir", nargs="?", help="the folder that holds images/ and annotations/: --data_dir")
     for name, side in (("short_side", "short"), ("long_side", "long")):
         parser.add_argument(
             f"--{name}",
@@ -63,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--splits",
         nargs="+",
-        default=["training", "validation"],
-        help="names of the sub-folders, that of training first",
+        help="names of all splits to look at, that of training first, in place of --train_split and"
+        " --validation_split",
     )
     parser.add_argument(
         "--num_workers",
@@ -96,23 +97,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"numbers are at least 0, got {args.num_workers} workers and {args.num_samples} samples")
     if args.tokenizer is not None and args.similar_names is None:
         parser.error("--tokenizer goes with --similar_names")
-    if args.write_class_weights is not None and find_training_split(args.splits) is None:
+    if args.splits is not None and (args.train_split, args.validation_split) != (None, None):
+        parser.error("--splits names all splits; leave --train_split and --validation_split out")
+    if args.write_class_weights is not None and args.splits and find_training_split(args.splits) is None:
         parser.error(f"--write_class_weights weighs the split to train on, which is not among {args.splits}")
+    source = {field.name: getattr(args, field.name) for field in dataclasses.fields(SourceArguments)}
+    data_dir = source.pop("data_dir")
+    if data_dir is not None and args.dataset_dir is not None:
+        parser.error(f"--data_dir {data_dir} and {args.dataset_dir} name two folders: give one")
+    data_dir = args.dataset_dir if data_dir is None else data_dir
+    if args.dataset == "folder" and data_dir is None and args.dataset_name is None:
+        parser.error("no data set is named: give a FOLDER, --dataset ade20k or --dataset_name NAME")
 
-    reduce_labels = None if args.reduce_labels is None else args.reduce_labels == "true"
     report = inspect_dataset(
-        args.dataset_dir,
-        args.dataset,
-        reduce_labels,
-        args.splits,
-        args.num_workers,
-        args.similar_names,
-        args.tokenizer,
-        args.short_side,
-        args.long_side,
+        data_dir,
+        splits=args.splits,
+        num_workers=args.num_workers,
+        similar_names=args.similar_names,
+        tokenizer=args.tokenizer,
+        short_side=args.short_side,
+        long_side=args.long_side,
+        **source,
     )
     print(format_report(report))
-    if "missing_folder" in report.findings and (advice := advise_import(args.dataset_dir)):
+    if "missing_folder" in report.findings and (advice := advise_import(report.dataset_dir)):
         print(f"\n{escape_controls(advice)}\n")
 
     written = write_inspection(report, Path(args.output_dir), args.num_samples, args.write_class_weights)

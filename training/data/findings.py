@@ -130,6 +130,7 @@ RULES = {
             "A split keeps photographs in images/SPLIT and .png masks in annotations/SPLIT. Other names of"
             " splits are said here by --splits, and to training by --train_split and --validation_split.",
         ),
+        "missing_split": ("A split cannot be loaded", "Name another by --train_split and --validation_split."),
         "same_name": (
             "Files that share a name but for the suffix",
             "Images and masks are paired by name: rename or remove one.",
@@ -181,19 +182,24 @@ RULES = {
 }
 
 
+# What is examined of a pair.
+IMAGE, MASK = "image", "mask"
+
+
 class Finding(NamedTuple):
     """
-    What is found in one file, or in one folder of files.
+    What is found in one image or mask, or in one folder of files.
 
     Attributes:
         rule (`str`): a key of `RULES`.
-        path (`Path` or `str`, *optional*): the file or folder, which rows of a data set of the Hub may lack.
+        place (`Path` or `str`): the file or folder; of a pair that is examined `IMAGE` or `MASK`; of other things a
+            description.
         said (`str`): what the report says behind its name.
         error (`ValueError`, *optional*): what training is refused with; without one it runs.
     """
 
     rule: str
-    path: Path | str | None
+    place: Path | str
     said: str = ""
     error: ValueError | None = None
 
@@ -216,6 +222,19 @@ class Pair(NamedTuple):
     split: str
     image: Path | None
     mask: Path | None
+
+    @property
+    def stem(self) -> str:
+        return (self.image or self.mask).stem
+
+    def encoded(self) -> tuple[EncodedImage | None, EncodedImage | None]:
+        """The photograph and the mask, by their paths."""
+        files = (self.image, self.mask)
+        return tuple(None if file is None else {"path": str(file), "bytes": None} for file in files)
+
+    def error_names(self) -> tuple[str, str]:
+        """What errors call the photograph and the mask."""
+        return f"The image {self.image}", f"The mask {self.mask}"
 
 
 def find_pairs(data_dir: Path, split: str) -> tuple[list[Pair], list[Finding]]:
@@ -322,16 +341,6 @@ class FileFacts:
     colours: dict[int, int] = field(default_factory=dict)
 
 
-def examine_files(
-    pair: Pair, num_labels: int, reduce_labels: bool, image_bytes: bytes | None = None, with_hash: bool = False
-) -> tuple[FileFacts, FileFacts, list[Finding]]:
-    """[`examine_pair`] of files, of which the image may have been read already."""
-    image = None if pair.image is None else {"path": str(pair.image), "bytes": image_bytes}
-    mask = None if pair.mask is None else {"path": str(pair.mask), "bytes": None}
-    names = f"The image {pair.image}", f"The mask {pair.mask}"
-    return examine_pair(image, mask, *names, num_labels, reduce_labels, with_hash)
-
-
 def in_processes(
     examine: Callable[[Pair], Any],
     pairs: list[Pair],
@@ -401,9 +410,9 @@ def examine_pair(
             " size: export the mask again, or resize it to the nearest pixel."
         )
         said = f": {size}, the image {image_size}{turned}"
-        findings.append(Finding("other_size", mask["path"], said, ValueError(refusal)))
+        findings.append(Finding("other_size", MASK, said, ValueError(refusal)))
     if mask_facts.is_read:
-        _examine_ids(mask, mask_name, mask_facts, num_labels, reduce_labels, findings)
+        _examine_ids(mask_name, mask_facts, num_labels, reduce_labels, findings)
     return image_facts, mask_facts, findings
 
 
@@ -428,13 +437,13 @@ def _examine_image(image: EncodedImage, name: str, findings: list[Finding], with
                 facts = FileFacts(picture.format, picture.mode, picture.size)
             if facts.mode in UNKNOWN_RANGE_MODES:
                 rule, said = "unknown_range", f"mode {facts.mode}"
-        findings.append(_explain(error, rule, said, image, name, "Replace it, or remove it and its mask."))
+        findings.append(_explain(error, rule, said, IMAGE, name, "Replace it, or remove it and its mask."))
         return facts
     facts.size, facts.is_read = (width, height), True
     if facts.mode in DEEP_IMAGE_MODES:
-        findings.append(Finding("deep_images", image["path"], f": mode {facts.mode}"))
+        findings.append(Finding("deep_images", IMAGE, f": mode {facts.mode}"))
     if facts.orientation > 1:
-        findings.append(Finding("turned_images", image["path"], f": orientation {facts.orientation}"))
+        findings.append(Finding("turned_images", IMAGE, f": orientation {facts.orientation}"))
     return facts
 
 
@@ -454,11 +463,11 @@ def _examine_mask(mask: EncodedImage, name: str, findings: list[Finding]) -> Fil
                     facts.colours = _count_colours(np.asarray(picture.convert("RGB")))
         elif form[2:3].isdigit():
             rule, said = "mask_bit_depth", f"{form[2]} bits"
-        findings.append(_explain(error, rule, said, mask, name, "Replace it, or remove it and its image."))
+        findings.append(_explain(error, rule, said, MASK, name, "Replace it, or remove it and its image."))
         return facts
     facts.size, facts.is_read = ids.shape[::-1], True
     if facts.mode == "P":
-        findings.append(Finding("palette_masks", mask["path"]))
+        findings.append(Finding("palette_masks", MASK))
     return facts
 
 
@@ -482,14 +491,7 @@ def _count_colours(pixels: np.ndarray) -> dict[int, int]:
     return dict(zip(colours[most].tolist(), counts[most].tolist(), strict=True))
 
 
-def _examine_ids(
-    mask: EncodedImage,
-    name: str,
-    facts: FileFacts,
-    num_labels: int,
-    reduce_labels: bool,
-    findings: list[Finding],
-) -> None:
+def _examine_ids(name: str, facts: FileFacts, num_labels: int, reduce_labels: bool, findings: list[Finding]) -> None:
     wrong = find_wrong_ids(facts.pixels, num_labels, reduce_labels)
     if wrong:
         lowest, highest = (1, num_labels) if reduce_labels else (0, num_labels - 1)
@@ -501,15 +503,15 @@ def _examine_ids(
         )
         if len(facts.pixels) > MAXIMUM_IDS:
             said = f": it holds {len(facts.pixels):,} different ids, as many as no list of classes has"
-            findings.append(Finding("unreadable", mask["path"], said, refusal))
+            findings.append(Finding("unreadable", MASK, said, refusal))
             facts.pixels = {}
         else:
-            findings.append(Finding("wrong_ids", mask["path"], f": id {wrong[0]}", refusal))
+            findings.append(Finding("wrong_ids", MASK, f": id {wrong[0]}", refusal))
     elif holds_no_label(facts.pixels.keys(), reduce_labels):
-        findings.append(Finding("unlabelled_masks", mask["path"]))
+        findings.append(Finding("unlabelled_masks", MASK))
 
 
-def _explain(error: Exception, rule: str, said: str | None, file: EncodedImage, name: str, advice: str) -> Finding:
+def _explain(error: Exception, rule: str, said: str | None, place: str, name: str, advice: str) -> Finding:
     """The finding that training's own reader has made by this error; without words of its own it says the error's."""
     words = str(error)
     if isinstance(error, MemoryError):  # which says nothing of the file on another machine, so that it is not left out
@@ -520,7 +522,7 @@ def _explain(error: Exception, rule: str, said: str | None, file: EncodedImage, 
         refusal = UnreadableFileError(f"{named}. {advice}")
     else:
         refusal = ValueError(words)
-    return Finding(rule, file["path"], f": {said or words.replace(name, 'it', 1)}", refusal)
+    return Finding(rule, place, f": {said or words.replace(name, 'it', 1)}", refusal)
 
 
 def format_size(size: tuple[int, int]) -> str:

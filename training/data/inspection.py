@@ -5,6 +5,7 @@
 import hashlib
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,8 +25,9 @@ from ..options.arguments import DataArguments
 from .class_names import CLASSES_FILE
 from .duplicates import find_near, source_stem
 from .files import IGNORE_INDEX, count_by_class, find_rare, find_wrong_ids, holds_no_label, is_binary, printable
-from .findings import RULES, FileFacts, Finding, Pair, examine_files, format_size, in_processes
-from .load import MIN_IMAGE_SIZE, narrow_size, open_form
+from .findings import IMAGE, MASK, RULES, FileFacts, Finding, Pair, examine_pair, format_size, in_processes
+from .load import MIN_IMAGE_SIZE, name_splits, narrow_size, open_source
+from .rows import Row
 from .transforms import read_bytes
 
 
@@ -51,7 +53,7 @@ class Statistics:
     pixels_around: Counter = field(default_factory=Counter)  # id -> pixels of all masks that hold it
     colours: Counter = field(default_factory=Counter)  # 0xRRGGBB -> pixels of masks that are no ids but colours
 
-    def add(self, pair: Pair, image: FileFacts, mask: FileFacts) -> None:
+    def add(self, pair: Pair | Row, image: FileFacts, mask: FileFacts) -> None:
         self.files.update(images=pair.image is not None, masks=pair.mask is not None)
         self.files.update(pairs=pair.image is not None and pair.mask is not None)
         if image.format:
@@ -77,34 +79,40 @@ class DatasetReport:
     All that was found in a data set.
 
     Attributes:
-        dataset_dir (`Path`): the folder.
+        dataset_dir (`Path` or `str`): the folder, or the name of a data set of rows.
         class_names (`list[str]`): K names; made up ("id 0", ...) if they cannot be read.
         palette (`Sequence` of RGB triples, *optional*): their colours, if the data set has its own.
         reduce_labels (`bool`): whether 0 in a mask is unlabelled, and n names the class n - 1.
         splits (`dict[str, Statistics]`): what was counted, per split.
         findings (`dict[str, list[str]]`): keys of `RULES`, each with what it was found in.
         fixes (`dict[str, str]`): better advice than that of `RULES`, where the ids give it away.
-        drawable (`list[Pair]`): pairs whose mask fits the image.
+        drawable (`list[Pair | Row]`): pairs whose mask fits the image.
+        training_split (`str`, *optional*): the split to train on, by the name that the data set has for it.
     """
 
-    dataset_dir: Path
+    dataset_dir: Path | str
     class_names: list[str]
     palette: Sequence[Sequence[int]] | None
     reduce_labels: bool
     splits: dict[str, Statistics]
     findings: dict[str, list[str]] = field(default_factory=dict)
     fixes: dict[str, str] = field(default_factory=dict)
-    drawable: list[Pair] = field(default_factory=list)
+    drawable: list[Pair | Row] = field(default_factory=list)
+    training_split: str | None = None
 
     def add(self, rule: str, item: str) -> None:
         self.findings.setdefault(rule, []).append(item)
 
-    def add_findings(self, findings: Iterable[Finding]) -> None:
+    def add_findings(self, findings: Iterable[Finding], pair: Pair | Row | None = None) -> None:
         for finding in findings:
-            self.add(finding.rule, f"{self.name(Path(finding.path))}{finding.said}")
+            place = finding.place
+            if pair is not None:
+                place = {IMAGE: pair.image, MASK: pair.mask}[place]
+            self.add(finding.rule, f"{self.name(place)}{finding.said}")
 
-    def name(self, path: Path) -> str:
-        return printable(path.relative_to(self.dataset_dir).as_posix())
+    def name(self, place: Path | str) -> str:
+        """A file or folder as seen from that of the data set; what else has a name as it is."""
+        return printable(place.relative_to(self.dataset_dir).as_posix() if isinstance(place, Path) else place)
 
     def explain(self, level: str, rule: str) -> tuple[str, str]:
         """The title of a finding, and what to do."""
@@ -125,16 +133,15 @@ class DatasetReport:
         return [rule for rule in RULES[level] if rule in self.findings]
 
     @property
-    def training_split(self) -> str | None:
-        return find_training_split(self.splits)
-
-    @property
     def split_arguments(self) -> str:
         """What training is to be told, where the splits have other names than it expects."""
         training = self.training_split
         names = {"train_split": training, "validation_split": next((s for s in self.splits if s != training), None)}
-        usual = {"train_split": "training", "validation_split": "validation"}
-        return " ".join(f"--{option} {name}" for option, name in names.items() if name not in (None, usual[option]))
+        dataset_name = None if isinstance(self.dataset_dir, Path) else self.dataset_dir
+        usual = dict(zip(names, name_splits(dataset_name).values(), strict=True))
+        return " ".join(
+            f"--{option} {shlex.quote(name)}" for option, name in names.items() if name not in (None, usual[option])
+        )
 
     @property
     def accepted(self) -> bool:
@@ -161,27 +168,33 @@ def find_training_split(splits: Iterable[str]) -> str | None:
 
 
 def inspect_dataset(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | None = None,
     dataset: str = "folder",
     reduce_labels: bool | None = None,
-    splits: Sequence[str] = ("training", "validation"),
+    splits: Sequence[str] | None = None,
     num_workers: int | None = None,
     similar_names: str | None = None,
     tokenizer: str | None = None,
     short_side: int = DataArguments.short_side,
     long_side: int = DataArguments.long_side,
     min_image_size: int = MIN_IMAGE_SIZE,
+    dataset_name: str | None = None,
+    train_split: str | None = None,
+    validation_split: str | None = None,
+    **source,
 ) -> DatasetReport:
     """
-    Read every file of a data set and report what is there and what is wrong.
+    Read all of a data set and report what is there and what is wrong.
 
     Args:
-        dataset_dir (`str` or `Path`): the folder; see [`SegmentationFolder`] for its layout.
+        dataset_dir (`str` or `Path`, *optional*): the folder; see [`SegmentationFolder`] for its layout. With
+            `dataset_name` it is the `data_dir` of [`load_data`].
         dataset (`str`, *optional*, defaults to `"folder"`): "ade20k" takes the 150 names of ADE20K instead of those in
             classes.txt.
         reduce_labels (`bool`, *optional*): 0 in a mask is unlabelled and n names the class n - 1. By default so for
             ADE20K only.
-        splits (`Sequence[str]`, *optional*): names of the sub-folders, that of training first.
+        splits (`Sequence[str]`, *optional*): names of all splits to inspect, such as "test" too, that of training
+            first. By default those of `train_split` and `validation_split`.
         num_workers (`int`, *optional*): processes that read files; 0 reads in this one. By default one per core for
             more than 500 pairs, and 0 for fewer.
         similar_names (`str`, *optional*): a CLIP or DenseCLIP whose text tower is to read the names of the classes: a
@@ -189,19 +202,27 @@ def inspect_dataset(
         tokenizer (`str`, *optional*): where its tokenizer is, if not beside it.
         short_side, long_side (`int`, *optional*, default to those of training): to what size training brings images.
         min_image_size (`int`, *optional*, defaults to 32): the least side in pixels that the model takes.
+        dataset_name, train_split, validation_split (`str`, *optional*): as of [`load_data`], whose other arguments on
+            where pictures and names come from are taken as well.
 
     Raises:
-        `ValueError`: if there is no such folder, options are none of ADE20K, or the model is of another kind. All else
-            that is wrong is in the report.
+        `ValueError`: if there is no such folder, no split or column of rows can be loaded, options are none of ADE20K,
+            or the model is of another kind. All else that is wrong is in the report.
+        `OSError`: if there are no such rows.
         `ChildProcessError`: if a process that reads files died.
     """
-    dataset_dir = Path(dataset_dir)
-    if not dataset_dir.is_dir():
+    if dataset_name is None and dataset_dir is not None and not Path(dataset_dir).is_dir():
         raise ValueError(f"{dataset_dir} is no folder: name the one that holds images/ and annotations/.")
-    form = open_form(dataset, dataset_dir, reduce_labels=reduce_labels)
+    names = name_splits(dataset_name, train_split, validation_split)
+    training_split = names["training"] if splits is None else find_training_split(splits)
+    splits = tuple(names.values()) if splits is None else splits
+    form = open_source(dataset, dataset_dir, dataset_name, splits=splits, reduce_labels=reduce_labels, **source)
     image_processor = DenseCLIPImageProcessor(size={"shortest_edge": short_side, "longest_edge": long_side})
-    report = DatasetReport(form.data_dir, [], None, form.reduce_labels, {split: Statistics() for split in splits})
-    report.fixes |= form.fixes
+    report = DatasetReport(
+        *(form.place, [], None, form.reduce_labels, {split: Statistics() for split in splits}),
+        fixes=dict(form.fixes),
+        training_split=training_split,
+    )
     try:
         report.class_names, report.palette = form.read_classes()
     except ValueError as error:
@@ -213,13 +234,13 @@ def inspect_dataset(
         for first, second, cosine in confusable_names(similarity, report.class_names):
             report.add("names_read_alike", f"{first} / {second}: cosine {cosine:.3f}")
 
-    pairs = []
+    pairs: list[Pair | Row] = []
     for split in report.splits:
-        of_split, findings = form.find_pairs(form.data_dir, split)
+        of_split, findings = form.list_pairs(split)
         pairs += of_split
         report.add_findings(findings)
-    pictures: dict[bytes, list[Pair]] = defaultdict(list)
-    hashes: dict[Pair, int | None] = {}
+    pictures: dict[bytes, list[Pair | Row]] = defaultdict(list)
+    hashes: dict[Pair | Row, int | None] = {}
     holders: dict[int, list[str]] = defaultdict(list)
     binary_masks: list[str] = []
     if num_workers is None:
@@ -228,11 +249,11 @@ def inspect_dataset(
     died = "A process that reads images and masks died, so nothing is reported"
     # A forked process may wait for ever for a lock that a thread of its parent held.
     results = in_processes(inspect, pairs, num_workers, died, "--num_workers", start_method="spawn")
-    for result in tqdm(results, "Reading", len(pairs), unit=" pairs", disable=None):
-        pair, digest, image, mask, findings = result
+    progress = tqdm(results, "Reading", len(pairs), unit=" pairs", disable=None)
+    for pair, (digest, image, mask, findings) in zip(pairs, progress, strict=True):
         report.splits[pair.split].add(pair, image, mask)
         # Of ids there is one finding for each in all masks, see `_check_ids`.
-        report.add_findings(finding for finding in findings if finding.rule != "wrong_ids")
+        report.add_findings((finding for finding in findings if finding.rule != "wrong_ids"), pair)
         if image.is_read and mask.pixels and image.size == mask.size:
             report.drawable.append(pair)
         # Training crops and pads its own split.
@@ -256,7 +277,9 @@ def inspect_dataset(
     if not report.class_names:
         highest = max(holders.keys() - {IGNORE_INDEX}, default=0)
         report.class_names = [f"id {label}" for label in range(highest + 1)]
-        report.fixes["class_names"] = f"Write one per line, in the order of ids. The masks hold ids up to {highest}."
+        report.fixes["class_names"] = (
+            f"{report.explain('error', 'class_names')[1]} The masks hold ids up to {highest}."
+        )
     _check_pictures(report, pictures)
     _check_near_pictures(report, pictures, hashes)
     _check_ids(report, holders, binary_masks)
@@ -298,17 +321,18 @@ def _letters(name: str) -> str:
     return "".join(character for character in decomposed if character.isalnum())
 
 
-def inspect_pair(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple:
-    """The pair, a digest of the image file, and what [`examine_files`] gives. Runs in the workers."""
-    image_bytes, digest = None, b""
-    if pair.image is not None:
+def inspect_pair(pair: Pair | Row, num_labels: int, reduce_labels: bool) -> tuple:
+    """A digest of the image file, and what [`examine_pair`] gives. Runs in the workers."""
+    digest = b""
+    image, mask = pair.encoded()
+    if image is not None:
         with suppress(MemoryError, OSError):  # which the examination meets again
-            image_bytes = read_bytes(pair.image)
-            digest = hashlib.blake2b(image_bytes, digest_size=16).digest()
-    return pair, digest, *examine_files(pair, num_labels, reduce_labels, image_bytes, with_hash=True)
+            image = {**image, "bytes": read_bytes(image["path"]) if image["bytes"] is None else image["bytes"]}
+            digest = hashlib.blake2b(image["bytes"], digest_size=16).digest()
+    return digest, *examine_pair(image, mask, *pair.error_names(), num_labels, reduce_labels, with_hash=True)
 
 
-def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) -> None:
+def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair | Row]]) -> None:
     for same in pictures.values():
         if len(same) > 1:
             rule = "same_picture_in_two_splits" if len({pair.split for pair in same}) > 1 else "same_picture_twice"
@@ -316,16 +340,16 @@ def _check_pictures(report: DatasetReport, pictures: dict[bytes, list[Pair]]) ->
 
 
 def _check_near_pictures(
-    report: DatasetReport, pictures: dict[bytes, list[Pair]], hashes: dict[Pair, int | None]
+    report: DatasetReport, pictures: dict[bytes, list[Pair | Row]], hashes: dict[Pair | Row, int | None]
 ) -> None:
     pairs = list(hashes)
     groups = [("look alike", [pairs[place] for place in group]) for group in find_near(list(hashes.values()))]
-    sources: dict[str, list[Pair]] = defaultdict(list)
+    sources: dict[str, list[Pair | Row]] = defaultdict(list)
     for pair in pairs:
-        sources[source_stem(pair.image.stem)].append(pair)
+        sources[source_stem(pair.stem)].append(pair)
     for group in sources.values():
         # Where both splits number their pictures alike, equal names say nothing.
-        if len({pair.image.stem for pair in group}) == len(group):
+        if len({pair.stem for pair in group}) == len(group):
             groups.append(("by name", group))
     equal = {pair: digest for digest, same in pictures.items() for pair in same}  # has a finding of its own
     for reason, group in groups:
@@ -333,7 +357,7 @@ def _check_near_pictures(
             report.add("near_duplicates_in_two_splits", f"{_name_some(report, group)} ({reason})")
 
 
-def _name_some(report: DatasetReport, group: list[Pair]) -> str:
+def _name_some(report: DatasetReport, group: list[Pair | Row]) -> str:
     """Names of a few pictures of each split."""
     by_split: dict[str, list[str]] = defaultdict(list)
     for pair in group:
@@ -364,7 +388,7 @@ def _check_ids(report: DatasetReport, holders: dict[int, list[str]], binary_mask
             report.fixes["wrong_ids"] = (
                 f"Ids run from 0 to {highest}, one more than there are names. If 0 ({share:.1%} of all pixels) means "
                 f'"other" or unlabelled, pass --reduce_labels true; if it is a class, put its name on top of '
-                f"{CLASSES_FILE}."
+                f"{CLASSES_FILE} or --class_names_file."
             )
         else:
             report.fixes["wrong_ids"] = (

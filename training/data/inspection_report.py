@@ -13,14 +13,13 @@ import PIL.Image
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import escape_controls
-from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.pictures.drawing import contact_sheet, draw_class_names, draw_overlay, stack
 
 from .files import IGNORE_INDEX, printable
 from .findings import MAXIMUM_COLOURS, RULES, format_size
 from .inspection import DatasetReport, Statistics
-from .transforms import read_labels
+from .transforms import read_image, read_labels
 
 
 NUM_SIZES_SHOWN = 5
@@ -180,7 +179,7 @@ def report_to_json(report: DatasetReport) -> dict:
         }
 
     return {
-        "dataset_dir": printable(str(report.dataset_dir)),
+        "dataset_dir" if isinstance(report.dataset_dir, Path) else "dataset_name": printable(str(report.dataset_dir)),
         "reduce_labels": report.reduce_labels,
         "accepted": report.accepted,
         "splits": {name: of_split(counts) for name, counts in report.splits.items()},
@@ -206,14 +205,15 @@ def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
     samples, captions = [], []
     pixels = np.zeros(len(id2label), dtype=np.int64)
     for pair in (report.drawable[index] for index in indices):
-        image = read_photograph(pair.image)
-        ids = read_labels({"path": str(pair.mask), "bytes": None}, image_processor).astype(np.int32)
+        photograph, mask = pair.encoded()
+        image = PIL.Image.fromarray(read_image(photograph))
+        ids = read_labels(mask, image_processor).astype(np.int32)
         # Drawn at the size that is shown; every n-th pixel of a mask is its nearest-neighbour reduction.
         step = max(1, image.width // TILE_WIDTH)
         ids = ids[::step, ::step]
         image = image.resize(ids.shape[::-1], PIL.Image.Resampling.BOX)
         samples.append((image, ids))
-        captions.append(f"{pair.split}/{pair.image.stem}")
+        captions.append(f"{pair.split}/{pair.stem}")
         pixels += np.bincount(ids[(ids >= 0) & (ids < len(pixels))], minlength=len(pixels))
     # With two classes or more, of which one is large, the photograph beneath it tells more than its colour.
     faint_id = int(pixels.argmax())

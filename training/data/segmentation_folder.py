@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from datasets.exceptions import DatasetGenerationError
 
 from .class_names import read_class_names
-from .findings import Finding, Pair, UnreadableFileError, examine_files, find_pairs, first_error, in_processes
+from .findings import Finding, Pair, UnreadableFileError, examine_pair, find_pairs, first_error, in_processes
 
 
 class FolderForm:
@@ -36,6 +36,7 @@ class FolderForm:
 
     find_pairs = staticmethod(find_pairs)
     fixes: dict[str, str] = {}  # rules of findings, with better advice than that of `RULES`
+    refusals: dict[str, ValueError] = {}  # of splits that cannot be loaded; of a folder the list of pairs tells it
     may_leave_out = True  # whether pairs that cannot be read may be left out
 
     def __init__(
@@ -57,6 +58,15 @@ class FolderForm:
     def read_classes(self) -> tuple[list[str], tuple[tuple[int, int, int], ...] | None]:
         """The names, and their colours in RGB where the form has some."""
         return read_class_names(self.class_names_file or self.data_dir), None
+
+    @property
+    def place(self) -> Path:
+        """What a report is of, and names its files as seen from."""
+        return self.data_dir
+
+    def list_pairs(self, split: str) -> tuple[list[Pair], list[Finding]]:
+        """The pairs of a split, and what is wrong with its files as far as names tell it."""
+        return self.find_pairs(self.data_dir, split)
 
     def compare_size(self, split: str, num_images: int) -> None:
         """Warn of a split of another size than was published."""
@@ -210,7 +220,7 @@ class SegmentationFolder(datasets.GeneratorBasedBuilder):
 
 def _check_files(pair: Pair, num_labels: int, reduce_labels: bool) -> tuple[ValueError | None, dict[int, int]]:
     """What training is refused with, if it is; and the ids of the mask with their numbers of pixels."""
-    _, mask, findings = examine_files(pair, num_labels, reduce_labels)
+    _, mask, findings = examine_pair(*pair.encoded(), *pair.error_names(), num_labels, reduce_labels)
     return first_error(findings), mask.pixels
 
 

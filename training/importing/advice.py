@@ -7,15 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..data.rows import advise_rows
 from .forms import recognise
 
 
 def advise_import(folder: str | Path) -> str:
-    """What the folder holds and the command that imports it; empty for one of our form, or of none that is known."""
+    """
+    What the folder holds, and the command that imports it or the argument that reads it; empty for one of our form, or
+    of none that is known.
+    """
     folder = Path(folder)
     annotations = folder / "annotations"
     if not folder.is_dir() or (annotations.is_dir() and any(path.is_dir() for path in annotations.iterdir())):
         return ""
+    if rows := advise_rows(folder):
+        return rows
     form = recognise(folder)
     if form is None:
         return ""

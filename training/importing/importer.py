@@ -18,6 +18,7 @@ from modeling_denseclip.tools.files.saving import save_whole
 from ..data.inspection import DatasetReport, inspect_dataset
 from ..data.inspection_report import draw_samples, format_findings
 from ..data.name_files import read_colour
+from ..data.rows import advise_rows, is_saved
 from .classes import UNLABELLED, Answers, Classes, name_keys, read_answers
 from .folder import IMPORT_FILE, Survey, find_groups, survey, write_folder
 from .forms import find_source
@@ -150,6 +151,8 @@ def _check_folders(root: Path, target: Path, may_replace: bool) -> None:
     if not root.is_dir():
         what = "is a file: unpack an archive, and name the folder" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}. SOURCE is the folder that holds the data set.")
+    if is_saved(root):
+        raise ValueError(advise_rows(root))
     own, others = target.resolve(), root.resolve()
     if own == others or own.is_relative_to(others) or others.is_relative_to(own):
         raise ValueError(f"TARGET {target} and SOURCE {root} lie in each other: name a folder beside {root}.")

@@ -42,7 +42,7 @@ UNKNOWN_REPORTERS = ("azure_ml", "flyte")
 
 @dataclass
 class SourceArguments:
-    """Where pictures and masks come from: but for the number of processes, the arguments of [`load_data`]."""
+    """Where pictures and masks come from, as [`load_data`] takes it."""
 
     dataset: Literal["folder", "ade20k"] = HfArg(
         default="folder", help="'folder' for your own classes.txt, images/ and annotations/; 'ade20k' for ADE20K."
@@ -51,7 +51,9 @@ class SourceArguments:
         default=None, help="The folder. For ADE20K that of ADEChallengeData2016; without one it is downloaded."
     )
     dataset_name: str | None = HfArg(
-        default=None, help="A data set of the Hub, or anything `datasets.load_dataset` takes, instead."
+        default=None,
+        help="Instead, rows: a data set of the Hub, or anything that `datasets` loads, such as a folder with"
+        " metadata.csv or one that `save_to_disk` has written.",
     )
     dataset_config_name: str | None = HfArg(default=None, help="Its configuration.")
     image_column: str = HfArg(default="image", help="Its column of pictures.")
@@ -59,29 +61,29 @@ class SourceArguments:
     train_split: str | None = HfArg(
         default=None,
         help="The split to train on: a folder in images/ and annotations/, by default 'training'; or a split of"
-        " --dataset_name, by default 'train'.",
+        " --dataset_name, by default 'train', or a part of it, such as 'train[:80%%]'.",
     )
     validation_split: str | None = HfArg(
         default=None, help="The split to evaluate on, of either; by default 'validation'."
     )
     class_names_file: str | None = HfArg(
-        default=None, help="Names of its classes, one per line, where its features do not name them."
+        default=None,
+        help="Names of the classes, one per line, in place of those in classes.txt or in the features of the rows.",
     )
     reduce_labels: bool | None = HfArg(
         default=None, help="Whether id 0 means unlabelled and ids 1..K are the classes. ADE20K: yes; otherwise no."
     )
-    preprocessing_num_workers: int = HfArg(default=2, help="Processes that check all masks, once per data set.")
 
     def source(self) -> dict:
-        """The arguments of [`load_data`]."""
-        source = {field.name: getattr(self, field.name) for field in dataclasses.fields(SourceArguments)}
-        return {"num_workers": source.pop("preprocessing_num_workers"), **source}
+        """What [`load_data`] is to load."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(SourceArguments)}
 
 
 @dataclass
 class DataArguments(SourceArguments):
     """Where pictures and masks come from, and how large they are made. Every verb that reads data shares these."""
 
+    preprocessing_num_workers: int = HfArg(default=2, help="Processes that check all masks, once per data set.")
     short_side: int = HfArg(
         default=512, help="Length in pixels to which the short side is resized, keeping the ratio."
     )
@@ -112,6 +114,10 @@ class DataArguments(SourceArguments):
                 raise ValueError(f"--{name} is at most {MAX_SIDE} pixels; got {sides}.")
         if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
             raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
+
+    def source(self) -> dict:
+        """What [`load_data`] is to load, and how it is checked."""
+        return {"num_workers": self.preprocessing_num_workers, **super().source()}
 
     def check_sizes(self, min_image_size: int) -> None:
         """
