@@ -38,9 +38,11 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.modeling_denseclip_prompting import pack_prompts
+from modeling_denseclip.tools.commands import info
 from modeling_denseclip.tools.commands.info import collect
 from modeling_denseclip.tools.files.loading import load_model, read_card_head
 from modeling_denseclip.tools.files.photographs import read_photograph
+from modeling_denseclip.tools.insight.complexity import measure
 from tests.test_security import build_trainer
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.data.findings import examine_pair
@@ -205,7 +207,7 @@ def windows(draw):
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return tiny_model("resnet").eval()
+    return tiny_model("shallow").eval()
 
 
 @given(windows(), st.integers(1, 5))
@@ -431,7 +433,7 @@ json_values = st.recursive(
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     image_processor = DenseCLIPImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
-    return save_checkpoint(tiny_model("resnet"), image_processor, tmp_path_factory.mktemp("checkpoint"))
+    return save_checkpoint(tiny_model("shallow"), image_processor, tmp_path_factory.mktemp("checkpoint"))
 
 
 new_keys = st.text(string.ascii_lowercase + " é", max_size=10)
@@ -851,7 +853,7 @@ def put(value, data):
 
 
 @pytest.fixture
-def elsewhere(checkpoint, tmp_path):
+def elsewhere(checkpoint, measured_once, tmp_path):
     """A folder to damage: the files of a checkpoint, which may be replaced but not be written to."""
     folder = tmp_path / "elsewhere"
 
@@ -863,6 +865,22 @@ def elsewhere(checkpoint, tmp_path):
         return folder
 
     return restore
+
+
+@pytest.fixture(scope="module")
+def measured_once():
+    """Let `collect` count each architecture once: that depends on nothing else, and takes it most of its time."""
+    measured = {}
+
+    def measure_once(config, size):
+        key = config.to_json_string(use_diff=False), size
+        if key not in measured:
+            measured[key] = measure(config, size)
+        return measured[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(info, "measure", measure_once)
+        yield
 
 
 def put_file(path, content):
@@ -940,6 +958,7 @@ def test_any_head_of_a_card_is_read_or_refused_in_a_line(tmp_path, content):
 # -- checkpoints that a training goes on from
 
 
+SMALL = {"kind": "shallow", "side": 32}
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 WEIGHT_FILES = ("model.safetensors", "averaged_weights.safetensors")
 
@@ -948,12 +967,12 @@ WEIGHT_FILES = ("model.safetensors", "averaged_weights.safetensors")
 def stopped(tmp_path_factory):
     """A checkpoint of two steps, and the weights of the run that goes on from it to the third."""
     folder = tmp_path_factory.mktemp("stopped")
-    build_trainer(folder, max_steps=2, logging_steps=1).train()
+    build_trainer(folder, **SMALL, max_steps=2, logging_steps=1).train()
     return folder / "checkpoint-2", go_on(folder / "checkpoint-2")
 
 
 def go_on(checkpoint) -> dict[str, torch.Tensor]:
-    trainer = build_trainer(checkpoint.parent / "out", max_steps=3, logging_steps=1)
+    trainer = build_trainer(checkpoint.parent / "out", **SMALL, max_steps=3, logging_steps=1)
     trainer.train(resume_from_checkpoint=str(checkpoint))
     assert trainer.state.global_step == 3
     return trainer.model.state_dict()

@@ -32,10 +32,16 @@ def make_tiny_tokenizer() -> CLIPTokenizer:
 
 
 def tiny_config(kind: str, use_language: bool = True, **overrides) -> DenseCLIPConfig:
-    """`kind` is "resnet" or "vit"; `overrides` are fields of the config."""
+    """
+    `kind` is "resnet", "vit", or "shallow": a ResNet of one block per stage, and one layer of each transformer, for
+    what builds or loads a model many times. `overrides` are fields of the config.
+    """
     tokenizer = make_tiny_tokenizer()
+    resnet = {"model_type": "denseclip_resnet", "embedding_size": 8, "depths": (1, 2, 1, 1), "image_size": 64}
+    num_layers = 1 if kind == "shallow" else 2
     vision_config = {
-        "resnet": {"model_type": "denseclip_resnet", "embedding_size": 8, "depths": (1, 2, 1, 1), "image_size": 64},
+        "resnet": resnet,
+        "shallow": {**resnet, "depths": (1, 1, 1, 1)},
         "vit": {
             "model_type": "clip_vision_model",
             "hidden_size": 32,
@@ -51,7 +57,7 @@ def tiny_config(kind: str, use_language: bool = True, **overrides) -> DenseCLIPC
             "vocab_size": len(tokenizer),
             "hidden_size": 32,
             "intermediate_size": 64,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": num_layers,
             "num_attention_heads": 4,
             "max_position_embeddings": 40,
             "bos_token_id": tokenizer.bos_token_id,
@@ -63,7 +69,7 @@ def tiny_config(kind: str, use_language: bool = True, **overrides) -> DenseCLIPC
         "projection_dim": 32,
         "use_language": use_language,
         "context_decoder_hidden_size": 32,
-        "context_decoder_num_hidden_layers": 2,
+        "context_decoder_num_hidden_layers": num_layers,
         "context_decoder_num_attention_heads": 4,
         # At the published 1e-4 an error of the context decoder would hide below every tolerance.
         "gamma_init_value": 1.0,
