@@ -1,14 +1,13 @@
 # Copyright 2026 The DenseCLIP for Transformers authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures."""
+"""
+Shared fixtures. They import what they need themselves: `pytest -n` reads this file in one process more than run tests.
+"""
 
 import gc
 from pathlib import Path
 
 import pytest
-from transformers import CLIPTokenizer
-
-from tests.tiny import make_tiny_tokenizer
 
 
 CLIP_TOKENIZER = Path(__file__).resolve().parents[2] / "shared" / "clip-tokenizer"
@@ -25,6 +24,8 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
+    from tests.tiny import make_tiny_tokenizer
+
     return make_tiny_tokenizer()
 
 
@@ -32,4 +33,6 @@ def tiny_tokenizer():
 def clip_tokenizer():
     if not CLIP_TOKENIZER.is_dir():
         pytest.skip("CLIP's own tokenizer is not beside this checkout")
+    from transformers import CLIPTokenizer
+
     return CLIPTokenizer.from_pretrained(CLIP_TOKENIZER)
