@@ -958,7 +958,6 @@ def test_any_head_of_a_card_is_read_or_refused_in_a_line(tmp_path, content):
 # -- checkpoints that a training goes on from
 
 
-SMALL = {"kind": "shallow", "side": 32}
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 WEIGHT_FILES = ("model.safetensors", "averaged_weights.safetensors")
 
@@ -967,12 +966,12 @@ WEIGHT_FILES = ("model.safetensors", "averaged_weights.safetensors")
 def stopped(tmp_path_factory):
     """A checkpoint of two steps, and the weights of the run that goes on from it to the third."""
     folder = tmp_path_factory.mktemp("stopped")
-    build_trainer(folder, **SMALL, max_steps=2, logging_steps=1).train()
+    build_trainer(folder, max_steps=2, logging_steps=1).train()
     return folder / "checkpoint-2", go_on(folder / "checkpoint-2")
 
 
 def go_on(checkpoint) -> dict[str, torch.Tensor]:
-    trainer = build_trainer(checkpoint.parent / "out", **SMALL, max_steps=3, logging_steps=1)
+    trainer = build_trainer(checkpoint.parent / "out", max_steps=3, logging_steps=1)
     trainer.train(resume_from_checkpoint=str(checkpoint))
     assert trainer.state.global_step == 3
     return trainer.model.state_dict()
