@@ -13,6 +13,14 @@ import pytest
 CLIP_TOKENIZER = Path(__file__).resolve().parents[2] / "shared" / "clip-tokenizer"
 
 
+# With tests of tens of seconds. They come first, so that in the end no process waits for one of them.
+LONG_FILES = ("test_docs", "test_export", "test_fusion", "test_fuzzing", "test_resume", "test_tutorial")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
+
+
 def pytest_collection_finish():
     """
     What is imported by now stays to the end. The garbage collector, which every training runs, takes half a second to
