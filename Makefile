@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # One process per core, each with one thread (tests/__init__.py), and each with files of its own until it has no more:
 # what a file prepares for its tests is then prepared once.
 PYTEST_ARGS ?= -n auto --dist worksteal
+# An empty value allows it: modules are compiled once, not in each of the processes that tests start.
+export PYTHONDONTWRITEBYTECODE :=
 CODE := modeling_denseclip training tests benchmarks model_cards/space
 
 .DEFAULT_GOAL := help

@@ -1,17 +1,24 @@
 # Copyright 2026 The DenseCLIP for Transformers authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures."""
+"""
+Shared fixtures. They import what they need themselves: `pytest -n` reads this file in one process more than run tests.
+"""
 
 import gc
 from pathlib import Path
 
 import pytest
-from transformers import CLIPTokenizer
-
-from tests.tiny import make_tiny_tokenizer
 
 
 CLIP_TOKENIZER = Path(__file__).resolve().parents[2] / "shared" / "clip-tokenizer"
+
+
+# With tests of tens of seconds. They come first, so that in the end no process waits for one of them.
+LONG_FILES = ("test_docs", "test_export", "test_fusion", "test_fuzzing", "test_resume", "test_tutorial")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
 
 
 def pytest_collection_finish():
@@ -25,6 +32,8 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
+    from tests.tiny import make_tiny_tokenizer
+
     return make_tiny_tokenizer()
 
 
@@ -32,4 +41,6 @@ def tiny_tokenizer():
 def clip_tokenizer():
     if not CLIP_TOKENIZER.is_dir():
         pytest.skip("CLIP's own tokenizer is not beside this checkout")
+    from transformers import CLIPTokenizer
+
     return CLIPTokenizer.from_pretrained(CLIP_TOKENIZER)

@@ -1,11 +1,34 @@
 """Batch norm over two processes on CPUs, against batch norm on all of the images."""
 
+import subprocess
+from pathlib import Path
+
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from tests.tiny import tiny_model
+from tests.warm import warm_python
 from training.learning.batch_norm import CPUSyncBatchNorm, pretrained_batch_norms, synchronize_batch_norm
+
+
+ROOT = Path(__file__).resolve().parents[1]
+# Forks of one process, which has computed no gradients yet.
+TWO_PROCESSES = """
+import sys
+import torch
+from torch.multiprocessing import start_processes
+from tests import test_batch_norm
+
+arguments = torch.load(sys.argv[2])
+start_processes(getattr(test_batch_norm, sys.argv[1]), arguments, nprocs=2, start_method="fork")
+"""
+
+
+def run_twice(function, *arguments, folder: Path):
+    """`function(rank, *arguments)` of this module in two processes at a time."""
+    torch.save(arguments, folder / "arguments.pt")
+    words = ["-c", TWO_PROCESSES, function.__name__, str(folder / "arguments.pt")]
+    subprocess.run([*warm_python(), *words], cwd=ROOT, check=True)
 
 
 def _process(rank: int, store: str, images: torch.Tensor, weights: torch.Tensor, results: str):
@@ -35,7 +58,7 @@ def test_upernet_trains_on_one_image_of_each_of_two_processes(tmp_path):
     """Its pyramid pools to one value per channel and image, of which there are two all together."""
     torch.manual_seed(1)
     maps = [torch.randn(2, 32 << level, 16 >> level, 16 >> level) for level in range(4)]
-    mp.spawn(_head_process, (f"{tmp_path}/store", maps, str(tmp_path)), nprocs=2)
+    run_twice(_head_process, f"{tmp_path}/store", maps, str(tmp_path), folder=tmp_path)
     parts = torch.cat([torch.load(f"{tmp_path}/head-{rank}.pt") for rank in (0, 1)])
     torch.testing.assert_close(parts, make_head()(maps).detach(), rtol=1e-3, atol=1e-4)
 
@@ -49,7 +72,7 @@ def make_model():
 def test_two_processes_equal_batch_norm_on_all_images(tmp_path):
     torch.manual_seed(1)
     images, weights = 3 + 2 * torch.randn(4, 3, 5, 6), torch.randn(4, 4, 5, 6)
-    mp.spawn(_process, (f"{tmp_path}/store", images, weights, str(tmp_path)), nprocs=2)
+    run_twice(_process, f"{tmp_path}/store", images, weights, str(tmp_path), folder=tmp_path)
 
     torch.manual_seed(0)
     model = make_model()

@@ -188,7 +188,7 @@ def test_text_tower_is_packed():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_architecture_is_counted_whole(path):
     config = read_config(path)
-    complexity = measure(config, (128, 160))
+    complexity = measure_file(path.stem)
     assert config.num_labels == NUM_LABELS
     text = sum(complexity.parts[name].flops.total() for name in TEXT_TOWER) if config.use_language else 0
     assert (text > 0) == config.use_language

@@ -103,11 +103,15 @@ def test_folding_in_half_precision_rounds_once():
     assert fused_error < 2 * error
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit", "ImageNet resnet, upernet"])
+@pytest.mark.parametrize(
+    "kind, fields",
+    [("shallow", {}), ("shallow vit", {}), ("shallow", MODELS["ImageNet resnet, upernet"][1])],
+    ids=["resnet", "vit", "ImageNet resnet, upernet"],
+)
 @torch.no_grad()
-def test_image_path_compiles_as_one_graph_for_all_sizes(name):
-    kind, fields = MODELS[name]
-    model = rough_model(kind, **fields, context_decoder_num_hidden_layers=1).eval().fuse()
+def test_image_path_compiles_as_one_graph_for_all_sizes(kind, fields):
+    """Of few layers: a second one of a kind breaks no graph that the first one does not, and takes as long."""
+    model = rough_model(kind, **fields).eval().fuse()
     graphs = []
 
     def count(graph, inputs):

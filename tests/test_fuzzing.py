@@ -38,9 +38,11 @@ from modeling_denseclip import (
     tokenize_class_names,
 )
 from modeling_denseclip.modeling_denseclip_prompting import pack_prompts
+from modeling_denseclip.tools.commands import info
 from modeling_denseclip.tools.commands.info import collect
 from modeling_denseclip.tools.files.loading import load_model, read_card_head
 from modeling_denseclip.tools.files.photographs import read_photograph
+from modeling_denseclip.tools.insight.complexity import measure
 from tests.test_security import build_trainer
 from tests.tiny import make_tiny_tokenizer, save_checkpoint, tiny_model
 from training.data.findings import examine_pair
@@ -205,7 +207,7 @@ def windows(draw):
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return tiny_model("resnet").eval()
+    return tiny_model("shallow").eval()
 
 
 @given(windows(), st.integers(1, 5))
@@ -431,7 +433,7 @@ json_values = st.recursive(
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     image_processor = DenseCLIPImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
-    return save_checkpoint(tiny_model("resnet"), image_processor, tmp_path_factory.mktemp("checkpoint"))
+    return save_checkpoint(tiny_model("shallow"), image_processor, tmp_path_factory.mktemp("checkpoint"))
 
 
 new_keys = st.text(string.ascii_lowercase + " é", max_size=10)
@@ -851,7 +853,7 @@ def put(value, data):
 
 
 @pytest.fixture
-def elsewhere(checkpoint, tmp_path):
+def elsewhere(checkpoint, measured_once, tmp_path):
     """A folder to damage: the files of a checkpoint, which may be replaced but not be written to."""
     folder = tmp_path / "elsewhere"
 
@@ -863,6 +865,22 @@ def elsewhere(checkpoint, tmp_path):
         return folder
 
     return restore
+
+
+@pytest.fixture(scope="module")
+def measured_once():
+    """Let `collect` count each architecture once: that depends on nothing else, and takes it most of its time."""
+    measured = {}
+
+    def measure_once(config, size):
+        key = config.to_json_string(use_diff=False), size
+        if key not in measured:
+            measured[key] = measure(config, size)
+        return measured[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(info, "measure", measure_once)
+        yield
 
 
 def put_file(path, content):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.initialization import no_init_weights
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 
@@ -69,7 +70,7 @@ def build_on_meta(path: Path, **fields) -> DenseCLIPForSemanticSegmentation:
     if config["use_language"]:
         config["class_names"] = list(config["id2label"].values())
         config["class_token_ids"] = [[49406, 320 + index, 49407] for index in range(NUM_CLASSES)]
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         return DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**config))
 
 

@@ -126,7 +126,7 @@ def write_run(folder: Path) -> list[str]:
 
 def write_words(folder: Path) -> list[str]:
     # Everything that draws random numbers: stochastic depth, dropout, crops.
-    architecture = save_tiny_architecture(folder, "vit", drop_path_rate=0.3)
+    architecture = save_tiny_architecture(folder, "shallow vit", drop_path_rate=0.3)
     return (
         f"--data_dir {folder} {architecture} --short_side 64"
         " --long_side 128 --crop_size 64 --max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 2"

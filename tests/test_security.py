@@ -309,17 +309,18 @@ def test_a_card_and_a_recipe_are_bounded(head, tmp_path):
 
 
 def build_trainer(output_dir: Path, **arguments) -> DenseCLIPTrainer:
+    """A training on two images of noise; `arguments` are fields of its arguments."""
     generator = torch.Generator().manual_seed(0)
     rows = [
         {
-            "pixel_values": torch.randn(3, 64, 64, generator=generator),
-            "labels": torch.randint(0, 5, (64, 64), generator=generator),
+            "pixel_values": torch.randn(3, 32, 32, generator=generator),
+            "labels": torch.randint(0, 5, (32, 32), generator=generator),
         }
         for _ in range(2)
     ]
     common = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "steps", "save_steps": 1}
     return DenseCLIPTrainer(
-        model=tiny_model("resnet"),
+        model=tiny_model("shallow"),
         args=DenseCLIPTrainingArguments(
             str(output_dir), per_device_train_batch_size=2, ema_decay=0.9, **common | arguments
         ),

@@ -429,3 +429,22 @@ def test_weights_that_cannot_be_read_are_not_trusted(monkeypatch):
     # A compiled graph keeps what it was compiled with.
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert not is_cacheable(nn.Linear(2, 2).eval())
+
+
+def test_versions_and_kinds_are_told_beside_the_checksum():
+    """Where the bits are equal: edited and put back, of another type, of another shape."""
+    values = torch.arange(6.0).reshape(2, 3)
+    kinds, checksum = fingerprint_tensors([values])
+    assert fingerprint_tensors([values.view(torch.int32)]) != (kinds, checksum)
+    assert fingerprint_tensors([values[None]])[0] != kinds
+    values.add_(1).sub_(1)
+    edited, same = fingerprint_tensors([values])
+    assert edited != kinds and same == checksum
+
+
+def test_rows_are_summed_exactly():
+    bits = torch.randint(-(2**15), 2**15, (7, 5), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    factors = row_factors(7).tolist()
+    columns = bits.T.tolist()
+    expected = [sum(factor * bit for factor, bit in zip(factors, column, strict=True)) for column in columns]
+    assert weighted_sum(bits).tolist() == expected

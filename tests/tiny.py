@@ -32,26 +32,34 @@ def make_tiny_tokenizer() -> CLIPTokenizer:
 
 
 def tiny_config(kind: str, use_language: bool = True, **overrides) -> DenseCLIPConfig:
-    """`kind` is "resnet" or "vit"; `overrides` are fields of the config."""
+    """
+    `kind` is "resnet" or "vit", or a shallower one, for tests that build it many times or compile it: "shallow" is a
+    ResNet of one block per stage, "shallow vit" has two layers, and their other transformers have one. `overrides` are
+    fields of the config.
+    """
     tokenizer = make_tiny_tokenizer()
-    vision_config = {
-        "resnet": {"model_type": "denseclip_resnet", "embedding_size": 8, "depths": (1, 2, 1, 1), "image_size": 64},
-        "vit": {
-            "model_type": "clip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "image_size": 64,
-            "patch_size": 16,
-        },
+    resnet = {"model_type": "denseclip_resnet", "embedding_size": 8, "depths": (1, 2, 1, 1), "image_size": 64}
+    vit = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 16,
+    }
+    vision_config, feature_layers, num_layers = {
+        "resnet": (resnet, None, 2),
+        "vit": (vit, (0, 1, 2, 3), 2),
+        "shallow": ({**resnet, "depths": (1, 1, 1, 1)}, None, 1),
+        "shallow vit": ({**vit, "num_hidden_layers": 2}, (0, 0, 1, 1), 1),
     }[kind]
     fields = {
         "text_config": {
             "vocab_size": len(tokenizer),
             "hidden_size": 32,
             "intermediate_size": 64,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": num_layers,
             "num_attention_heads": 4,
             "max_position_embeddings": 40,
             "bos_token_id": tokenizer.bos_token_id,
@@ -59,11 +67,11 @@ def tiny_config(kind: str, use_language: bool = True, **overrides) -> DenseCLIPC
             "pad_token_id": tokenizer.pad_token_id,
         },
         "vision_config": vision_config,
-        "feature_layers": (0, 1, 2, 3) if kind == "vit" else None,
+        "feature_layers": feature_layers,
         "projection_dim": 32,
         "use_language": use_language,
         "context_decoder_hidden_size": 32,
-        "context_decoder_num_hidden_layers": 2,
+        "context_decoder_num_hidden_layers": num_layers,
         "context_decoder_num_attention_heads": 4,
         # At the published 1e-4 an error of the context decoder would hide below every tolerance.
         "gamma_init_value": 1.0,

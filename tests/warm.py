@@ -36,7 +36,7 @@ from pathlib import Path
 IMPORTS = (
     *("torch._dynamo", "torch.distributed.tensor", "torch.onnx", "sympy", "pandas", "pyarrow.dataset"),
     *("pyarrow.parquet", "PIL.Image", "PIL.ImageDraw", "cv2", "fsspec", "jinja2", "psutil", "regex", "requests"),
-    *("safetensors.torch", "tqdm.auto", "yaml"),
+    *("safetensors.torch", "scipy.stats", "tqdm.auto", "yaml"),
 )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.initialization import no_init_weights
 
 from ...configuration_denseclip import DenseCLIPConfig
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
@@ -128,7 +129,7 @@ def measure(config: DenseCLIPConfig, size: tuple[int, int] = (1024, 1024)) -> Co
     Raises:
         ValueError: for an image that is too small for the model.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():  # there are no numbers to initialize, which would take a second
         model = DenseCLIPForSemanticSegmentation(config).eval().requires_grad_(False)
         pixel_values = torch.empty(1, config.num_channels, *size)
     if min(size) < model.min_image_size:
