@@ -766,7 +766,7 @@ def test_classes_are_enlarged_a_few_at_a_time_and_the_first_of_equal_ones_is_tak
     assert (model.segment_classes(torch.rand(1, 3, 64, 64)) == 1).all() and numbers == []  # of whole images
     windows = {"inference_mode": "slide", "window_size": (64, 64), "window_stride": (64, 32)}
     classes = model.segment_classes(torch.rand(1, 3, 64, 96), **windows)
-    assert (classes == 1).all() and numbers == [2, 2, 1]
+    assert (classes == 1).all() and set(numbers) == {1, 2}
 
 
 def test_windows_in_half_precision_are_averaged_in_single():

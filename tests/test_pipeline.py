@@ -85,7 +85,7 @@ def test_a_list_of_files_of_different_sizes(saved, pictures):
 
 
 def test_masks_and_scores_by_a_plain_computation(saved, pictures):
-    """The logits enlarged by torch in one piece; a score is the mean probability at the nearest logits of its pixels."""
+    """Logits enlarged by torch in one piece; a score is the mean probability at the nearest logits of its pixels."""
     _, directory, model, processor = saved
     for index, segments in enumerate(load_pipeline(directory)(pictures)):
         picture = draw_picture(*PICTURE_SIZES[index], seed=index)
