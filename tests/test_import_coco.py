@@ -63,6 +63,7 @@ def square(left, top, right, bottom):
     return [left, top, right, top, right, bottom, left, bottom]
 
 
+@pytest.mark.filterwarnings("error")
 def test_hand_made_drawing(tmp_path):
     source = one_photograph(
         tmp_path,
@@ -182,6 +183,12 @@ def test_degenerate_shapes(tmp_path):
         ({"segmentation": {"counts": [1]}}, "size"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 4]}}, "add up"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]}}, "add up"),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [2**62, 2**62, 2**62, 2**62 + HEIGHT * WIDTH]}},
+            "add up",
+        ),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": ""}}, "add up"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\ud800"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oo"}}, "middle of a number"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "é"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "o" * 99 + "0"}}, "no compressed"),
@@ -435,7 +442,10 @@ def test_where_photographs_are_looked_for(tmp_path, file_name, found):
     save_json(root / "annotations" / "labels.json", coco_file([file_name], []))
     source = find_coco(Listing(root))
     assert [item.image for item in source.items] == ([root / found] if found else [])
-    assert len(source.left_out) == (not found)
+    told = [line for line in source.left_out if "nothing annotates it" not in line]
+    assert len(told) == (not found)
+    assert f"{found}: nothing annotates it" not in source.left_out
+    assert len(source.left_out) - len(told) == 5 - bool(found)
 
 
 def test_name_of_another_folder_is_no_guess(tmp_path):
@@ -444,6 +454,16 @@ def test_name_of_another_folder_is_no_guess(tmp_path):
     save_json(tmp_path / "labels.json", coco_file(["paris/1.png", "rome/1.png"], []))
     source = find_coco(Listing(tmp_path))
     assert source.items == [] and "it may be each of 'paris/1.png', 'rome/1.png'" in source.left_out[0]
+
+
+def test_two_absolute_names_of_one_photograph_are_no_guess(tmp_path):
+    save_photograph(tmp_path / "images" / "1.png")
+    save_json(tmp_path / "labels.json", coco_file(["/data/paris/1.png", "C:\\data\\rome\\1.png"], []))
+    source = find_coco(Listing(tmp_path))
+    assert source.items == [] and "it may be each of 'data/paris/1.png', 'data/rome/1.png'" in source.left_out[0]
+    # The same name in two spellings is one.
+    save_json(tmp_path / "labels.json", coco_file(["./images/1.png", "images\\1.png"], []))
+    assert [item.name for item in find_coco(Listing(tmp_path)).items] == ["1"]
 
 
 def test_cvat_and_labelme2coco(tmp_path):
@@ -592,6 +612,48 @@ def test_names_of_photographs():
     assert name_photographs(files, ["train", "train", "val", "val"]) == ["rome/a", "b.c", "a_png", "a_jpg"]
     assert name_photographs(files, [None] * 4) == ["train/rome/a", "train/b.c", "val/a_png", "val/a_jpg"]
     assert name_photographs([PurePosixPath("a.jpg")], [None]) == ["a"]
+
+
+def find(root, named, *folders):
+    return Photographs(Listing(root)).find(named, [[PurePosixPath(folder)] for folder in folders]).as_posix()
+
+
+def test_which_photograph_is_meant(tmp_path):
+    for place in ("x/one/a.PNG", "y/one/a.PNG", "y/one/A.png", "y/two/a.png", "images/b.png", "z/images/b.png"):
+        save_photograph(tmp_path / place)
+    assert find(tmp_path, "one/a.PNG", "x", "y") == "x/one/a.PNG"
+    assert find(tmp_path, "one/a.png", "z", "x", "y") == "x/one/a.PNG"
+    assert find(tmp_path, "two/a.png", "x") == "y/two/a.png"
+    assert find(tmp_path, "one/../two/a.png", "x", "y") == "y/two/a.png"
+    assert find(tmp_path, "y/one/A.png") == "y/one/A.png"  # another differs in case alone
+    assert find(tmp_path, "one/A.png") == "y/one/A.png"
+    # As it is written in the second folder, before another case in the first.
+    assert find(tmp_path, "one/A.png", "x", "y") == "y/one/A.png"
+    assert find(tmp_path, "/data/z/images/b.png", "x") == "z/images/b.png"
+    assert find(tmp_path, "/data/images/b.png", ".") == "images/b.png"
+    assert find(tmp_path, "\\\\server\\share\\B.png", "z/images") == "z/images/b.png"
+    for named, folders in [
+        ("y/one/a.Png", ["."]),  # two in another case
+        ("b.png", []),
+        ("elsewhere/b.png", ["images"]),  # not there; which of two others it is, a folder does not tell
+        ("../images/b.png", ["."]),  # outside, and two have this ending
+    ]:
+        with pytest.raises(ValueError, match="several pictures are called"):
+            find(tmp_path, named, *folders)
+    for named in ("c.png", "../b.jpg", 3, "", "/", "..", "./", "C:\\"):
+        with pytest.raises(ValueError, match="not there|name of a file"):
+            find(tmp_path, named, ".", "images")
+
+
+def test_of_folders_that_count_the_same_only_one_may_have_it(tmp_path):
+    for place in ("p/a.png", "q/a.png", "q/b.png"):
+        save_photograph(tmp_path / place)
+    photographs = Photographs(Listing(tmp_path))
+    folders = [PurePosixPath("p"), PurePosixPath("q")]
+    with pytest.raises(ValueError, match=r"called 'a\.png': p/a\.png, q/a\.png"):
+        photographs.find("a.png", [folders])
+    assert photographs.find("b.png", [folders]) == PurePosixPath("q/b.png")
+    assert photographs.unclaimed == [PurePosixPath("p/a.png"), PurePosixPath("q/a.png")]
 
 
 def test_photographs_outside_are_never_found(tmp_path):

@@ -237,6 +237,20 @@ def test_pictures_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
     assert any("several pictures are called 'a.png'" in line for line in source.left_out)
 
 
+def test_a_name_with_a_hash_that_two_pictures_have_is_no_other_one(tmp_path):
+    write(
+        tmp_path,
+        [task(annotation(), image="/data/upload/1/0a1b2c3d-a.png"), task(annotation(), image="b.png", number=2)],
+        "x/0a1b2c3d-a.png",
+        "y/0a1b2c3d-a.png",
+        "a.png",
+        "b.png",
+    )
+    source = find_label_studio(Listing(tmp_path))
+    assert [item.name for item in source.items] == ["b"]
+    assert any("several pictures are called '0a1b2c3d-a.png'" in line for line in source.left_out)
+
+
 def test_other_words_for_the_picture_and_early_exports(tmp_path):
     early = {
         "id": 1,

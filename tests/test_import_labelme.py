@@ -263,6 +263,21 @@ def test_files_that_are_no_json_are_left_out_or_none_of_labelme(tmp_path):
         find_labelme(Listing(tmp_path))
 
 
+def test_other_encodings(tmp_path):
+    write(tmp_path, "é", [A_SHAPE])
+    text = (tmp_path / "é.json").read_text(encoding="utf-8")
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "é.json").write_text(text, encoding=encoding)
+        assert [item.name for item in find_labelme(Listing(tmp_path)).items] == ["é"]
+
+
+def test_photographs_that_differ_in_their_suffix_have_names_of_their_own(tmp_path):
+    write(tmp_path, "a", [A_SHAPE])
+    write(tmp_path / "labels", "b", [A_SHAPE], picture=False, imagePath="../a.jpg")
+    PIL.Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg")
+    assert [item.name for item in find_labelme(Listing(tmp_path)).items] == ["a_jpg", "a_png"]
+
+
 def test_damaged_files_end_in_an_error_that_is_told(tmp_path):
     mask = encode(np.ones((3, 4), np.uint8))
     shapes = [

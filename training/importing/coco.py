@@ -72,6 +72,7 @@ def find_coco(listing: Listing, overlaps: Overlaps | None = None) -> Source | No
     remarks[CROWDS] = sum(thing.is_crowd for thing in things)
     notes += notes_on_names + notes_on_files
     notes += [f"{count:,} {remark}." for remark, count in remarks.items() if count]
+    left_out += [f"{image}: nothing annotates it" for image in photographs.unclaimed]
     if left_out:
         notes.append(f"{len(left_out):,} photographs or entries of files are left out.")
     return Source(

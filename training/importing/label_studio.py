@@ -31,7 +31,7 @@ from .splits import split_of_file
 
 ANNOTATIONS = ("annotations", "completions")  # the second in early releases
 LABELS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels", "labels")
-HASH = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the names of uploaded files
+HASH, HASH_LENGTH = re.compile(r"[0-9a-f]{8}-."), 9  # what Label Studio puts before the names of uploaded files
 NUM_CORNERS = 360  # of the polygon that stands for an ellipse
 
 
@@ -354,12 +354,9 @@ def _find_photograph(file: PurePosixPath, picture: str, photographs: Photographs
     """The photograph of this name, else of the name that it had before it was uploaded."""
     path = _read_address(picture)
     folders = [[file.parent], [file.parent / "images"], [PurePosixPath()], [PurePosixPath("images")]]
-    try:
-        return photographs.find(path.as_posix(), folders)
-    except ValueError:
-        if HASH.match(path.name) is None:
-            raise
-        return photographs.find(path.with_name(path.name[9:]).as_posix(), folders)
+    if HASH.match(path.name) is not None and not photographs.has_name(path.name):
+        path = path.with_name(path.name[HASH_LENGTH:])
+    return photographs.find(path.as_posix(), folders)
 
 
 def _labels_of(result: dict) -> list[str]:

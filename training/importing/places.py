@@ -62,6 +62,10 @@ class Photographs:
         """Those that no file of annotations names."""
         return [image for image in self.images if image not in self.claimed]
 
+    def has_name(self, name: str) -> bool:
+        """Whether any picture is called so, in whatever folder and case."""
+        return name.lower() in self._by_name
+
     def at(self, folder: PurePosixPath, path: str) -> PurePosixPath | None:
         """
         The picture at a place, which may hold ".."; where there is none, the one whose path differs in case alone.
