@@ -35,6 +35,7 @@ from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, ResNe
 from modeling_denseclip import DenseCLIPImageProcessor, tokenize_class_names
 from modeling_denseclip.tools.command import SUB_COMMANDS
 from tests.fixtures import openai_clip_fixtures
+from tests.foreign import make_scenes, write_roboflow_masks
 from tests.hub_server import USER
 from tests.parity import load_fixture
 from tests.test_conversion import write_torchscript
@@ -397,6 +398,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
     ),
     "classes.txt": lambda path: path.write_text("\n".join(CLASS_NAMES)),
     "my_data": lambda path: save_tiny_dataset(path, training=4, validation=1),
+    "downloads": lambda path: write_roboflow_masks(path, make_scenes(4, 1)),
     "ADEChallengeData2016": save_ade20k,
     CLIP: save_clip_stand_in,
     "facebook/dinov2-base": lambda path: save_backbone(

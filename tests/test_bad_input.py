@@ -51,6 +51,7 @@ from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.insight.predictors import ClassPredictor
 from modeling_denseclip.tools.pictures.palettes import generate_palette
+from tests import foreign
 from tests.fixtures import openai_clip_fixtures
 from tests.parity import load_fixture
 from tests.tiny import (
@@ -66,7 +67,7 @@ from tests.tiny import (
     tiny_model,
     write_avi,
 )
-from training import convert, score_text, train
+from training import convert, import_data, score_text, train
 from training.data.load import load_data
 from training.data.transforms import TrainingTransform, with_transform
 from training.demonstration.tokenizer import build_tokenizer
@@ -267,6 +268,28 @@ def public_folder() -> Iterator[Path]:
 @case("an empty file")
 def _(room):
     return room.predict(write(room.path / "a.jpg", b""))
+
+
+@case("a pointer of Git LFS called .jpg")
+def _(room):
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    return room.predict(write(room.path / "a.jpg", text))
+
+
+@case("a PNG whose line ends were rewritten")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    return room.predict(write(file, file.read_bytes().replace(b"\r\n", b"\n")))
+
+
+@case("a page of HTML called .jpg")
+def _(room):
+    return room.predict(write(room.path / "a.jpg", b"<!DOCTYPE html><title>Sign in</title>"))
+
+
+@case("a HEIC called .jpg")
+def _(room):
+    return room.predict(write(room.path / "a.jpg", b"\0\0\0\x18ftypheic" + bytes(400)))
 
 
 @case("a text file called .jpg")
@@ -1680,6 +1703,125 @@ def _(room):
 # ------------------------------------------------------------------------------------------------ data for training
 
 
+SCENES = foreign.make_scenes()
+
+
+def import_from(room: Room, write: Callable | None, *words: object) -> tuple[int, str]:
+    """Write a data set of a foreign form, unless it is there, and import it."""
+    source = room.path / "source"
+    if write is not None:
+        write(source, SCENES)
+    status = import_data.main([*map(str, (source, room.path / "my_data", "--num_workers", 0, *words))])
+    return status, " ".join(room.capsys.readouterr().out.split())
+
+
+@case("a folder to import that is an archive")
+def _(room):
+    foreign.write_text(room.path / "data.zip", "PK")
+    import_data.main([str(room.path / "data.zip"), str(room.path / "my_data")])
+
+
+@case("a folder to import without annotations")
+def _(room):
+    for scene in SCENES[:3]:
+        foreign.save(room.path / "source" / f"{scene.stem}.jpg", scene.pixels)
+    import_from(room, None)
+
+
+@case("colours that no file names")
+def _(room):
+    foreign.write_camvid(room.path / "source", SCENES)
+    (room.path / "source" / "class_dict.csv").unlink()
+    import_from(room, None)
+
+
+@case("a list of names that does not fit the masks")
+def _(room):
+    foreign.write_suffixes(room.path / "source", SCENES)
+    foreign.write_text(room.path / "source" / "labels.txt", "soil\ncrop\n")
+    for scene in SCENES:
+        foreign.save(room.path / "source" / f"{scene.stem}_mask.png", np.uint8([0, 1, 200])[scene.ids])
+    import_from(room, None)
+
+
+@case("two kinds of masks")
+def _(room):
+    foreign.write_suffixes(room.path / "source", SCENES)
+    for scene in SCENES:
+        foreign.save(room.path / "source" / f"{scene.stem}_labels.png", scene.ids)
+    import_from(room, None)
+
+
+@case("annotations of two forms")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    for scene in SCENES:
+        foreign.save(room.path / "source" / f"{scene.split}2017" / f"{scene.stem}_mask.png", scene.ids)
+    import_from(room, None)
+
+
+@case("COCO that was cut off")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    path = room.path / "source/annotations/instances_train2017.json"
+    path.write_text(path.read_text()[:-20])
+    import_from(room, None)
+
+
+@case("CVAT with a document type")
+def _(room):
+    foreign.write_cvat(room.path / "source", SCENES)
+    path = room.path / "source/annotations.xml"
+    path.write_text(path.read_text().replace("?><", '?><!DOCTYPE annotations [<!ENTITY b "c">]><', 1))
+    import_from(room, None)
+
+
+@case("a photograph that its annotation does not fit")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    PIL.Image.new("RGB", (33, 44)).save(room.path / "source/train2017/field_001.jpg")
+    return import_from(room, None)
+
+
+@case("a photograph to import that cannot be read")
+def _(room):
+    foreign.write_coco(room.path / "source", SCENES)
+    foreign.write_text(room.path / "source/train2017/field_001.jpg", "no picture")
+    return import_from(room, None)
+
+
+@case("photographs listed for training and for validation")
+def _(room):
+    foreign.write_voc(room.path / "source", SCENES)
+    foreign.write_text(room.path / "source/ImageSets/Segmentation/val.txt", f"{SCENES[0].stem}\n{SCENES[6].stem}\n")
+    import_from(room, None)
+
+
+@case("a share where there is a part for validation")
+def _(room):
+    import_from(room, foreign.write_coco, "--validation_share", 0.2)
+
+
+@case("a name for a key that does not occur")
+def _(room):
+    import_from(room, foreign.write_coco, "--names", "tree=oak")
+
+
+@case("a target that is there already")
+def _(room):
+    foreign.write_text(room.path / "my_data" / "thesis.txt", "mine")
+    import_from(room, foreign.write_coco)
+
+
+@case("masks that are photographs")
+def _(room):
+    for scene in SCENES:
+        noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+        foreign.save(room.path / "source" / "images" / f"{scene.stem}.jpg", noise)
+        foreign.save(room.path / "source" / "masks" / f"{scene.stem}.png", noise)
+    import_from(room, None, "--masks", "masks/*", "--images", "images/*")
+
+
 @case("an image without a mask")
 def _(room):
     folder = room.data_set()
@@ -1749,6 +1891,25 @@ def _(room):
     for mask in (folder / "annotations").rglob("*.png"):
         save(PICTURE.convert("L").point(lambda value: 255 * (value > 127)), mask)
     assert "binary_masks" in inspect_dataset(folder).findings_of("error")
+    room.train(folder)
+
+
+@case("splits of other names")
+def _(room):
+    folder = room.data_set()
+    for kind in ("images", "annotations"):
+        (folder / kind / "training").rename(folder / kind / "train")
+        (folder / kind / "validation").rename(folder / kind / "valid")
+    assert "missing_folder" in inspect_dataset(folder).findings_of("error")
+    assert inspect_dataset(folder, splits=("train", "valid")).accepted
+    room.train(folder)
+
+
+@case("masks that are colours")
+def _(room):
+    folder = room.data_set()
+    save(PIL.Image.new("RGB", (WIDTH, HEIGHT), (255, 0, 77)), folder / "annotations/training/2.png")
+    assert inspect_dataset(folder).total.colours == {0xFF004D: WIDTH * HEIGHT}
     room.train(folder)
 
 

@@ -125,7 +125,7 @@ CARDS_OF_ROWS = {ROOT / "model_cards" / f"{path.stem}.md" for path in RECIPES.gl
 # What the reader of a page has, by its names in the page; each also has a checkout.
 PAGES_WITH_BLOCKS = {
     "CONTRIBUTING.md": (),  # pictures of the imports, which tests/test_package.py compares
-    "README.md": ("path/or/hub-repo", "photo.jpg", "photos", "my_data", CLIP),
+    "README.md": ("path/or/hub-repo", "photo.jpg", "photos", "downloads", CLIP),
     "benchmarks/README.md": (),
     "benchmarks/complexity.md": ("CONFIG",),
     "configuration/README.md": ("ADEChallengeData2016", "RN50.pt", "denseclip_fpn_r50.pth", "classes.txt", CLIP),

@@ -160,7 +160,7 @@ A_SHAPE = shape("cat", [[2, 3], [10, 7]], "rectangle")
         ("..\\images\\p.png", "x/images/p.png"),
         ("../images/p.png", "x/images/p.png"),
         ("C:\\Users\\x\\p.png", "x/labels/p.png"),
-        ("/home/x/p.png", "x/labels/p.png"),
+        ("/mnt/x/p.png", "x/labels/p.png"),
         ("old_name.png", "x/labels/a.JPG"),
         ("P.PNG", "x/labels/p.png"),
         ("p.png", "elsewhere/p.png"),

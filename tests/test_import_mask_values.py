@@ -100,7 +100,7 @@ def test_palette_pngs_give_indices_and_colours(tmp_path, bits):
     num_colours = min(2**bits, 9)
     palette = [(3 * index, 200 - index, 7) for index in range(num_colours)]
     rows = np.random.default_rng(bits).integers(0, num_colours, (5, 9)).tolist()
-    path = write_png(tmp_path / "a.png", rows, bits, 3, palette, transparency=[255, 0])
+    path = write_png(tmp_path / "a.png", rows, bits, 3, palette, transparency=[1, 0])
     mask = read_values(path)
     assert mask.values.tolist() == rows and mask.form.startswith("palette PNG")
     colours = [key_of(colour) for colour in palette]
@@ -478,6 +478,28 @@ def test_a_clean_value_is_never_swallowed(tmp_path):
     assert np.unique(draw([save(tmp_path / "line.png", lines)])[0].keys).tolist() == [0, 128, 255]
 
 
+@pytest.mark.parametrize(
+    "top, columns, cleaned",
+    [
+        (255, {20: 64, 21: 128, 22: 191}, True),
+        (255, {20: 85, 21: 170}, False),  # two values may be classes that are lines
+        (100, {20: 30, 21: 60, 22: 125}, True),  # an overshoot
+        (100, {20: 30, 21: 60, 22: 240}, False),  # no resize makes this
+        (255, dict(zip(range(5, 35), (64, 128, 191) * 10, strict=True)), False),  # too many pixels
+        (20, {20: 5, 21: 10, 22: 15}, False),  # ids
+    ],
+)
+def test_which_values_count_as_blurred(tmp_path, top, columns, cleaned):
+    mask = np.zeros((30, 43), np.uint8)
+    mask[:, 23:] = top
+    for column, value in columns.items():
+        mask[:, column] = value
+    if cleaned:
+        mask[5:8, 5:8] = columns[20]  # that a value fills 3 x 3 once, among many pixels, makes it no class
+    reading = decide_reading(scan_masks([save(tmp_path / "a.png", mask)]))
+    assert reading.allowed == ((0, top) if cleaned else ())
+
+
 def test_a_clean_value_beside_blurred_ones_stays(tmp_path):
     [mask] = scenes(1, [0, 255])
     picture = np.asarray(
@@ -590,7 +612,7 @@ def test_a_mask_that_was_changed_after_the_scan(tmp_path):
 def test_one_mask_for_each_class(tmp_path, form):
     size = (24, 40)
     first, second = np.zeros(size, bool), np.zeros(size, bool)
-    first[:16, :24], second[8:, 16:32] = True, True
+    first[:13, :21], second[9:, 14:33] = True, True
     paths = []
     for index, part in enumerate((first, second)):
         path = tmp_path / f"{index}.{'jpg' if form == 'JPEG' else 'npy' if form == 'npy' else 'png'}"
@@ -610,8 +632,8 @@ def test_one_mask_for_each_class(tmp_path, form):
         paths.append(path)
     drawing = draw_parts(size, ((4, paths[0]), (7, paths[1])))
     expected = np.full(size, UNCOVERED)
-    expected[:16, :24] = 4
-    expected[8:, 16:32] = 7
+    expected[:13, :21] = 4
+    expected[9:, 14:33] = 7
     assert drawing.keys.tolist() == expected.tolist()
 
 

@@ -483,6 +483,37 @@ def test_links_that_lead_back_are_not_followed(tmp_path, monkeypatch):
     assert [file.name for file in find_inputs(["photos/other"], Path("out"))] == ["c.jpg"]
 
 
+def test_masks_beside_photographs_are_passed_over_and_said_to_be(saved, work, capsys):
+    folder, ids = Path("data"), Image.fromarray(np.eye(64, 96, dtype=np.uint8))
+    (folder / "other").mkdir(parents=True)
+    photograph = draw_picture(96, 64)
+    for name in ("a.jpg", "b.png", "left_L.jpg", "left.jpg", "alone_mask.png", "b_label.jpg"):
+        photograph.save(folder / name)
+    ids.save(folder / "a.png")  # of the very name
+    ids.convert("P").save(folder / "a_mask.png")
+    ids.point(lambda value: 200 * value).convert("RGB").save(folder / "b_gtFine_labelIds.tif")
+    ids.save(folder / "c_mask.png")  # of no photograph
+    ids.save(folder / "other/a_mask.png")  # in another folder than its photograph
+    (folder / "b_mask.png").write_bytes(b"broken")
+    masks = []
+    taken = {file.as_posix()[5:] for file in find_inputs(["data"], Path("out"), masks=masks)}
+    assert [mask.name for mask in masks] == ["a.png", "a_mask.png", "b_gtFine_labelIds.tif"]
+    others = {"alone_mask.png", "b_label.jpg", "b_mask.png", "c_mask.png", "other/a_mask.png"}
+    assert taken == {"a.jpg", "b.png", "left_L.jpg", "left.jpg", *others}
+    # What is named, or fits a pattern, is taken as it is.
+    masks = []
+    assert len(find_inputs(["data/a_mask.png", "data/b*.tif"], Path("out"), masks=masks)) == 2 and not masks
+
+    (folder / "b_mask.png").unlink()
+    report = run(saved, "data")
+    assert len(report["images"]) == 8
+    said = "passed over 3 masks beside photographs, such as data/a.png: --all takes them too"
+    assert said in capsys.readouterr().err
+    (folder / "a.png").unlink()
+    assert len(run(saved, "data", "--all")["images"]) == 10
+    assert "passed over" not in capsys.readouterr().err
+
+
 def test_results_that_a_link_leads_to_are_no_inputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("photos/a.jpg", "results/a-overlay.jpg"):

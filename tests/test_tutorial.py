@@ -14,6 +14,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from tests.foreign import NAMES, WRITERS, make_scenes, save
 from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_end, save_clip_stand_in
 from tests.test_hub import make_environment
@@ -36,10 +37,15 @@ NOTEBOOK = ROOT / "docs" / "your_own_data.ipynb"
 
 def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
     folder = tmp_path / "work"
-    (folder / "color_masks").mkdir(parents=True)
-    # What a reader has, with colours of the page and one more: ids 2, 0, 1, none.
-    pixels = np.uint8([[[220, 20, 60], [70, 130, 180]], [[107, 142, 35], [1, 2, 3]]])
-    Image.fromarray(pixels).save(folder / "color_masks" / "a.png")
+    # What a reader has.
+    scenes = make_scenes()
+    for form, write in WRITERS.items():
+        write(folder / "downloads" / form, scenes)
+    for index in range(5):
+        save(folder / "downloads/nameless/img" / f"{index}.jpg", scenes[index].pixels[:30, :45])
+        colours = np.zeros((30, 45, 3), np.uint8)
+        colours[:, :15] = (255, 0, 77)
+        save(folder / "downloads/nameless/gt" / f"{index}.png", colours)
     with HubServer() as hub:
         # Of larger patches: a quarter of the work for heads, which have the size of published ones.
         save_clip_stand_in(tmp_path / "clip", patch_size=32)
@@ -58,7 +64,9 @@ def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path):
         )
         files = hub.files(f"{USER}/my-denseclip")
 
-    assert np.asarray(Image.open(folder / "id_masks" / "a.png")).tolist() == [[2, 0], [1, 255]]
+    for form in WRITERS:
+        if form != "roboflow_coco":
+            assert (folder / f"from_{form}" / "classes.txt").read_text().split() == list(NAMES), form
     scores = json.loads((folder / "my_model" / "metrics.json").read_text(encoding="utf-8"))
     assert scores["mean_iou"] > 1 / len(NOUNS)  # one class everywhere would give 0.04
     assert len(list((folder / "predictions").glob("*-overlay.jpg"))) == 8

@@ -106,8 +106,9 @@ def name_keys(
     notes: list[str] = []
     table: dict[int, str | None] = {**source.names, **dict.fromkeys(source.unlabelled)}  # `None` is unlabelled
     keys = set(pixels) - {UNCOVERED}
+    refused: list[str] = []
     if not source.names:
-        of_masks, notes = _names_of_masks(source, pixels, answers, found)
+        of_masks, notes, refused = _names_of_masks(source, pixels, answers, found)
         table |= of_masks
     elif answers.file is not None:
         table = _names_of_file(source, keys, answers.file, "--names", notes)
@@ -119,7 +120,7 @@ def name_keys(
             )
         table.setdefault(IGNORE_INDEX, None)
     if unnamed := sorted(keys - table.keys()):
-        raise Question(_ask(source, unnamed, pixels, holders, table))
+        raise Question("\n".join([_ask(source, unnamed, pixels, holders, table), *refused]))
     if UNCOVERED in pixels and UNCOVERED not in table:
         _decide_rest(table, pixels, notes)
     elif UNCOVERED in pixels and table[UNCOVERED] is None and UNCOVERED in source.unlabelled:
@@ -132,18 +133,20 @@ def name_keys(
 
 def _names_of_masks(
     source: Source, pixels: Mapping[int, int], answers: Answers, found: Mapping[PurePosixPath, ClassNames]
-) -> tuple[dict[int, str | None], list[str]]:
-    """The table of the user's file, or of the one in the source that names all keys."""
+) -> tuple[dict[int, str | None], list[str], list[str]]:
+    """The table of the user's file, or of one in the source that names all keys; notes; and what files do not fit."""
     keys = set(pixels) - {UNCOVERED}
     if answers.file is not None:
         notes = list(answers.file.notes)
-        return _names_of_file(source, keys, answers.file, "--names", notes), notes
+        return _names_of_file(source, keys, answers.file, "--names", notes), notes, []
+    refused = []
     tables: dict[PurePosixPath, tuple[dict[int, str | None], list[str]]] = {}
     for path, names in found.items():
         notes = [f"Names are those of {path}.", *names.notes]
         try:
             table = _names_of_file(source, keys, names, str(path), notes)
-        except ValueError:
+        except Question as error:
+            refused.append(str(error))
             continue
         tables[path] = table, notes
     # Of several files, those that leave no key without a name; colours of a table may be more than occur.
@@ -152,7 +155,8 @@ def _names_of_masks(
     if len(different) > 1:
         shown = " or ".join(f"--names {path}" for path in complete)
         raise Question(f"Several files name the classes, and not alike: say which is right, by {shown}.")
-    return next(iter(complete.values()), ({}, []))
+    table, notes = next(iter(complete.values()), ({}, []))
+    return table, notes, refused
 
 
 def _names_of_file(
@@ -290,8 +294,8 @@ def _ask(
     ]
     if len(by_share) > NUM_ASKED:
         lines.append(f"    and {len(by_share) - NUM_ASKED:,} more")
-    if table:
-        lines.append(f"Named are {_listed([name or UNLABELLED for name in table.values()])}.")
+    if named := [name for name in table.values() if name is not None]:
+        lines.append(f"Named are {_listed(named)}.")
     pairs = " ".join(f"'{_show(key, source)}=NAME'" for key in sorted(by_share[:NUM_ASKED]))
     lines.append(f"Name them: --names {pairs}, with '{UNLABELLED}' for what is no class; or by --names FILE.")
     return "\n".join(lines)

@@ -1,26 +1,105 @@
 # Copyright 2026 The DenseCLIP for Transformers authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which form of annotations a folder holds."""
+"""Which of the forms that are known a folder has."""
 
-import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .sources import Listing
+from .classes import Question
+from .coco import find_coco
+from .cvat import find_cvat
+from .label_studio import find_label_studio
+from .labelme import find_labelme
+from .masks import find_masks, recognise_masks
+from .painting import Overlaps
+from .sources import Listing, Source
+from .yolo import find_yolo
 
 
-COCO_KEYS = {"images", "annotations", "categories"}
+# Files of shapes. A new one is a module with such a function, and an entry here.
+SHAPES: dict[str, Callable[..., Source | None]] = {
+    "coco": find_coco,
+    "cvat": find_cvat,
+    "labelme": find_labelme,
+    "label_studio": find_label_studio,
+    "yolo": find_yolo,
+}
+MASKS = "masks"
+FORMS = (*SHAPES, MASKS)
+
+
+def find_source(
+    listing: Listing,
+    form: str | None = None,
+    overlaps: Overlaps | None = None,
+    images: Sequence[str] = (),
+    masks: Sequence[str] = (),
+    colours: dict[int, str] | None = None,
+    values: Sequence[int] = (),
+    mat_key: str | None = None,
+    num_workers: int = 0,
+) -> Source:
+    """
+    Read a data set of a form that is found out.
+
+    Args:
+        form (`str`, *optional*): one of `FORMS`, where a folder has several.
+        overlaps (`str`, *optional*): see [`draw_shapes`]; by default as the form's own tool has it.
+        images, masks, colours, values, mat_key, num_workers (*optional*): see [`find_masks`].
+
+    Raises:
+        `Question`: for a folder of several forms.
+        `ValueError`: for a folder of none, or files of a form that are broken.
+    """
+    if images or masks:
+        form = MASKS
+    found: dict[str, Source] = {}
+    for name, find in SHAPES.items():
+        if form in (None, name) and (source := find(listing, overlaps=overlaps)) is not None:
+            found[name] = source
+    if form == MASKS or (form is None and not found):
+        source = find_masks(listing, images, masks, colours, values, mat_key, num_workers)
+        if source is not None:
+            found[MASKS] = source
+    elif form is None and recognise_masks(listing) is not None:
+        names = " or ".join(f"--form {name}" for name in (*found, MASKS))
+        raise Question(
+            f"{listing.root} holds {', '.join(source.form for source in found.values())}, and masks too. Say which are"
+            f" to be taken: {names}."
+        )
+    if len(found) > 1:
+        raise Question(
+            f"{listing.root} holds annotations of several forms: "
+            + "; ".join(f"{source.form}, of {len(source.items):,} photographs" for source in found.values())
+            + f". Say which are to be taken: {' or '.join(f'--form {name}' for name in found)}."
+        )
+    if not found:
+        raise ValueError(_say_what_is_there(listing, form))
+    return next(iter(found.values()))
 
 
 def recognise(folder: Path) -> str | None:
-    """What a folder holds, in words such as "COCO polygons", or `None` if that is no known form."""
+    """The form of annotations in a folder, in words such as "COCO polygons"; `None` if it is none that is known."""
     listing = Listing(folder)
-    for file in listing.with_suffix(".json"):
+    for find in SHAPES.values():
         try:
-            content = json.loads(listing.path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and content.keys() >= COCO_KEYS:
-            return "COCO polygons"
-    if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
-        return "masks in SegmentationClass/ (VOC)"
-    return None
+            source = find(listing)
+        except ValueError:
+            continue  # broken, which its import says
+        if source is not None:
+            return source.form
+    return recognise_masks(listing)
+
+
+def _say_what_is_there(listing: Listing, form: str | None) -> str:
+    kinds: dict[str, int] = {}
+    for file in listing.files:
+        kinds[file.suffix.lower()] = kinds.get(file.suffix.lower(), 0) + 1
+    there = (
+        ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in sorted(kinds.items())) or "no file"
+    )
+    wanted = "photographs with annotations of a known form" if form is None else f"annotations of the form {form}"
+    return (
+        f"{listing.root} holds no {wanted}; it holds {there}. Known are {', '.join(FORMS)}. Masks that are not found"
+        " by themselves are named by --images and --masks, each with a pattern such as '*/labels/*.png'."
+    )

@@ -57,6 +57,7 @@ def find_masks(
     images: Sequence[str] = (),
     masks: Sequence[str] = (),
     colours: dict[int, str] | None = None,
+    values: Sequence[int] = (),
     mat_key: str | None = None,
     num_workers: int = 0,
 ) -> Source | None:
@@ -67,6 +68,8 @@ def find_masks(
         images, masks (`Sequence[str]`, *optional*): patterns of paths, such as "*/labels/*.png", in place of what
             names and pictures themselves tell of which are which. "*" stands for "/" too.
         colours (`dict[int, str]`, *optional*): names of classes by 0xRRGGBB, where a table of colours is known.
+        values (`Sequence[int]`, *optional*): numbers of classes that the user names. Where compression or a resize
+            has changed numbers, each pixel takes the nearest of these.
         mat_key (`str`, *optional*): the array of a .mat file that is the mask, where it holds several.
         num_workers (`int`, *optional*): processes that read masks.
 
@@ -89,7 +92,12 @@ def find_masks(
     scan = scan_masks(listing.paths(masks_of.values()), num_workers, mat_key)
     if scan.num_files == 0:
         raise ValueError(next(iter(scan.broken.values())))
-    reading = decide_reading(scan, colours, mat_key=mat_key)
+    try:
+        reading = decide_reading(scan, colours, values if scan.num_lossy else (), mat_key)
+    except ValueError:
+        if not values:
+            raise
+        reading = decide_reading(scan, colours, values, mat_key)
     items = [
         Item(
             listing.path(photograph),

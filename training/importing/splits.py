@@ -91,7 +91,7 @@ def _agree(found: dict[str, dict[str, set[int]]], items: Sequence[Item]) -> tupl
             is_joint = "trainval" in PurePosixPath(name).stem.lower()
             key = "trainval" if is_joint else split
             by_folder[folder].setdefault(key, set()).update(positions)
-            notes[folder].append(f"{name} lists {len(positions):,} of them for {split}.")
+            notes[folder].append(f"{name} lists {len(positions):,} photographs for {split}.")
     best: dict[str, set[int]] = {}
     chosen = None
     for folder, splits in by_folder.items():

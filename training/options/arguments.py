@@ -231,7 +231,7 @@ class DenseCLIPTrainingArguments(TrainingArguments):
     ohem_min_kept: int = HfArg(default=100_000, help="Pixels of a batch that it keeps at least.")
     dice_weight: float | None = HfArg(
         default=None,
-        help="Weight of a Dice loss beside the cross-entropy. By default 1.0 where a class has less than 2 % of the"
+        help="Weight of a Dice loss beside the cross-entropy. By default 1.0 where a class has less than 2 %% of the"
         " labelled pixels and no other loss is chosen, and 0 otherwise, for ADE20K and in the paper's recipes.",
     )
     ema_decay: float | None = HfArg(

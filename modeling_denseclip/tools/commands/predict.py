@@ -117,6 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="colours: the model's, or else generated ones (auto); or ones that colour-blind people tell apart, as far"
         " as the number of classes allows",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="take masks in folders too. They are passed over where they lie beside their photographs: called as"
+        " these, with an ending such as _mask or _label or with another suffix, and of few colours",
+    )
     parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
 
 
@@ -307,7 +313,11 @@ def run(args: argparse.Namespace) -> int:
         )
     output = Path(args.out)
     left_out = {}
-    targets = choose_targets(find_inputs(args.inputs, output, left_out), output, bool(args.text))
+    masks = None if args.all else []
+    targets = choose_targets(find_inputs(args.inputs, output, left_out, masks), output, bool(args.text))
+    if masks:
+        said = f"passed over {len(masks)} masks beside photographs, such as {min(masks)}: --all takes them too"
+        print(escape_controls(said), file=sys.stderr)
     device = choose_device(args.device)
     model, image_processor = load_model(args.model, revision=args.revision)
     model.to(device)

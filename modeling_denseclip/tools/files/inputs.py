@@ -15,10 +15,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..command import escape_controls
-from .photographs import IMAGE_SUFFIXES
+from .photographs import IMAGE_SUFFIXES, naming_errors, open_image
 
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+# What the names of masks have behind that of their photograph, in lower case.
+MASK_ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_l", "_gt", "_seg", "_segmentation", "_annotation")
+MASK_ENDINGS += ("_gtfine_labelids", "_gtfine_color", "_labelids", "_trainids", "_color_mask")
+MASK_COLOURS = 64  # that a mask of the very name of a photograph has at most
 NAME_BYTES = 255  # of the name of a file, at most, on nearly all file systems
 
 
@@ -32,7 +36,12 @@ def leave_out(file: Path, error: Exception, left_out: dict[Path, str]) -> None:
     tqdm.write(escape_controls(f"left out: {file}: {error}"), file=sys.stderr)
 
 
-def find_inputs(words: Sequence[str], output: Path, left_out: dict[Path, str] | None = None) -> dict[Path, Path]:
+def find_inputs(
+    words: Sequence[str],
+    output: Path,
+    left_out: dict[Path, str] | None = None,
+    masks: list[Path] | None = None,
+) -> dict[Path, Path]:
     """
     The photographs and videos that words name, each once, and what their results are called.
 
@@ -41,6 +50,8 @@ def find_inputs(words: Sequence[str], output: Path, left_out: dict[Path, str] | 
             all depths, without hidden ones; a pattern for those that it fits. What lies below `output` is left out.
         output (`Path`): folder for the results.
         left_out (`dict[Path, str]`, *optional*): gets folders that cannot be read, and why.
+        masks (`list[Path]`, *optional*): gets the masks that lie beside photographs in folders, see [`find_masks`],
+            which are passed over then. What is named itself or by a pattern is taken.
 
     Returns:
         `dict[Path, Path]`: file -> its path, without the suffix, below the folder or below the fixed part of the
@@ -52,12 +63,43 @@ def find_inputs(words: Sequence[str], output: Path, left_out: dict[Path, str] | 
     """
     names, seen = {}, set()
     for word in words:
-        for file, name in _expand(word, output, left_out):
+        files = _expand(word, output, left_out)
+        if masks is not None and Path(word).is_dir():
+            beside = find_masks([file for file, _ in files])
+            masks.extend(sorted(beside))
+            files = [(file, name) for file, name in files if file not in beside]
+        for file, name in files:
             place = os.path.realpath(file)
             if place not in seen:
                 seen.add(place)
                 names[file] = name.with_name(name.stem)
     return names
+
+
+def find_masks(files: Sequence[Path]) -> set[Path]:
+    """
+    Those of the files that are masks of others in the same folder: called as a photograph with one of `MASK_ENDINGS`
+    behind it, or just as it but for the suffix, and of few colours, which no photograph has.
+    """
+    stems = {(file.parent, file.stem) for file in files}
+    photographs = {(file.parent, file.stem) for file in files if file.suffix.lower() in (".jpg", ".jpeg")}
+    masks = set()
+    for file in files:
+        ending = next((end for end in MASK_ENDINGS if file.stem.lower().endswith(end)), None)
+        has_ending = ending is not None and (file.parent, file.stem[: -len(ending)]) in stems
+        has_twin = file.suffix.lower() not in (".jpg", ".jpeg") and (file.parent, file.stem) in photographs
+        if (has_ending or has_twin) and _looks_like_mask(file):
+            masks.add(file)
+    return masks
+
+
+def _looks_like_mask(file: Path) -> bool:
+    """Whether a picture has few colours, exactly; what cannot be read is left to who reads it."""
+    try:
+        with open_image(file, str(file)) as picture, naming_errors(str(file)):
+            return picture.format not in ("JPEG", "MPO") and picture.getcolors(MASK_COLOURS) is not None
+    except (OSError, MemoryError):
+        return False
 
 
 def _expand(word: str, output: Path, left_out: dict[Path, str] | None) -> list[tuple[Path, Path]]:

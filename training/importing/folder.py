@@ -1,0 +1,308 @@
+# Copyright 2026 The DenseCLIP for Transformers authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From a source to the folder that training reads: look at everything, decide, write."""
+
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+from modeling_denseclip.tools.files.photographs import open_photograph, read_orientation, turn_upright
+from modeling_denseclip.tools.files.saving import replace_folder
+
+from ..data.class_names import CLASSES_FILE
+from ..data.duplicates import find_near, picture_hash, source_stem
+from ..data.files import IGNORE_INDEX, printable
+from ..data.findings import format_size, in_processes
+from .classes import REST, Classes
+from .sources import UNCOVERED, Drawing, Item, Source
+
+
+IMPORT_FILE = "import.json"
+MASKS, PHOTOGRAPHS = "annotations", "images"
+DEFAULT_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Facts:
+    """
+    What an item tells when it is looked at.
+
+    Attributes:
+        pixels (`dict[int, int]`): of each key its number of pixels.
+        remarks (`dict[str, int]`): see [`Drawing`].
+        digest (`int`, *optional*): by which near duplicates of the photograph are found; `None` of flat ones.
+        error (`str`, *optional*): why it cannot be taken; then there is nothing else.
+    """
+
+    pixels: dict[int, int] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
+    digest: int | None = None
+    error: str | None = None
+
+
+def look_at(item: Item) -> Facts:
+    """Draw an item's annotation and count its keys. Runs in processes."""
+    try:
+        drawing, digest = draw_upright(item, with_digest=True)
+    except (MemoryError, OSError, ValueError) as error:
+        return Facts(error=str(error))
+    lowest = int(drawing.keys.min())
+    counts = np.bincount((drawing.keys - lowest).ravel())
+    pixels = {key + lowest: int(counts[key]) for key in np.flatnonzero(counts).tolist()}
+    return Facts(pixels, dict(drawing.remarks), digest)
+
+
+def draw_upright(item: Item, with_digest: bool = False) -> tuple[Drawing, int | None]:
+    """
+    An annotation as training reads it: of the size of the photograph, and turned as the photograph is. Tools draw on
+    photographs that were turned upright, or not; of those on their side the size tells which.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if the annotation is of another size than the photograph.
+    """
+    source = f"The image {item.image}"
+    with open_photograph(item.image, source) as picture:
+        width, height = picture.size
+        orientation = read_orientation(picture)
+        digest = picture_hash(picture) if with_digest else None
+    stored = (height, width)
+    upright = (width, height) if orientation >= 5 else stored
+    if item.size is None:
+        return _draw_by_files(item, stored, upright, orientation), digest
+    if item.size == upright:
+        return item.draw(upright), digest
+    if item.size == stored:
+        return _turned(item.draw(stored), orientation), digest
+    raise ValueError(
+        f"{source} has {format_size(upright[::-1])} pixels (width x height), and its annotation was made on"
+        f" {format_size(item.size[::-1])}: both need the same size. Take the photograph that was annotated."
+    )
+
+
+def _draw_by_files(item: Item, stored: tuple[int, int], upright: tuple[int, int], orientation: int) -> Drawing:
+    try:
+        return item.draw(upright)
+    except ValueError:
+        if stored == upright:
+            raise
+        return _turned(item.draw(stored), orientation)
+
+
+def _turned(drawing: Drawing, orientation: int) -> Drawing:
+    keys = np.asarray(turn_upright(PIL.Image.fromarray(drawing.keys), orientation))
+    return drawing._replace(keys=keys)
+
+
+# ---------------------------------------------------------------------------------------------------------- the survey
+
+
+@dataclass
+class Survey:
+    """
+    All that a source holds.
+
+    Attributes:
+        items (`list[Item]`): those that can be taken.
+        digests (`list[int | None]`): of their photographs.
+        pixels (`Counter`): of each key its number of pixels.
+        holders (`dict[int, str]`): of each key an annotation that holds it.
+        remarks (`Counter`): of all drawings.
+        broken (`list[str]`): what cannot be taken, and why.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    digests: list[int | None] = field(default_factory=list)
+    pixels: Counter = field(default_factory=Counter)
+    holders: dict[int, str] = field(default_factory=dict)
+    remarks: Counter = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+
+def survey(source: Source, root: Path, num_workers: int) -> Survey:
+    """
+    Look at every item of a source.
+
+    Raises:
+        `ValueError`: if none can be taken.
+        `ChildProcessError`: if a process died.
+    """
+    found = Survey()
+    died = "A process that reads photographs and annotations died"
+    results = in_processes(look_at, source.items, num_workers, died, "--num_workers", start_method="spawn")
+    for item, facts in zip(source.items, tqdm(results, "Reading", len(source.items), disable=None), strict=True):
+        if facts.error is not None:
+            found.broken.append(facts.error)
+            continue
+        found.items.append(item)
+        found.digests.append(facts.digest)
+        found.pixels.update(facts.pixels)
+        found.remarks.update(facts.remarks)
+        holder = (item.annotations or (item.image,))[0]
+        for key in facts.pixels:
+            found.holders.setdefault(key, _as_seen_from(root, holder))
+    if not found.items:
+        first = found.broken[0] if found.broken else f"{root} holds no photograph that is annotated"
+        raise ValueError(f"{first}. None of {len(source.items):,} photographs can be taken.")
+    return found
+
+
+def _as_seen_from(root: Path, path: Path) -> str:
+    path = path.relative_to(root) if path.is_relative_to(root) else path
+    return printable(path.as_posix())
+
+
+def find_groups(items: Sequence[Item], digests: Sequence[int | None]) -> list[int]:
+    """
+    Which photographs must not be parted, as a number for each: those whose names say that they are crops or copies of
+    one, and those that look alike.
+    """
+    groups = [[*positions] for positions in find_near(digests)]
+    by_stem: dict[str, list[int]] = defaultdict(list)
+    for position, item in enumerate(items):
+        by_stem[source_stem(item.name)].append(position)
+    return _join(len(items), [*groups, *by_stem.values()])
+
+
+def _join(count: int, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Of each of so many positions the first one that it belongs together with, by whatever chain of groups."""
+    first = list(range(count))
+
+    def find(position: int) -> int:
+        while first[position] != position:
+            first[position] = position = first[first[position]]
+        return position
+
+    for group in groups:
+        for position in group:
+            low, high = sorted((find(group[0]), find(position)))
+            first[high] = low
+    return [find(position) for position in range(count)]
+
+
+# ---------------------------------------------------------------------------------------------------------- the writer
+
+
+def write_folder(
+    target: Path,
+    splits: Mapping[str, Sequence[Item]],
+    classes: Classes,
+    source: Source,
+    root: Path,
+    num_workers: int = 0,
+    copy: bool = False,
+) -> dict[str, int]:
+    """
+    Write `images/`, `annotations/`, `classes.txt` and `import.json`. They take the place of an earlier import when all
+    of it is complete.
+
+    Args:
+        copy (`bool`, *optional*, defaults to `False`): copy photographs; by default they get a second name on their
+            disk, or are linked to from another one, and are copied where neither is possible.
+
+    Returns:
+        How many photographs were "linked" and "copied".
+
+    Raises:
+        OSError: where it cannot be written.
+        ChildProcessError: if a process died.
+    """
+    counts: Counter = Counter()
+
+    def write(folder: Path) -> None:
+        record = {}
+        for split, items in splits.items():
+            names = _file_names(items)
+            for kind in (PHOTOGRAPHS, MASKS):
+                (folder / kind / split).mkdir(parents=True)
+            jobs = [(item, folder / MASKS / split / f"{name}.png") for item, name in zip(items, names, strict=True)]
+            died = "A process that writes masks died"
+            write_one = partial(_write_mask, id_of=classes.id_of)
+            written = in_processes(write_one, jobs, num_workers, died, "--num_workers", start_method="spawn")
+            for item, name, _ in zip(
+                items, names, tqdm(written, f"Writing {split}", len(jobs), disable=None), strict=True
+            ):
+                suffix = item.image.suffix.lower()
+                counts[_place(item.image, folder / PHOTOGRAPHS / split / f"{name}{suffix}", copy)] += 1
+                record[f"{split}/{name}"] = {
+                    "image": _as_seen_from(root, item.image),
+                    "annotations": [_as_seen_from(root, path) for path in item.annotations],
+                }
+        (folder / CLASSES_FILE).write_text("".join(f"{name}\n" for name in classes.names), encoding="utf-8")
+        content = {
+            "source": printable(str(root.absolute())),
+            "form": source.form,
+            "classes": classes.names,
+            "ids": {_show_key(key, source): id for key, id in classes.id_of.items()},
+            "pictures": record,
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (folder / IMPORT_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+    replace_folder(target, write, IMPORT_FILE, is_replaced=lambda file: True)
+    return dict(counts)
+
+
+def _show_key(key: int, source: Source) -> str:
+    if key == UNCOVERED:
+        return REST
+    return f"#{key:06x}" if source.keys_are_colours else source.names.get(key, str(key))
+
+
+def _write_mask(job: tuple[Item, Path], id_of: Mapping[int, int]) -> None:
+    item, path = job
+    drawing, _ = draw_upright(item)
+    lowest, highest = int(drawing.keys.min()), int(drawing.keys.max())
+    table = np.full(highest - lowest + 1, IGNORE_INDEX, np.uint8)
+    for key, id in id_of.items():
+        if lowest <= key <= highest:
+            table[key - lowest] = id
+    PIL.Image.fromarray(table[drawing.keys - lowest]).save(path)
+
+
+def _place(photograph: Path, target: Path, copy: bool) -> str:
+    """Give a photograph a name in the folder. A second name of the same file outlives the first."""
+    if not copy:
+        photograph = photograph.resolve()
+        for link in (os.link, os.symlink):
+            try:
+                link(photograph, target)
+            except (OSError, NotImplementedError):
+                continue
+            return "linked"
+    shutil.copyfile(photograph, target)
+    return "copied"
+
+
+def _file_names(items: Sequence[Item]) -> list[str]:
+    """Names of files, all different: the last part of an item's name, or all of it where that is not enough."""
+    last = [_as_file_name(item.name.split("/")[-1]) for item in items]
+    often = {name for name, count in Counter(name.casefold() for name in last).items() if count > 1}
+    names: list[str] = []
+    taken: set[str] = set()
+    for item, name in zip(items, last, strict=True):
+        if name.casefold() in often:
+            name = _as_file_name(item.name.replace("/", "_"))
+        base, number = name, 1
+        while name.casefold() in taken:  # some file systems do not tell cases apart
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _as_file_name(name: str) -> str:
+    """A name that any system takes: no letters that are no text or that some systems refuse, no dot in front."""
+    name = re.sub(r'[\x00-\x1f<>:"/\\|?*\x7f]', "_", printable(name)).strip(" .")
+    return name or "picture"
