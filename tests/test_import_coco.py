@@ -631,6 +631,7 @@ def test_which_photograph_is_meant(tmp_path):
     assert find(tmp_path, "one/A.png", "x", "y") == "y/one/A.png"
     assert find(tmp_path, "/data/z/images/b.png", "x") == "z/images/b.png"
     assert find(tmp_path, "/data/images/b.png", ".") == "images/b.png"
+    assert find(tmp_path, "C:\\data\\images\\b.png", ".") == "images/b.png"
     assert find(tmp_path, "\\\\server\\share\\B.png", "z/images") == "z/images/b.png"
     for named, folders in [
         ("y/one/a.Png", ["."]),  # two in another case

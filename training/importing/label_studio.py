@@ -23,7 +23,7 @@ from modeling_denseclip.tools.files.photographs import IMAGE_SUFFIXES
 from .json_files import read_json
 from .outlines import Polygons, box_corners, read_numbers, turn
 from .painting import Overlaps
-from .pairing import Entry, LabelledShape, make_source, note_without_area
+from .pairing import Entry, LabelledShape, make_source, note_without_area, read_size
 from .places import Photographs
 from .sources import Listing, Source
 from .splits import split_of_file
@@ -334,7 +334,7 @@ def _make_entry(
             shape = _read_shape(result, labelled, counts)
             if shape is not None:
                 shapes.append(shape)
-                sizes.add(_read_size(result))
+                sizes.add(read_size(result.get("original_height"), result.get("original_width")))
         except ValueError as error:
             raise ValueError(f"result {index}: {error}") from error
     if len(sizes) > 1:
@@ -365,15 +365,6 @@ def _labels_of(result: dict) -> list[str]:
     if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(f"its labels are {shorten(str(labels))}, not a list of names")
     return [label.strip() for label in labels]
-
-
-def _read_size(result: dict) -> tuple[int, int] | None:
-    size = result.get("original_height"), result.get("original_width")
-    if size == (None, None):
-        return None
-    if not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(f"its original height and width are {shorten(str(size))}, not two numbers of pixels")
-    return size
 
 
 def _read_shape(result: dict, labelled: set, counts: _Counts) -> LabelledShape | None:

@@ -25,7 +25,7 @@ from modeling_denseclip.tools.files.photographs import naming_errors, open_image
 from .json_files import read_json
 from .outlines import Patch, check_reach, read_numbers
 from .painting import Overlaps
-from .pairing import Entry, LabelledShape, make_source, note_without_area
+from .pairing import Entry, LabelledShape, make_source, note_without_area, read_size
 from .places import Photographs, with_slashes
 from .sources import UNCOVERED, Listing, Source
 from .splits import split_of_folders
@@ -206,7 +206,7 @@ def _read_entry(
         photograph=photograph,
         name=photograph.as_posix(),
         shapes=shapes,
-        size=_read_size(content),
+        size=read_size(content.get("imageHeight"), content.get("imageWidth")),
         split=split_of_folders(photograph) or split_of_folders(file),
     )
 
@@ -233,15 +233,6 @@ def _find_photograph(file: PurePosixPath, content: dict, photographs: Photograph
                 f"{error} but inside the JSON, as imageData: write it beside as {file.stem}.png"
             ) from error
         raise
-
-
-def _read_size(content: dict) -> tuple[int, int] | None:
-    size = content.get("imageHeight"), content.get("imageWidth")
-    if size == (None, None):
-        return None
-    if not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(f"its imageHeight and imageWidth are {shorten(str(size))}, not two numbers of pixels")
-    return size
 
 
 def _read_shape(shape: object, num_without_area: Counter) -> LabelledShape | None:

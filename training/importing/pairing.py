@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_denseclip.configuration_denseclip import shorten
+
 from .painting import DrawShapes, Overlaps, Shape
 from .places import Photographs, name_photographs
 from .sources import Item, Listing, Source
@@ -44,6 +46,20 @@ class Entry:
     shapes: list[LabelledShape] = field(default_factory=list)
     size: tuple[int, int] | None = None
     split: str | None = None
+
+
+def read_size(height: object, width: object) -> tuple[int, int] | None:
+    """
+    Height and width of a picture, as a file tells them; none where it does not.
+
+    Raises:
+        ValueError: for what are no numbers of pixels.
+    """
+    if height is None and width is None:
+        return None
+    if not all(isinstance(length, int) and not isinstance(length, bool) and length > 0 for length in (height, width)):
+        raise ValueError(f"its height and width are {shorten(f'{height!r} and {width!r}')}, not two numbers of pixels")
+    return height, width
 
 
 def choose_entries(entries: Sequence[Entry], left_out: list[str]) -> tuple[list[Entry], int]:
