@@ -108,9 +108,8 @@ def _read_runs(segmentation: dict, size: tuple[int, int] | None) -> RunLengths:
         if isinstance(counts, str)
         else read_numbers(counts, (-1,), "counts")
     )
-    # Each is compared before their sum, which could be too large for its type.
-    num_pixels = stated[0] * stated[1]
-    if ((counts < 0) | (counts > num_pixels)).any() or (counts % 1).any() or counts.sum() != num_pixels:
+    # Summed as floats: the sum of integers could be too large for them, and begin anew.
+    if (counts < 0).any() or (counts % 1).any() or counts.sum(dtype=np.float64) != stated[0] * stated[1]:
         raise ValueError(f"its run lengths do not add up to {spell_size(stated)}")
     return RunLengths(counts.astype(np.int64), stated)
 
