@@ -168,6 +168,22 @@ def test_degenerate_shapes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("box", "is_beyond"),
+    [
+        ((0, 0, WIDTH, HEIGHT), False),
+        ((-1, -1, WIDTH + 1, HEIGHT + 1), False),  # as rounding explains
+        ((-1.5, 2, 5, 5), True),
+        ((2, -1.5, 5, 5), True),
+        ((2, 2, WIDTH + 1.5, 5), True),
+        ((2, 2, 5, HEIGHT + 1.5), True),
+    ],
+)
+def test_objects_that_reach_beyond_their_picture_are_told(tmp_path, box, is_beyond):
+    source = one_photograph(tmp_path, [{"category_id": 7, "segmentation": [square(*box)]}])
+    assert any("reach beyond" in note for note in source.notes) == is_beyond
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"segmentation": [[1, 1, 5, float("nan"), 5, 5]]}, "finite"),
@@ -405,7 +421,6 @@ def test_file_of_all_beside_those_of_splits(tmp_path):
     source = find_coco(Listing(tmp_path))
     assert [item.split for item in source.items] == ["training", "validation"]
     assert sum("each is taken once" in note for note in source.notes) == 2
-    assert not any("more than one split" in note for note in source.notes)
     content["annotations"][1]["category_id"] = 90
     save_json(tmp_path / "all.json", content)
     with pytest.raises(
@@ -426,6 +441,10 @@ def test_photograph_in_two_splits(tmp_path):
     source = find_coco(Listing(tmp_path))
     assert [item.split for item in source.items] == ["training"]
     assert any("1 photographs stand in more than one split" in note for note in source.notes)
+    (tmp_path / "val.json").rename(tmp_path / "all.json")
+    source = find_coco(Listing(tmp_path))
+    assert [item.split for item in source.items] == ["training"]
+    assert not any("more than one split" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

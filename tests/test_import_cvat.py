@@ -157,6 +157,13 @@ def test_what_of_a_mask_lies_beyond_the_picture_is_cut_off(tmp_path, left, top):
     np.testing.assert_array_equal(draw(tmp_path, shape), expected)
 
 
+def test_a_mask_may_be_as_wide_as_the_picture(tmp_path):
+    shape = f'<mask label="cat" rle="0, {2 * WIDTH}" left="0" top="1" width="{WIDTH}" height="2"/>'
+    expected = np.full(SIZE, UNCOVERED)
+    expected[1:3] = 1
+    np.testing.assert_array_equal(draw(tmp_path, shape), expected)
+
+
 def test_what_is_told_of_labels_and_of_shapes_without_area(tmp_path):
     write_pictures(tmp_path, "a.png", "b.png", "not_annotated.png")
     lines = """<polyline label="cat" points="1,1;5,5"/><points label="tail" points="1,1;5,5"/><tag label="cat"/>
@@ -217,6 +224,14 @@ def test_of_two_entries_of_a_picture_the_last_with_a_shape_is_taken(tmp_path):
     assert any("2 earlier annotations" in note for note in source.notes)
 
 
+def test_subsets_are_splits_where_they_are_called_so(tmp_path):
+    write_pictures(tmp_path, "val/a.png", "val/b.png", "c.png")
+    body = image(A_BOX, more='subset="Train"') + image(A_BOX, "b.png", 'subset="night"')
+    write_xml(tmp_path / "val", body + image(A_BOX, "c.png", 'subset="my test set"'))
+    splits = {item.image.name: item.split for item in find_cvat(Listing(tmp_path)).items}
+    assert splits == {"a.png": "training", "b.png": "validation", "c.png": "test"}
+
+
 def test_splits_are_told_by_files_and_folders(tmp_path):
     for split in ("train", "val"):
         write_pictures(tmp_path, f"{split}/{split}_a.png")
@@ -245,8 +260,9 @@ VIDEO_META = META.replace(
 
 
 def test_a_video_is_read_frame_by_frame(tmp_path):
-    write_pictures(tmp_path, *(f"images/frame_{number:06}.PNG" for number in (0, 1, 2, 3)))
-    write_xml(tmp_path, TRACKS, meta=VIDEO_META)
+    write_pictures(tmp_path, *(f"x/images/frame_{number:06}.PNG" for number in (0, 1, 2, 3)))
+    write_pictures(tmp_path, "y/images/frame_000001.PNG")  # of another video
+    write_xml(tmp_path / "x", TRACKS, meta=VIDEO_META)
     source = find_cvat(Listing(tmp_path))
     assert source.form == "CVAT for video"
     expected = np.full((4, *SIZE), UNCOVERED)
@@ -255,7 +271,7 @@ def test_a_video_is_read_frame_by_frame(tmp_path):
     expected[1, 3:10, 2:9] = 0
     np.testing.assert_array_equal([item.draw(SIZE).keys for item in source.items], expected)
     assert [item.size for item in source.items] == [SIZE] * 4
-    assert not source.left_out
+    assert source.left_out == ["y/images/frame_000001.PNG: nothing annotates it"]
 
 
 def test_a_video_without_its_frames_is_refused(tmp_path):
@@ -309,6 +325,13 @@ def test_a_picture_with_a_broken_shape_is_left_out_alone(tmp_path, shape, reason
 def test_shapes_far_beyond_the_picture_are_refused_with_the_name_of_the_file(tmp_path, shape):
     with pytest.raises(ValueError, match=r"annotations\.xml, image 0: a "):
         draw(tmp_path, shape)
+
+
+def test_a_picture_of_no_size_is_left_out(tmp_path):
+    write_pictures(tmp_path, "a.png", "b.png")
+    write_xml(tmp_path, image(A_BOX).replace(f'width="{WIDTH}"', 'width="0"') + image(A_BOX, "b.png"))
+    source = find_cvat(Listing(tmp_path))
+    assert [item.name for item in source.items] == ["b"] and "its size 0 x 13 is none" in source.left_out[0]
 
 
 @pytest.mark.parametrize(
