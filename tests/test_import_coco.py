@@ -206,6 +206,8 @@ def test_objects_that_reach_beyond_their_picture_are_told(tmp_path, box, is_beyo
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\ud800"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oo"}}, "middle of a number"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "é"}}, "no compressed"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "p"}}, "no compressed"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "/"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "o" * 99 + "0"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": None}}, "numbers"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}}, "the picture is of"),

@@ -120,7 +120,7 @@ def test_boxes_are_turned_around_their_centre(tmp_path):
 
 
 def test_ellipses_have_centre_and_radii_of_whole_pixels(tmp_path):
-    drawn = draw(tmp_path, '<ellipse label="cat" cx="8.40" cy="5.70" rx="6.20" ry="3.10"/>') == 1
+    drawn = draw(tmp_path, '<ellipse label="cat" cx="8.40" cy="5.70" rx="5.70" ry="2.80"/>') == 1
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     assert drawn[np.hypot((x - 8) / 5.5, (y - 6) / 2.5) <= 1].all()
     assert not drawn[np.hypot((x - 8) / 6.9, (y - 6) / 3.9) > 1].any()
@@ -146,7 +146,7 @@ def test_masks_are_runs_of_rows_within_a_box(tmp_path, starts_inside):
     np.testing.assert_array_equal(draw(tmp_path, shape), expected)
 
 
-@pytest.mark.parametrize(("left", "top"), [(-2, -1), (15, 11), (-9, 0), (3, 99)])
+@pytest.mark.parametrize(("left", "top"), [(-2, -1), (15, 11), (-9, 0), (3, 99), (3, -9)])
 def test_what_of_a_mask_lies_beyond_the_picture_is_cut_off(tmp_path, left, top):
     expected = np.full(SIZE, UNCOVERED)
     for index in range(5, 12):  # of 4 x 3 pixels
