@@ -235,6 +235,7 @@ def test_splits_are_told_by_folders(tmp_path):
         (shape("cat", [[1, 1], [2], [3, 3]]), "something else than numbers is in its points"),
         (shape("cat", [[1, 1], [10**400, 2], [3, 3]]), "something else than numbers is in its points"),
         (shape("cat", None), "numbers of shape ()"),
+        (shape("cat", [[1, 1, 0], [9, 2, 0], [5, 8, 0]]), "numbers of shape (3, 3)"),
         (shape("", [[1, 1], [2, 2], [3, 1]]), "it has no label"),
         (shape("cat", [[1, 1], [2, 2]], "mask", mask="a?GVsbG8="), "its mask is no text of base64"),
         (shape("cat", [[1, 1]], "circle"), "a circle has 2 points, not 1"),
