@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from training.importing.sources import Item, Listing
-from training.importing.splits import find_lists, find_split, split_by_share, split_in, split_of_folders
+from training.importing.splits import find_lists, find_split, split_by_share, split_in, split_of_file, split_of_folders
 
 
 def make_items(*names: str) -> list[Item]:
@@ -101,6 +101,29 @@ def test_a_name_that_several_photographs_have_is_not_guessed(tmp_path):
     (tmp_path / "val.txt").write_text("1\n")
     splits, _ = find_lists(Listing(tmp_path), items)
     assert {split: [item.name for item in found] for split, found in splits.items()} == {"training": ["a/1", "a/2"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("instances_train2017", "training"),
+        ("instances_default", None),
+        ("train_val", None),
+        ("Valid", "validation"),
+        ("valid_dev", "validation"),
+        ("my-test.set", "test"),
+        ("training", "training"),
+        ("trains", None),
+        ("2017", None),
+        ("", None),
+    ],
+)
+def test_words_of_names(name, split):
+    assert split_in(name) == split
+    assert split_of_folders(PurePosixPath("train", name, "test.png")) == (split or "training")
+    photograph = PurePosixPath("test", "x", "a.png")
+    assert split_of_file(PurePosixPath("val", f"{name}.json"), photograph) == (split or "validation")
+    assert split_of_file(PurePosixPath(f"{name}.json"), photograph) == (split or "test")
 
 
 def test_words_of_splits():

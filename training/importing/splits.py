@@ -17,10 +17,11 @@ from .sources import Item, Listing
 
 # What data sets call their parts, in lower case, and what the folder that is written calls them.
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "trainval", "train2017", "train2014"), "training"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "val2017", "val2014"), "validation"),
-    **dict.fromkeys(("test", "testing", "tst", "test2017", "test2014"), "test"),
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "minival"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
+DIGITS = "0123456789"  # behind a word: "train2017"
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".yml")
 MAXIMUM_LIST_BYTES = 2**28
 # A list is one if most of what it names is there; some data sets list pictures that are not part of a download.
@@ -29,18 +30,23 @@ LEAST_SHARE_FOUND = 0.5
 
 def find_split(name: str | None) -> str | None:
     """The split that a word means, such as "valid" or "train2017"; `None` for other words."""
-    return None if name is None else SPLIT_WORDS.get(name.lower())
+    return None if name is None else SPLIT_WORDS.get(name.lower().rstrip(DIGITS))
 
 
 def split_in(text: str) -> str | None:
     """The one split that the words of a name say: of "train_labels" training, of "train_or_test" none."""
-    found = {SPLIT_WORDS[word] for word in re.findall(r"[^\W_]+", text.lower()) if word in SPLIT_WORDS}
+    found = {split for word in re.findall(r"[^\W_]+", text) if (split := find_split(word)) is not None}
     return found.pop() if len(found) == 1 else None
 
 
 def split_of_folders(file: PurePosixPath) -> str | None:
     """The split that the innermost folder with such a name says."""
     return next((split for part in reversed(file.parts[:-1]) if (split := split_in(part)) is not None), None)
+
+
+def split_of_file(file: PurePosixPath, photograph: PurePosixPath) -> str | None:
+    """The split of a photograph in a file that annotates many: as the name of the file says, its folders, its own."""
+    return split_in(file.stem) or split_of_folders(file) or split_of_folders(photograph)
 
 
 # --------------------------------------------------------------------------------------------------------------- lists
