@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from training.importing.sources import Item, Listing
-from training.importing.splits import find_lists, find_split, split_by_share, split_in, split_of_folders
+from training.importing.splits import find_lists, find_split, split_by_share, split_of_folders
+from training.importing.words import split_in
 
 
 def make_items(*names: str) -> list[Item]:

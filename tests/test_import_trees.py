@@ -11,7 +11,8 @@ from PIL import Image
 
 from training.importing.masks import find_masks, item_name, recognise_masks
 from training.importing.sources import Listing
-from training.importing.trees import find_series, is_kind_word, look_of, words
+from training.importing.trees import find_series, look_of
+from training.importing.words import is_kind_word, words
 
 
 RNG = np.random.default_rng(0)

@@ -16,22 +16,19 @@ from modeling_denseclip.tools.files.photographs import IMAGE_SUFFIXES
 from .mask_files import MaskValues, read_values
 from .mask_values import decide_reading, draw_mask, draw_parts, scan_masks
 from .sources import UNCOVERED, Item, Listing, Source
-from .splits import SPLIT_WORDS, split_of_folders
+from .splits import split_of_folders
 from .trees import (
-    COLOUR_WORDS,
     MATRIX_SUFFIXES,
     NUM_LOOKED_AT,
     OBJECT_WORDS,
-    SHOWN_WORDS,
     Match,
     Pairing,
     Series,
     find_series,
-    is_kind_word,
     mask_votes,
     pair,
-    words,
 )
+from .words import COLOUR_WORDS, SHOWN_WORDS, SPLIT_WORDS, is_kind_word, words
 
 
 TEXT_SUFFIXES = (".txt", ".csv")

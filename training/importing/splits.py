@@ -13,14 +13,9 @@ from pathlib import PurePosixPath
 import yaml
 
 from .sources import Item, Listing
+from .words import MASK_WORDS, SPLIT_WORDS, split_in, words
 
 
-# What data sets call their parts, in lower case, and what the folder that is written calls them.
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "trainval", "train2017", "train2014"), "training"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "val2017", "val2014"), "validation"),
-    **dict.fromkeys(("test", "testing", "tst", "test2017", "test2014"), "test"),
-}
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".yml")
 MAXIMUM_LIST_BYTES = 2**28
 # A list is one if most of what it names is there; some data sets list pictures that are not part of a download.
@@ -30,12 +25,6 @@ LEAST_SHARE_FOUND = 0.5
 def find_split(name: str | None) -> str | None:
     """The split that a word means, such as "valid" or "train2017"; `None` for other words."""
     return None if name is None else SPLIT_WORDS.get(name.lower())
-
-
-def split_in(text: str) -> str | None:
-    """The one split that the words of a name say: of "train_labels" training, of "train_or_test" none."""
-    found = {SPLIT_WORDS[word] for word in re.findall(r"[^\W_]+", text.lower()) if word in SPLIT_WORDS}
-    return found.pop() if len(found) == 1 else None
 
 
 def split_of_folders(file: PurePosixPath) -> str | None:

@@ -22,39 +22,11 @@ import numpy as np
 
 from modeling_denseclip.tools.files.photographs import open_image
 
-from .splits import SPLIT_WORDS
+from .words import IMAGE_WORDS, MASK_WORDS, SPLIT_WORDS, is_kind_word, parts_of, words
 
 
 Key = tuple[str, ...]
 
-# Words of file and folder names that say that a picture is a mask, or that it is a photograph.
-MASK_WORDS = frozenset(
-    (
-        "mask", "masks", "label", "labels", "labelled", "labeled", "lab", "seg", "segs", "segm", "segmentation",
-        "segmentations", "segmented", "semseg", "semantic", "semantics", "gt", "gts", "groundtruth", "ground",
-        "truth", "truths", "annotation", "annotations", "annot", "annots", "anno", "annos", "ann", "trimap",
-        "trimaps", "matte", "mattes", "alpha", "target", "targets", "parsing", "manual", "class", "classes",
-        "ids", "id", "trainids", "instance", "instances", "object", "objects", "binary", "bw", "pixel",
-        "pixels", "polygon", "regions", "fine", "coarse",
-    )
-)  # fmt: skip
-IMAGE_WORDS = frozenset(
-    (
-        "image", "images", "img", "imgs", "im", "photo", "photos", "photograph", "photographs", "picture",
-        "pictures", "jpeg", "jpegs", "jpg", "rgb", "sat", "satellite", "left", "original", "originals", "orig",
-        "source", "src", "raw", "input", "inputs", "bit",
-    )
-)  # fmt: skip
-# Words that are used of both.
-COLOUR_WORDS = frozenset(("color", "colour", "colors", "colours"))
-# Pictures of masks for people to look at, and results: neither photographs nor masks.
-SHOWN_WORDS = frozenset(
-    (
-        "overlay", "overlays", "vis", "viz", "visualization", "visualisation", "visualize", "preview",
-        "previews", "blend", "pred", "preds", "prediction", "predictions", "predict", "result", "results",
-    )
-)  # fmt: skip
-KIND_WORDS = MASK_WORDS | IMAGE_WORDS | COLOUR_WORDS | SHOWN_WORDS | {"png", "tif", "data", "dataset"}
 # Ends of names that are letters alone, such as CamVid's "_L".
 MASK_ENDS = frozenset("LPMS")
 # Masks that tell objects of one class from each other, where others beside them tell classes.
@@ -64,29 +36,6 @@ MAXIMUM_EXTRA_WORDS = 3  # that the name of a mask has beyond that of its photog
 NUM_LOOKED_AT = 6  # files of a series
 FEW_VALUES = 64
 LOOKED_AT_SIDE = 512
-
-
-def words(text: str) -> list[str]:
-    """
-    The words of a name: parted by anything that is no letter and no digit, and between letters and digits where a word
-    is one of each, such as "image001" (but not in "3f2a9c", which means something as a whole only).
-    """
-    found = []
-    for word in re.findall(r"[^\W_]+", text):
-        parts = re.fullmatch(r"([^\W\d_]+)(\d+)|(\d+)([^\W\d_]+)", word)
-        found += [part for part in parts.groups() if part] if parts else [word]
-    return found
-
-
-def parts_of(word: str) -> list[str]:
-    """ "labelIds" is "label" and "ids", "JPEGImages" is "jpeg" and "images"."""
-    return [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+", word)] or [word.lower()]
-
-
-def is_kind_word(word: str) -> bool:
-    """Whether a word says what kind of picture a file is, and nothing of what is on it."""
-    parts = [part for part in parts_of(word) if not part.isdigit()]
-    return bool(parts) and all(part in KIND_WORDS for part in parts)
 
 
 @dataclass
