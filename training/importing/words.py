@@ -11,12 +11,13 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "val2017", "val2014"), "validation"),
     **dict.fromkeys(("test", "testing", "tst", "test2017", "test2014"), "test"),
 }
+JOINT = re.compile(r"(?<![^\W_])train[\W_]?val(?![^\W_])", re.I)
 # Words of file and folder names that say that a picture is a mask, or that it is a photograph.
 MASK_WORDS = frozenset(
     (
         "mask", "masks", "label", "labels", "labelled", "labeled", "lab", "seg", "segs", "segm", "segmentation",
-        "segmentations", "segmented", "semseg", "semantic", "semantics", "gt", "gts", "groundtruth", "ground",
-        "truth", "truths", "annotation", "annotations", "annot", "annots", "anno", "annos", "ann", "trimap",
+        "segmentations", "segmented", "semseg", "semantic", "semantics", "gt", "gts", "groundtruth", "groundtruths",
+        "ground", "truth", "truths", "annotation", "annotations", "annot", "annots", "anno", "annos", "ann", "trimap",
         "trimaps", "matte", "mattes", "alpha", "target", "targets", "parsing", "manual", "class", "classes",
         "ids", "id", "trainids", "instance", "instances", "object", "objects", "binary", "bw", "pixel",
         "pixels", "polygon", "regions", "fine", "coarse",
@@ -72,9 +73,12 @@ def is_kind_word(word: str) -> bool:
 
 
 def split_in(text: str) -> str | None:
-    """The one split that the words of a name say: of "train_labels" training, of "train_or_test" none."""
+    """
+    The one split that the words of a name say: of "train_labels" training, of "train_or_test" none. What is to be
+    parted into training and validation, "train_val", is for training as far as names tell.
+    """
     found = set()
-    for word in words(text):
+    for word in words(JOINT.sub("trainval", text)):
         parts = [word.lower()] if word.lower() in SPLIT_WORDS else parts_of(word)
         found |= {SPLIT_WORDS[part] for part in parts if part in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
