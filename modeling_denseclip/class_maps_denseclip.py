@@ -44,6 +44,10 @@ CELLS_AT_A_TIME, CELLS_OF_A_GROUP = 2048, 256
 LEAST_PIXELS_OF_A_CELL, GREATEST_SHARE = 8, 0.4
 # Each interpolated logit is off by a few roundings of the greatest one around it.
 ROUNDINGS = 16
+NOT_FINITE = (
+    "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the images, and in"
+    " the weights, whose training may have diverged."
+)
 
 
 class AxisPositions(NamedTuple):
@@ -178,10 +182,7 @@ def class_map(
         for start, end in _bands(seen, rows):
             _find_classes(seen, rows.part(start, end), columns, class_ids[start:end], totals)
     if not is_finite:
-        raise ValueError(
-            "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the "
-            "images, and in the weights, whose training may have diverged."
-        )
+        raise ValueError(NOT_FINITE)
     return class_ids, None if totals is None else ClassScores(*totals)
 
 
@@ -387,4 +388,4 @@ def _add(totals: torch.Tensor, classes: torch.Tensor, nearest: torch.Tensor, pro
     totals[1].index_add_(0, classes.flatten(), sums.flatten())
 
 
-__all__ = ["AxisPositions", "ClassScores", "axis_positions", "class_map", "iterate_enlarged"]
+__all__ = ["NOT_FINITE", "AxisPositions", "ClassScores", "axis_positions", "class_map", "iterate_enlarged"]

@@ -1763,7 +1763,7 @@ def _(room):
 def _(room):
     foreign.write_suffixes(room.path / "source", SCENES)
     for scene in SCENES:
-        foreign.save(room.path / "source" / f"{scene.stem}_labels.png", scene.ids)
+        foreign.save(room.path / "source" / f"{scene.stem}_labels.png", np.roll(scene.ids, 9))
     import_from(room, None)
 
 

@@ -23,7 +23,8 @@ from .outlines import Polygons, read_numbers
 from .painting import DrawShapes, Overlaps, Shape
 from .places import Photographs, name_photographs, with_slashes
 from .sources import Item, Listing, Source
-from .splits import split_in, split_of_file, split_of_folders
+from .splits import split_of_file, split_of_folders
+from .words import split_in
 
 
 # Ids of categories that can be keys; others get free ones.

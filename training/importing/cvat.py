@@ -24,7 +24,8 @@ from .painting import Overlaps
 from .pairing import Entry, LabelledShape, make_source, note_without_area
 from .places import Photographs
 from .sources import Listing, Source
-from .splits import split_in, split_of_file
+from .splits import split_of_file
+from .words import split_in
 
 
 ROOT = "annotations"

@@ -21,7 +21,8 @@ from modeling_denseclip.tools.files.photographs import open_file
 from .painting import DrawShapes, Overlaps, Shape
 from .places import Photographs, join, name_photographs, with_slashes
 from .sources import Item, Listing, Source
-from .splits import split_in, split_of_folders
+from .splits import split_of_folders
+from .words import split_in
 
 
 SPLIT_KEYS = ("train", "val", "validation", "test", "minival")  # of data.yaml
