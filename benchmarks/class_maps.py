@@ -41,9 +41,10 @@ def areas_in_noise() -> torch.Tensor:
 
 
 @torch.no_grad()
-def logits_of(model_name: str, photograph: str) -> torch.Tensor:
+def logits_of(model_name: str, photograph: str, short_side: int) -> torch.Tensor:
     model, image_processor = load_model(model_name)
-    inputs = image_processor(read_photograph(photograph), return_tensors="pt")
+    size = {"shortest_edge": short_side, "longest_edge": 4 * short_side}
+    inputs = image_processor(read_photograph(photograph), size=size, return_tensors="pt")
     return model.eval()(**inputs).logits[0]
 
 
@@ -72,9 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--model", help="a trained model: a folder, or the id of a repository on the Hub")
     parser.add_argument("--image", help="a photograph for it")
+    parser.add_argument("--short_side", type=int, default=512, help="of what the model sees, in pixels")
     parser.add_argument("--rounds", type=int, default=3, help="the medians of so many are printed")
     args = parser.parse_args()
-    logits = areas_in_noise() if args.model is None else logits_of(args.model, args.image)
+    logits = areas_in_noise() if args.model is None else logits_of(args.model, args.image, args.short_side)
     print(
         f"{len(logits)} classes, logits of {logits.shape[1]} x {logits.shape[2]}, {torch.get_num_threads()} threads\n"
     )
