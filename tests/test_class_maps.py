@@ -41,6 +41,12 @@ def like_a_trained_model(num_labels: int, generator: torch.Generator) -> torch.T
     return logits.scatter_add(0, areas[None], torch.full((1, 13, 17), 6.0))
 
 
+def one_step_apart(num_labels: int, generator: torch.Generator) -> torch.Tensor:
+    logits = (1 + torch.rand(13, 17, generator=generator)).repeat(num_labels, 1, 1)
+    logits[1] = torch.nextafter(logits[1], torch.tensor(3.0))
+    return logits
+
+
 KINDS = {
     "like a trained model's": like_a_trained_model,
     "random": lambda num_labels, generator: torch.randn(num_labels, 13, 17, generator=generator),
@@ -51,6 +57,8 @@ KINDS = {
     "nearly tied": lambda num_labels, generator: torch.nextafter(
         torch.ones(num_labels, 13, 17), 2.0 * torch.randint(0, 2, (num_labels, 13, 17), generator=generator)
     ),
+    # The second class is greater everywhere, by one step: interpolated ones are equal here and there.
+    "one step apart": one_step_apart,
     "large": lambda num_labels, generator: 1e30 * torch.randn(num_labels, 13, 17, generator=generator),
     "two classes that cross": lambda num_labels, generator: (
         torch.linspace(-1, 1, 17).expand(num_labels, 13, 17) * torch.linspace(-1, 1, num_labels)[:, None, None]
