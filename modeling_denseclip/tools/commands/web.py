@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         default="auto",
         help="what numbers the model computes in, as in denseclip predict: auto is bfloat16 where the processor"
-        " multiplies in it, and float32 elsewhere. In bfloat16 cosines of words are off by up to 0.02",
+        " multiplies in it, and float32 elsewhere. In bfloat16 cosines of words are off by some hundredths",
     )
 
 
