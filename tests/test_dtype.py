@@ -98,7 +98,7 @@ def test_class_embeddings_and_folded_norms_are_rounded_once(saved):
 
 def predict(saved: Path, *words: str) -> tuple[dict, dict[str, np.ndarray]]:
     """What `denseclip predict` says, and its masks."""
-    assert main(["predict", "photos", "--model", str(saved), "--out", "out", *words]) == 0
+    assert main(["predict", "photos", "--model", str(saved), "--out", "out", "--device", "cpu", *words]) == 0
     report = json.loads(Path("out/predictions.json").read_text())
     return report, {file.name: np.asarray(Image.open(file)) for file in Path("out").glob("*-mask.png")}
 
