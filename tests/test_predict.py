@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,53 @@ def test_large_photographs_are_shrunk_under_the_overlay():
 def test_batches_are_of_one_kind_and_keep_the_order():
     items = ["a1", "a2", "a3", "b1", "a4", "a5"]
     assert list(batched(items, 2, key=lambda item: item[0])) == [["a1", "a2"], ["a3"], ["b1"], ["a4", "a5"]]
+
+
+def test_what_follows_is_read_and_what_was_before_is_written_while_the_model_computes(saved, work, monkeypatch):
+    compute, read, batches = ClassPredictor.compute, predict.read_photograph, []
+    is_read = {name: threading.Event() for name in PHOTOGRAPHS}
+
+    def note_read(file):
+        photograph = read(file)
+        is_read[file.relative_to("photos").as_posix()].set()
+        return photograph
+
+    def wait(self, copies, size):
+        batches.append(size)
+        if len(batches) == 1:
+            assert is_read["inner/c.png"].wait(timeout=60)
+        elif len(batches) == 3:
+            for _ in range(6000):
+                if Path("out/a-mask.png").exists():
+                    break
+                time.sleep(0.01)
+            assert Path("out/a-mask.png").exists()
+        return compute(self, copies, size)
+
+    monkeypatch.setattr(predict, "read_photograph", note_read)
+    monkeypatch.setattr(ClassPredictor, "compute", wait)
+    assert len(run(saved, "photos")["images"]) == 5
+    assert batches == [(90, 120), (64, 64), (71, 133)]
+
+
+def test_an_interrupt_ends_it_with_whole_files(saved, work, monkeypatch, capsys):
+    compute, batches = ClassPredictor.compute, []
+
+    def interrupt(self, copies, size):
+        batches.append(size)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return compute(self, copies, size)
+
+    monkeypatch.setattr(ClassPredictor, "compute", interrupt)
+    assert main(["predict", "photos", "--model", str(saved), "--out", "out", "--batch_size", "1"]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    written = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert all(path.name.endswith(("-overlay.jpg", "-mask.png")) for path in written)
+    for path in written:
+        Image.open(path).load()
+    assert not list(Path("out").rglob(".*"))
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------

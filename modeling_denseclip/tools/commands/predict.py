@@ -3,6 +3,7 @@
 r"""`denseclip predict`: photographs and videos -> overlays, id masks, and a JSON of classes with areas and scores."""
 
 import argparse
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from ..command import escape_controls
 from ..files.inputs import check_targets, find_inputs, is_video, leave_out
 from ..files.loading import TooLittleMemoryError, choose_device, load_model, naming_lack_of_memory
 from ..files.photographs import read_photograph
-from ..files.pipelines import count_cores, map_in_threads
+from ..files.pipelines import map_in_threads
 from ..files.saving import save_json, save_whole
 from ..insight.predictors import ClassPredictor, batched
 from ..insight.text_scores import TextPredictor, draw_scores, format_scores
@@ -263,7 +264,7 @@ def predict_photographs(
     threads read those that follow and write the results of those before; `left_out` gets those that cannot be read,
     and why.
     """
-    num_threads = min(count_cores(), MAX_THREADS)
+    num_threads = min(os.cpu_count() or 1, MAX_THREADS)
 
     def read(file: Path) -> PreparedPhotograph | tuple[Path, Exception]:
         try:

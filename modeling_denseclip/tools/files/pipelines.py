@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing in threads, beside the model."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,6 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def count_cores() -> int:
-    """Cores that this process may use, which on a shared machine may be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(
