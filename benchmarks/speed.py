@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip.tools.files.loading import multiplies_bfloat16, prepare_for_inference
 from modeling_denseclip.tools.insight.complexity import measure
 from training import REPOSITORY
 from training.data.files import read_ade20k_classes
@@ -70,7 +71,12 @@ class Row:
     unit: str = "s"
 
 
-def alternate(plain: Callable[[], object], ours: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+def alternate(
+    plain: Callable[[], object],
+    ours: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float, float]:
     """Median seconds of both, and the median of plain / ours."""
     sides = {"plain": plain, "ours": ours}
     for run in sides.values():
@@ -78,12 +84,17 @@ def alternate(plain: Callable[[], object], ours: Callable[[], object], rounds: i
     seconds = {name: [] for name in sides}
     for turn in range(rounds):
         for name in sorted(sides, reverse=turn % 2 == 0):
-            seconds[name].append(seconds_of(sides[name]))
+            seconds[name].append(seconds_of(sides[name], clock))
     ratios = [slow / fast for slow, fast in zip(seconds["plain"], seconds["ours"], strict=True)]
     return statistics.median(seconds["plain"]), statistics.median(seconds["ours"]), statistics.median(ratios)
 
 
-def matrix_rate(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
+def matrix_rate(
+    size: int = 2048,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Multiply-adds per second of a product of two square matrices."""
     first, second = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
@@ -92,7 +103,7 @@ def matrix_rate(size: int = 2048, dtype: torch.dtype = torch.float32, device: st
         wait_for(device)
 
     multiply()
-    return size**3 / statistics.median(seconds_of(multiply) for _ in range(9))
+    return size**3 / statistics.median(seconds_of(multiply, clock) for _ in range(9))
 
 
 def seconds_of(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -147,6 +158,29 @@ def inference(stem: str, side: int, target: float, rounds: int, rate: float) -> 
     times = alternate(lambda: plain(pixel_values), lambda: ours(pixel_values), rounds)
     floor = multiply_adds(ours.config, (side, side)) / rate
     return Row(f"{stem}, inference, {side} x {side}", *times, f">= {target}", times[2] >= target, floor)
+
+
+@torch.inference_mode()
+def bfloat16(stem: str, target: float, rounds: int, rate: float) -> list[Row]:
+    """Ours, fused, in float32 beside the same in bfloat16, in processor time; no row where that is emulated."""
+    device = torch.device("cpu")
+    if not multiplies_bfloat16(device):
+        print(f"{stem}: this processor does not multiply in bfloat16.", file=sys.stderr)
+        return []
+    torch.manual_seed(0)
+    precise = DenseCLIPForSemanticSegmentation(make_config(stem)).eval()
+    half = prepare_for_inference(copy.deepcopy(precise), device, "bfloat16")
+    precise = prepare_for_inference(precise, device, "float32")
+    pixel_values = torch.randn(1, 3, 512, 512)
+    # Random weights keep classes hardly apart; of a trained model more pixels are the same, see the README.
+    classes = [model(pixel_values).logits.argmax(dim=1) for model in (precise, half)]
+    agreement = (classes[0] == classes[1]).float().mean().item()
+    if agreement < 0.95:
+        raise SystemExit(f"{stem}, bfloat16: only {agreement:.1%} of the pixels are the same; nothing is timed.")
+    times = alternate(lambda: precise(pixel_values), lambda: half(pixel_values), rounds, time.process_time)
+    floor = multiply_adds(half.config, (512, 512)) / matrix_rate(dtype=torch.bfloat16, clock=time.process_time)
+    what = f"{stem}, inference, 512 x 512: our fused model in bfloat16 beside the same in float32, processor time"
+    return [Row(what, *times, f">= {target}", times[2] >= target, floor)]
 
 
 @torch.inference_mode()
@@ -377,6 +411,8 @@ ROWS = {
     "rn50_inference": partial(inference, "denseclip_fpn_rn50", 512, 2.2),
     "language_cost": language_cost,
     "vit_inference": partial(inference, "denseclip_fpn_vit_b16", 640, 1.5),
+    "rn50_bfloat16": partial(bfloat16, "denseclip_fpn_rn50", 1.9),
+    "vit_bfloat16": partial(bfloat16, "denseclip_fpn_vit_b16", 1.7),
     "sliding_window": sliding_window,
     "training_step": training_step,
     "evaluation": evaluation,

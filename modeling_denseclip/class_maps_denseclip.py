@@ -39,11 +39,16 @@ MAX_DEVICE_ELEMENTS = 2**25
 MAX_BAND_ELEMENTS = 2**22
 # Cells of which the classes are compared together, and of which pixels are made together.
 CELLS_AT_A_TIME, CELLS_OF_A_GROUP = 2048, 256
-# Where a cell has fewer pixels than this, as in pictures that are hardly larger than their logits, or where so large a
-# share of all enlarged logits would be needed, all are made: that is a simpler loop.
-LEAST_PIXELS_OF_A_CELL, GREATEST_SHARE = 8, 0.4
+# Where a cell has fewer pixels than this, as in pictures that are hardly larger than their logits, where so large a
+# share of the pixels is in doubt, or where so large a share of all enlarged logits would be needed, all are made: that
+# is a simpler loop.
+LEAST_PIXELS_OF_A_CELL, MOST_DOUBTFUL, GREATEST_SHARE = 8, 0.9, 0.4
 # Each interpolated logit is off by a few roundings of the greatest one around it.
 ROUNDINGS = 16
+NOT_FINITE = (
+    "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the images, and in"
+    " the weights, whose training may have diverged."
+)
 
 
 class AxisPositions(NamedTuple):
@@ -184,10 +189,7 @@ def class_map(
         for start, end in _bands(seen, rows):
             _find_classes(seen, rows.part(start, end), columns, class_ids[start:end], totals)
     if not is_finite:
-        raise ValueError(
-            "Received logits that are NaN or infinite, and have no greatest class. Look for such values in the "
-            "images, and in the weights, whose training may have diverged."
-        )
+        raise ValueError(NOT_FINITE)
     return class_ids, None if totals is None else ClassScores(*totals)
 
 
@@ -288,9 +290,13 @@ def _find_classes(
     of_corners = _at_corners(winners, *grid)
     is_clear = (of_corners == of_corners[..., :1]).all(dim=-1) & (_at_corners(lead, *grid) > least_lead).all(dim=-1)
     doubtful = (~is_clear & (sizes > 0)).nonzero().unbind(dim=1)
-    candidates = _find_candidates(band, winners, doubtful, least_lead)
-    enlarged = int((candidates.sum(dim=1) * sizes[doubtful]).sum())
-    if sizes.float().mean() < LEAST_PIXELS_OF_A_CELL or enlarged > GREATEST_SHARE * int(sizes.sum()) * len(logits):
+    is_small = sizes.float().mean() < LEAST_PIXELS_OF_A_CELL
+    if is_small or sizes[doubtful].sum() > MOST_DOUBTFUL * sizes.sum():
+        candidates = None
+    else:
+        candidates = _find_candidates(band, winners, doubtful, least_lead)
+        enlarged = int((candidates.sum(dim=1) * sizes[doubtful]).sum())
+    if candidates is None or enlarged > GREATEST_SHARE * int(sizes.sum()) * len(logits):
         _enlarge_all(band.permute(2, 0, 1), row_cells.positions, column_cells.positions, class_ids, totals)
         return
 
@@ -395,4 +401,4 @@ def _add(totals: torch.Tensor, classes: torch.Tensor, nearest: torch.Tensor, pro
     totals[1].index_add_(0, classes.flatten(), sums.flatten())
 
 
-__all__ = ["AxisPositions", "ClassScores", "axis_positions", "class_map", "iterate_enlarged"]
+__all__ = ["NOT_FINITE", "AxisPositions", "ClassScores", "axis_positions", "class_map", "iterate_enlarged"]

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
-from .class_maps_denseclip import axis_positions, class_map
+from .class_maps_denseclip import NOT_FINITE, axis_positions, class_map
 from .class_names_denseclip import check_weights_are_loaded
 from .configuration_denseclip import as_pair
 from .resizing_denseclip import at_least_float32, resize_logits
@@ -155,10 +155,7 @@ class DenseCLIPInferenceMixin:
                 classes = torch.where(values > best, indices + first, classes)
                 best = torch.maximum(best, values)
         if not best.isfinite().all():
-            raise ValueError(
-                "The logits are NaN or infinite, and have no greatest class. Look for such values in `pixel_values`,"
-                " and in the weights, whose training may have diverged."
-            )
+            raise ValueError(NOT_FINITE)
         return classes
 
     def fuse(self) -> PreTrainedModel:

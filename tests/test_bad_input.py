@@ -67,7 +67,7 @@ from tests.tiny import (
     tiny_model,
     write_avi,
 )
-from training import convert, import_data, score_text, train
+from training import convert, evaluate, import_data, score_text, train
 from training.data.load import load_data
 from training.data.transforms import TrainingTransform, with_transform
 from training.demonstration.tokenizer import build_tokenizer
@@ -1690,6 +1690,11 @@ def _(room):
     return room.denseclip("predict", file, "--model", room.saved.folder, "--out", "out", "--device", "gpu")
 
 
+@case("two words on what to compute in")
+def _(room):
+    evaluate.main([str(room.saved.folder), "--data_dir", "data", "--bf16", "true", "--dtype", "auto"])
+
+
 @case("--out is a file")
 def _(room):
     file = save(PICTURE, room.path / "a.png")
@@ -1763,7 +1768,7 @@ def _(room):
 def _(room):
     foreign.write_suffixes(room.path / "source", SCENES)
     for scene in SCENES:
-        foreign.save(room.path / "source" / f"{scene.stem}_labels.png", scene.ids)
+        foreign.save(room.path / "source" / f"{scene.stem}_labels.png", np.roll(scene.ids, 9))
     import_from(room, None)
 
 

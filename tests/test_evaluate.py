@@ -72,6 +72,7 @@ def test_report_is_complete_and_says_its_protocol(checkpoint, data, tmp_path, ca
         "long_side": 160,
         "scales": [1.0],
         "flip": False,
+        "dtype": "float32",
     }
     assert report["dataset"]["num_images"] == 3
     assert sum(entry["pixels"] for entry in report["per_class"]) == 120 * 74 + 90 * 104 + 100 * 58

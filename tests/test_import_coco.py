@@ -17,9 +17,12 @@ from pycocotools.coco import COCO
 
 from training.importing.coco import find_coco
 from training.importing.painting import HIDDEN, Shape, draw_shapes
-from training.importing.places import Photographs, find_split, find_split_of_folder, name_photographs
+from training.importing.places import Photographs, name_photographs
 from training.importing.sources import UNCOVERED, Listing
 
+
+# pycocotools' own drawings, with which ours are compared.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 HEIGHT, WIDTH = SIZE = (13, 17)
 CATEGORIES = [{"id": 3, "name": "lake"}, {"id": 7, "name": "tree"}, {"id": 90, "name": "road"}]
@@ -60,6 +63,7 @@ def square(left, top, right, bottom):
     return [left, top, right, top, right, bottom, left, bottom]
 
 
+@pytest.mark.filterwarnings("error")
 def test_hand_made_drawing(tmp_path):
     source = one_photograph(
         tmp_path,
@@ -149,6 +153,7 @@ def test_degenerate_shapes(tmp_path):
         [
             {"category_id": 3, "segmentation": [[1, 1, 9, 9]]},  # pycocotools would take it for a box
             {"category_id": 3, "segmentation": [], "bbox": [1, 1, 0, 5]},
+            {"category_id": 3, "segmentation": [], "bbox": [1, 1, 5, 0]},
             {"category_id": 7, "segmentation": [[1, 1], square(2, 2, 4, 4)]},
             {"category_id": 90, "segmentation": square(10, 10, 100, 12), "iscrowd": 1},  # without the outer list
         ],
@@ -158,8 +163,24 @@ def test_degenerate_shapes(tmp_path):
     expected[10:12, 10:] = 90
     np.testing.assert_array_equal(draw(source.items[0]), expected)
     notes = " ".join(source.notes)
-    assert "2 objects have outlines of fewer than 3 points" in notes
+    assert "3 objects have outlines of fewer than 3 points" in notes
     assert "1 objects reach beyond their picture" in notes and "1 regions are marked as crowds" in notes
+
+
+@pytest.mark.parametrize(
+    ("box", "is_beyond"),
+    [
+        ((0, 0, WIDTH, HEIGHT), False),
+        ((-1, -1, WIDTH + 1, HEIGHT + 1), False),  # as rounding explains
+        ((-1.5, 2, 5, 5), True),
+        ((2, -1.5, 5, 5), True),
+        ((2, 2, WIDTH + 1.5, 5), True),
+        ((2, 2, 5, HEIGHT + 1.5), True),
+    ],
+)
+def test_objects_that_reach_beyond_their_picture_are_told(tmp_path, box, is_beyond):
+    source = one_photograph(tmp_path, [{"category_id": 7, "segmentation": [square(*box)]}])
+    assert any("reach beyond" in note for note in source.notes) == is_beyond
 
 
 @pytest.mark.parametrize(
@@ -167,21 +188,27 @@ def test_degenerate_shapes(tmp_path):
     [
         ({"segmentation": [[1, 1, 5, float("nan"), 5, 5]]}, "finite"),
         ({"segmentation": [[1, 1, 5, None, 5, 5]]}, "finite"),
-        ({"segmentation": [[1, 1, 5, "x", 5, 5]]}, "else than numbers"),
+        ({"segmentation": [[1, 1, 5, "x", 5, 5]]}, "something else than numbers is in its segmentation"),
         ({"segmentation": [[1, 1, 5, 1, 5, 5, 3]]}, "odd"),
         ({"segmentation": [[1, 1], [5, 1], [5, 5]]}, "list of points"),
-        ({"segmentation": [[[1, 1], [5, 1], [5, 5]]]}, "finite numbers"),
-        ({"segmentation": [[1, 1, 5e9, 1, 5, 5]]}, "further away"),
-        ({"segmentation": [[1e30, 1, 1e30, 1, 1e30, 5]]}, "further away"),
-        ({"segmentation": [[0, 0, 999999, 0] * 20]}, "longer"),
+        ({"segmentation": [[[1, 1], [5, 1], [5, 5]]]}, "numbers of shape (3, 2)"),
+        ({"segmentation": [[1, 1, 5e9, 1, 5, 5]]}, "far outside"),
+        ({"segmentation": [[1e30, 1, 1e30, 1, 1e30, 5]]}, "far outside"),
+        ({"segmentation": [[0, 0, 160, 0] * 13_000]}, "pixels long"),
         ({"segmentation": "polygon"}, "neither polygons"),
         ({"segmentation": 5}, "neither polygons"),
         ({"segmentation": {"counts": [1]}}, "size"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 4]}}, "add up"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]}}, "add up"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [0.5, HEIGHT * WIDTH - 0.5]}}, "add up"),
+        ({"segmentation": {"size": [HEIGHT + 0.5, WIDTH], "counts": [HEIGHT * WIDTH]}}, "it is height, width"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": ""}}, "add up"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "\ud800"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oo"}}, "middle of a number"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "é"}}, "no compressed"),
-        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "o" * 99}}, "no compressed"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "p"}}, "no compressed"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "/"}}, "no compressed"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "o" * 99 + "0"}}, "no compressed"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": None}}, "numbers"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}}, "the picture is of"),
         ({"bbox": [1, 2, -3, 4]}, "x, y, width"),
@@ -209,7 +236,7 @@ def test_ids_of_all_kinds(tmp_path):
         {"id": None, "file_name": "a.png"},
         {"id": 10, "file_name": None},
         {"id": 11, "file_name": "a.png", "width": "wide", "height": 3},
-        {"id": 12, "file_name": "a.png", "width": 10**6, "height": 10**6},
+        {"id": 12, "file_name": "a.png", "width": 20_000, "height": 20_000},
         None,
     ]
     lake = {"category_id": "3", "segmentation": [square(0, 0, 5, 5)]}
@@ -255,6 +282,22 @@ def test_one_entry_per_object(tmp_path):
     assert "1 images are listed more than once" in source.notes[0]
 
 
+def test_entries_of_one_photograph_that_differ_in_size(tmp_path):
+    save_photograph(tmp_path / "a.png")
+    content = coco_file(["a.png", "a.png"], [])
+    content["images"][1]["height"] = HEIGHT + 1
+    save_json(tmp_path / "labels.json", content)
+    source = find_coco(Listing(tmp_path))
+    assert source.items == [] and "different sizes" in source.left_out[0]
+
+
+def test_photographs_beside_the_folder_of_annotations(tmp_path):
+    for place in ("set/images/a.png", "set/other/a.png"):
+        save_photograph(tmp_path / place)
+    save_json(tmp_path / "set" / "annotations" / "labels.json", coco_file(["a.png"], []))
+    assert [item.image for item in find_coco(Listing(tmp_path)).items] == [tmp_path / "set" / "images" / "a.png"]
+
+
 def test_categories_of_a_file(tmp_path):
     save_photograph(tmp_path / "a.png")
     categories = [
@@ -298,7 +341,8 @@ def test_roboflow_export(tmp_path):
     assert source.names == {1: "peix", 2: "peixos"}
     found = {item.split: (item.image, draw(item)[0, 0]) for item in source.items}
     assert found == {
-        split: (tmp_path / split / "a_jpg.rf.0.jpg", key) for split, key in (("train", 1), ("valid", 2), ("test", 1))
+        split: (tmp_path / folder / "a_jpg.rf.0.jpg", key)
+        for split, folder, key in (("training", "train", 1), ("validation", "valid", 2), ("test", "test", 1))
     }
     assert source.notes == ["Category 0, 'peixos', is no class: it only groups others, and no object has it."]
     # Where it occurs, it stays.
@@ -333,8 +377,8 @@ def test_coco_2017(tmp_path):
     save_json(annotations / "settings.json", {"images": "a folder"})
     source = find_coco(Listing(tmp_path))
     assert {item.split: (item.image, item.name, draw(item)[0, 0]) for item in source.items} == {
-        "train": (tmp_path / "train2017" / "a.jpg", "a", 3),
-        "val": (tmp_path / "val2017" / "a.jpg", "a", 7),
+        "training": (tmp_path / "train2017" / "a.jpg", "a", 3),
+        "validation": (tmp_path / "val2017" / "a.jpg", "a", 7),
     }
     notes = "\n".join(source.notes)
     for file, said in [
@@ -362,7 +406,7 @@ def test_ids_of_files_that_differ(tmp_path):
     ]
     save_json(tmp_path / "annotations" / "instances_val2017.json", coco_file(["a.jpg"], objects, categories))
     source = find_coco(Listing(tmp_path))
-    keys = draw(next(item for item in source.items if item.split == "val"))[0, [0, 4, 8]].tolist()
+    keys = draw(next(item for item in source.items if item.split == "validation"))[0, [0, 4, 8]].tolist()
     assert [source.names[key] for key in keys] == ["road", "lake", "cow"]
     assert source.names == {3: "lake", 7: "tree", 90: "road", 8: "cow"} and list(source.names) == [3, 7, 90, 8]
     assert any("has the id 7 for 'Lake', others 3" in note for note in source.notes)
@@ -377,7 +421,7 @@ def test_file_of_all_beside_those_of_splits(tmp_path):
     content = coco_file(["train2017/a.jpg", "val2017/a.jpg"], objects)
     save_json(tmp_path / "all.json", content)
     source = find_coco(Listing(tmp_path))
-    assert [item.split for item in source.items] == ["train", "val"]
+    assert [item.split for item in source.items] == ["training", "validation"]
     assert sum("each is taken once" in note for note in source.notes) == 2
     content["annotations"][1]["category_id"] = 90
     save_json(tmp_path / "all.json", content)
@@ -397,8 +441,12 @@ def test_photograph_in_two_splits(tmp_path):
         objects = [{"category_id": 3, "segmentation": [square(0, 0, 5, 5)]}]
         save_json(tmp_path / f"{split}.json", coco_file(["a.png"], objects))
     source = find_coco(Listing(tmp_path))
-    assert [item.split for item in source.items] == ["train"]
+    assert [item.split for item in source.items] == ["training"]
     assert any("1 photographs stand in more than one split" in note for note in source.notes)
+    (tmp_path / "val.json").rename(tmp_path / "all.json")
+    source = find_coco(Listing(tmp_path))
+    assert [item.split for item in source.items] == ["training"]
+    assert not any("more than one split" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +479,10 @@ def test_where_photographs_are_looked_for(tmp_path, file_name, found):
     save_json(root / "annotations" / "labels.json", coco_file([file_name], []))
     source = find_coco(Listing(root))
     assert [item.image for item in source.items] == ([root / found] if found else [])
-    assert len(source.left_out) == (not found)
+    told = [line for line in source.left_out if "nothing annotates it" not in line]
+    assert len(told) == (not found)
+    assert f"{found}: nothing annotates it" not in source.left_out
+    assert len(source.left_out) - len(told) == 5 - bool(found)
 
 
 def test_name_of_another_folder_is_no_guess(tmp_path):
@@ -440,6 +491,16 @@ def test_name_of_another_folder_is_no_guess(tmp_path):
     save_json(tmp_path / "labels.json", coco_file(["paris/1.png", "rome/1.png"], []))
     source = find_coco(Listing(tmp_path))
     assert source.items == [] and "it may be each of 'paris/1.png', 'rome/1.png'" in source.left_out[0]
+
+
+def test_two_absolute_names_of_one_photograph_are_no_guess(tmp_path):
+    save_photograph(tmp_path / "images" / "1.png")
+    save_json(tmp_path / "labels.json", coco_file(["/data/paris/1.png", "C:\\data\\rome\\1.png"], []))
+    source = find_coco(Listing(tmp_path))
+    assert source.items == [] and "it may be each of 'data/paris/1.png', 'data/rome/1.png'" in source.left_out[0]
+    # The same name in two spellings is one.
+    save_json(tmp_path / "labels.json", coco_file(["./images/1.png", "images\\1.png"], []))
+    assert [item.name for item in find_coco(Listing(tmp_path)).items] == ["1"]
 
 
 def test_cvat_and_labelme2coco(tmp_path):
@@ -583,24 +644,6 @@ def test_painting(overlaps):
         assert drawing.remarks == ({HIDDEN: hidden} if hidden else {})
 
 
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("instances_train2017", "train"),
-        ("instances_default", None),
-        ("train_val", None),
-        ("Valid", "valid"),
-        ("my-test.set", "test"),
-        ("training", "training"),
-        ("trains", None),
-        ("", None),
-    ],
-)
-def test_splits(name, split):
-    assert find_split(name) == split
-    assert find_split_of_folder(PurePosixPath("train", name)) == (split or "train")
-
-
 def test_names_of_photographs():
     files = [PurePosixPath(file) for file in ("x/train/rome/a.jpg", "x/train/b.c.jpg", "x/val/a.png", "x/val/a.jpg")]
     assert name_photographs(files, ["train", "train", "val", "val"]) == ["rome/a", "b.c", "a_png", "a_jpg"]
@@ -608,9 +651,52 @@ def test_names_of_photographs():
     assert name_photographs([PurePosixPath("a.jpg")], [None]) == ["a"]
 
 
+def find(root, named, *folders):
+    return Photographs(Listing(root)).find(named, [[PurePosixPath(folder)] for folder in folders]).as_posix()
+
+
+def test_which_photograph_is_meant(tmp_path):
+    for place in ("x/one/a.PNG", "y/one/a.PNG", "y/one/A.png", "y/two/a.png", "images/b.png", "z/images/b.png"):
+        save_photograph(tmp_path / place)
+    assert find(tmp_path, "one/a.PNG", "x", "y") == "x/one/a.PNG"
+    assert find(tmp_path, "one/a.png", "z", "x", "y") == "x/one/a.PNG"
+    assert find(tmp_path, "two/a.png", "x") == "y/two/a.png"
+    assert find(tmp_path, "one/../two/a.png", "x", "y") == "y/two/a.png"
+    assert find(tmp_path, "y/one/A.png") == "y/one/A.png"  # another differs in case alone
+    assert find(tmp_path, "one/A.png") == "y/one/A.png"
+    # As it is written in the second folder, before another case in the first.
+    assert find(tmp_path, "one/A.png", "x", "y") == "y/one/A.png"
+    assert find(tmp_path, "/data/z/images/b.png", "x") == "z/images/b.png"
+    assert find(tmp_path, "/data/images/b.png", ".") == "images/b.png"
+    assert find(tmp_path, "C:\\data\\images\\b.png", ".") == "images/b.png"
+    assert find(tmp_path, "\\\\server\\share\\B.png", "z/images") == "z/images/b.png"
+    for named, folders in [
+        ("y/one/a.Png", ["."]),  # two in another case
+        ("b.png", []),
+        ("elsewhere/b.png", ["images"]),  # not there; which of two others it is, a folder does not tell
+        ("../images/b.png", ["."]),  # outside, and two have this ending
+    ]:
+        with pytest.raises(ValueError, match="several pictures are called"):
+            find(tmp_path, named, *folders)
+    for named in ("c.png", "../b.jpg", 3, "", "/", "..", "./", "C:\\"):
+        with pytest.raises(ValueError, match="not there|name of a file"):
+            find(tmp_path, named, ".", "images")
+
+
+def test_of_folders_that_count_the_same_only_one_may_have_it(tmp_path):
+    for place in ("p/a.png", "q/a.png", "q/b.png"):
+        save_photograph(tmp_path / place)
+    photographs = Photographs(Listing(tmp_path))
+    folders = [PurePosixPath("p"), PurePosixPath("q")]
+    with pytest.raises(ValueError, match=r"called 'a\.png': p/a\.png, q/a\.png"):
+        photographs.find("a.png", [folders])
+    assert photographs.find("b.png", [folders]) == PurePosixPath("q/b.png")
+    assert photographs.unclaimed == [PurePosixPath("p/a.png"), PurePosixPath("q/a.png")]
+
+
 def test_photographs_outside_are_never_found(tmp_path):
     save_photograph(tmp_path / "a.png")
     (tmp_path / "root").mkdir()
     for name in (str(tmp_path / "a.png"), "../a.png"):
-        with pytest.raises(LookupError):
+        with pytest.raises(ValueError, match="not there"):
             Photographs(Listing(tmp_path / "root")).find(name, [[PurePosixPath(".")]])

@@ -15,6 +15,9 @@ from training.importing.cvat import find_cvat
 from training.importing.sources import UNCOVERED, Listing
 
 
+# pycocotools' own drawings, with which ours are compared.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 HEIGHT, WIDTH = SIZE = (13, 17)
 META = """<meta><task><labels>
 <label><name>sky</name><color>#33ddff</color><type>any</type>
@@ -117,7 +120,7 @@ def test_boxes_are_turned_around_their_centre(tmp_path):
 
 
 def test_ellipses_have_centre_and_radii_of_whole_pixels(tmp_path):
-    drawn = draw(tmp_path, '<ellipse label="cat" cx="8.40" cy="5.70" rx="6.20" ry="3.10"/>') == 1
+    drawn = draw(tmp_path, '<ellipse label="cat" cx="8.40" cy="5.70" rx="5.70" ry="2.80"/>') == 1
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     assert drawn[np.hypot((x - 8) / 5.5, (y - 6) / 2.5) <= 1].all()
     assert not drawn[np.hypot((x - 8) / 6.9, (y - 6) / 3.9) > 1].any()
@@ -143,7 +146,7 @@ def test_masks_are_runs_of_rows_within_a_box(tmp_path, starts_inside):
     np.testing.assert_array_equal(draw(tmp_path, shape), expected)
 
 
-@pytest.mark.parametrize(("left", "top"), [(-2, -1), (15, 11), (-9, 0), (3, 99)])
+@pytest.mark.parametrize(("left", "top"), [(-2, -1), (15, 11), (-9, 0), (3, 99), (3, -9)])
 def test_what_of_a_mask_lies_beyond_the_picture_is_cut_off(tmp_path, left, top):
     expected = np.full(SIZE, UNCOVERED)
     for index in range(5, 12):  # of 4 x 3 pixels
@@ -151,6 +154,13 @@ def test_what_of_a_mask_lies_beyond_the_picture_is_cut_off(tmp_path, left, top):
         if 0 <= y < HEIGHT and 0 <= x < WIDTH:
             expected[y, x] = 1
     shape = f'<mask label="cat" rle="5, 7" left="{left}" top="{top}" width="4" height="3"/>'
+    np.testing.assert_array_equal(draw(tmp_path, shape), expected)
+
+
+def test_a_mask_may_be_as_wide_as_the_picture(tmp_path):
+    shape = f'<mask label="cat" rle="0, {2 * WIDTH}" left="0" top="1" width="{WIDTH}" height="2"/>'
+    expected = np.full(SIZE, UNCOVERED)
+    expected[1:3] = 1
     np.testing.assert_array_equal(draw(tmp_path, shape), expected)
 
 
@@ -186,8 +196,8 @@ def test_photographs_are_found_where_cvat_and_people_put_them(tmp_path):
     write_xml(tmp_path / "x", body)
     source = find_cvat(Listing(tmp_path))
     assert {(item.image.relative_to(tmp_path).as_posix(), item.split) for item in source.items} == {
-        ("x/images/Train/a.png", "Train"),
-        ("x/images/val/a.png", "val"),
+        ("x/images/Train/a.png", "training"),
+        ("x/images/val/a.png", "validation"),
         ("x/images/b.png", None),
         ("c.PNG", None),
         ("y/z/d.png", None),
@@ -214,6 +224,14 @@ def test_of_two_entries_of_a_picture_the_last_with_a_shape_is_taken(tmp_path):
     assert any("2 earlier annotations" in note for note in source.notes)
 
 
+def test_subsets_are_splits_where_they_are_called_so(tmp_path):
+    write_pictures(tmp_path, "val/a.png", "val/b.png", "c.png")
+    body = image(A_BOX, more='subset="Train"') + image(A_BOX, "b.png", 'subset="night"')
+    write_xml(tmp_path / "val", body + image(A_BOX, "c.png", 'subset="my test set"'))
+    splits = {item.image.name: item.split for item in find_cvat(Listing(tmp_path)).items}
+    assert splits == {"a.png": "training", "b.png": "validation", "c.png": "test"}
+
+
 def test_splits_are_told_by_files_and_folders(tmp_path):
     for split in ("train", "val"):
         write_pictures(tmp_path, f"{split}/{split}_a.png")
@@ -222,9 +240,9 @@ def test_splits_are_told_by_files_and_folders(tmp_path):
     write_xml(tmp_path, image(A_BOX, "c.png"), "annotations_test.xml")
     source = find_cvat(Listing(tmp_path))
     assert [(item.name, item.split) for item in source.items] == [
-        ("images/c", "test"),
-        ("train/train_a", "train"),
-        ("val/val_a", "val"),
+        ("c", "test"),
+        ("train_a", "training"),
+        ("val_a", "validation"),
     ]
 
 
@@ -242,8 +260,9 @@ VIDEO_META = META.replace(
 
 
 def test_a_video_is_read_frame_by_frame(tmp_path):
-    write_pictures(tmp_path, *(f"images/frame_{number:06}.PNG" for number in (0, 1, 2, 3)))
-    write_xml(tmp_path, TRACKS, meta=VIDEO_META)
+    write_pictures(tmp_path, *(f"x/images/frame_{number:06}.PNG" for number in (0, 1, 2, 3)))
+    write_pictures(tmp_path, "y/images/frame_000001.PNG")  # of another video
+    write_xml(tmp_path / "x", TRACKS, meta=VIDEO_META)
     source = find_cvat(Listing(tmp_path))
     assert source.form == "CVAT for video"
     expected = np.full((4, *SIZE), UNCOVERED)
@@ -252,7 +271,7 @@ def test_a_video_is_read_frame_by_frame(tmp_path):
     expected[1, 3:10, 2:9] = 0
     np.testing.assert_array_equal([item.draw(SIZE).keys for item in source.items], expected)
     assert [item.size for item in source.items] == [SIZE] * 4
-    assert not source.left_out
+    assert source.left_out == ["y/images/frame_000001.PNG: nothing annotates it"]
 
 
 def test_a_video_without_its_frames_is_refused(tmp_path):
@@ -272,11 +291,14 @@ def test_videos_of_several_tasks_in_one_file_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [
-        ('<polygon label="cat" points="1,1;nan,2;3,3"/>', "not all finite"),
-        ('<polygon label="cat" points="1,1;2;3,3"/>', "points are no numbers"),
+        ('<polygon label="cat" points="1,1;nan,2;3,3"/>', "something else than finite numbers is in its points"),
+        ('<polygon label="cat" points="1,1;2;3,3"/>', "something else than numbers is in its points"),
         ('<polygon label="cat"/>', "it has no 'points'"),
         ('<polygon points="1,1;2,2;3,1"/>', "it has no label"),
-        ('<box label="cat" xtl="a" ytl="0" xbr="1" ybr="1"/>', "no numbers"),
+        (
+            '<box label="cat" xtl="a" ytl="0" xbr="1" ybr="1"/>',
+            "something else than numbers is in its xtl, ytl, xbr, ybr",
+        ),
         ('<ellipse label="cat" cx="1" cy="1" rx="-1" ry="1"/>', "negative"),
         ('<mask label="cat" rle="0, 7" left="0" top="0" width="2" height="3"/>', "does not fit 2 x 3"),
         ('<mask label="cat" rle="7, -1" left="0" top="0" width="2" height="3"/>', "does not fit 2 x 3"),
@@ -303,6 +325,13 @@ def test_a_picture_with_a_broken_shape_is_left_out_alone(tmp_path, shape, reason
 def test_shapes_far_beyond_the_picture_are_refused_with_the_name_of_the_file(tmp_path, shape):
     with pytest.raises(ValueError, match=r"annotations\.xml, image 0: a "):
         draw(tmp_path, shape)
+
+
+def test_a_picture_of_no_size_is_left_out(tmp_path):
+    write_pictures(tmp_path, "a.png", "b.png")
+    write_xml(tmp_path, image(A_BOX).replace(f'width="{WIDTH}"', 'width="0"') + image(A_BOX, "b.png"))
+    source = find_cvat(Listing(tmp_path))
+    assert [item.name for item in source.items] == ["b"] and "its size 0 x 13 is none" in source.left_out[0]
 
 
 @pytest.mark.parametrize(

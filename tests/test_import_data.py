@@ -349,6 +349,173 @@ def test_a_share_keeps_copies_together(source, target, capsys):
         assert own == {split_of[str(ord(scene.stem[-1]))]} and len(own) == 1
 
 
+def save_pairs(source: Path, images: str = "images", masks: str = "masks", scenes=SCENES) -> None:
+    for scene in scenes:
+        save(source / images / f"{scene.stem}.png", scene.pixels)
+        save(source / masks / f"{scene.stem}.png", scene.ids)
+    write_text(source / "classes.txt", "".join(f"{name}\n" for name in NAMES))
+
+
+def test_a_list_for_tests_alone_leaves_the_rest_for_training(source, target):
+    save_pairs(source)
+    write_text(source / "TestSet1.txt", f"images\\{SCENES[0].stem}.png\n")
+    assert run(source, target) == 0
+    found = written(target)
+    assert [name for name, (split, _, _) in found.items() if split == "test"] == [SCENES[0].stem]
+    assert len(found) == len(SCENES) and {split for split, _, _ in found.values()} == {
+        "training",
+        "validation",
+        "test",
+    }
+
+
+def test_a_folder_for_tests_alone_leaves_the_rest_for_training(source, target):
+    save_pairs(source, "TEST/images", "TEST/masks", SCENES[:2])
+    save_pairs(source, "others/images", "others/masks", SCENES[2:])
+    assert run(source, target) == 0
+    found = written(target)
+    assert sorted(name for name, (split, _, _) in found.items() if split == "test") == [s.stem for s in SCENES[:2]]
+    assert len(found) == len(SCENES)
+
+
+def test_a_part_without_a_label_is_left_out(source, target, capsys):
+    """As Cityscapes keeps the labels of its test images to itself."""
+    save_pairs(source, "train/images", "train/masks", SCENES[:4])
+    save_pairs(source, "test/images", "test/masks", SCENES[4:])
+    for scene in SCENES[4:]:
+        save(source / "test/masks" / f"{scene.stem}.png", np.full_like(scene.ids, 255))
+    assert run(source, target) == 0
+    assert (
+        len(written(target)) == 4
+        and "3 photographs for test, of which no pixel has a class" in capsys.readouterr().out
+    )
+
+
+def test_a_photograph_that_is_there_twice_is_taken_once(source, target, capsys):
+    """In a folder of all beside those of the parts, and in another format."""
+    save_pairs(source)
+    save_pairs(source, "train/images", "train/masks", SCENES[:5])
+    save_pairs(source, "test/images", "test/masks", SCENES[5:])
+    for scene in SCENES[:2]:
+        save(source / "train/tiff/images" / f"{scene.stem}.tif", scene.pixels)
+        save(source / "train/tiff/masks" / f"{scene.stem}.png", scene.ids)
+    assert run(source, target) == 0
+    found = written(target)
+    assert set(found) == {scene.stem for scene in SCENES}
+    assert {name for name, (split, _, _) in found.items() if split == "test"} == {scene.stem for scene in SCENES[5:]}
+    assert f"Left out, as it is there twice ({len(SCENES) + 2})" in capsys.readouterr().out
+    counts = sum(np.bincount(scene.ids.ravel(), minlength=len(NAMES)) for scene in SCENES)
+    assert (
+        sum(np.bincount(ids.ravel(), minlength=len(NAMES)) for _, _, ids in found.values()).tolist() == counts.tolist()
+    )
+
+
+def test_two_annotations_of_a_photograph_are_a_question(source, target):
+    save_pairs(source, "images/04_x", "annotations/04_x")
+    save_pairs(source, "images/08_x", "annotations/08_x")
+    save(source / "annotations/04_x" / f"{SCENES[3].stem}.png", np.zeros_like(SCENES[3].ids))
+    with pytest.raises(ValueError, match="are the same photograph, and their annotations differ") as raised:
+        run(source, target)
+    assert "--masks 'annotations/04_x/*.png' or --masks 'annotations/08_x/*.png'" in str(raised.value)
+    assert run(source, target, "--masks", "annotations/08_x/*.png") == 0
+    found = written(target)
+    assert all(np.array_equal(found[scene.stem][2], scene.ids) for scene in SCENES)
+
+
+def test_a_list_that_counts_from_1_where_masks_count_from_0_is_a_question(source, target, tmp_path):
+    """COCO-Stuff: what labels.txt calls 1 is 0 in the masks, and 255 is unlabelled."""
+    save_pairs(source)
+    (source / "classes.txt").unlink()
+    for scene in SCENES:
+        ids = scene.ids.copy()
+        ids[:3] = 255
+        save(source / "masks" / f"{scene.stem}.png", ids)
+    listed = "".join(f"{id}: {name}\n" for id, name in enumerate(("unlabeled", *NAMES)))
+    write_text(source / "labels.txt", listed)
+    with pytest.raises(ValueError, match="calls 0 unlabelled, but masks hold 0, and 255 too; and none holds 3"):
+        run(source, target)
+    assert run(source, target, "--names", source / "labels.txt") == 0
+    write_text(tmp_path / "mine.txt", "".join(f"{name}\n" for name in NAMES))
+    assert run(source, target, "--overwrite", "--names", tmp_path / "mine.txt") == 0
+    found = written(target)
+    assert (target / "classes.txt").read_text().split() == list(NAMES)
+    assert all(np.array_equal(found[scene.stem][2][3:], scene.ids[3:]) for scene in SCENES)
+
+
+def test_numbers_of_objects_are_named_at_once(source, target):
+    for number, scene in enumerate(SCENES):
+        save(source / "images" / f"{scene.stem}.png", scene.pixels)
+        save(source / "masks" / f"{scene.stem}_anno.bmp", scene.ids * np.uint8(1 + number))
+    with pytest.raises(ValueError, match="'others=NAME' names all that are left alike"):
+        run(source, target, "--names", "0=soil")
+    assert run(source, target, "--names", "0=soil", "others=plant") == 0
+    assert (target / "classes.txt").read_text() == "soil\nplant\n"
+    found = written(target)
+    assert all(np.array_equal(found[scene.stem][2], scene.ids > 0) for scene in SCENES)
+
+
+def test_masks_that_are_gif(source, target):
+    for scene in SCENES:
+        save(source / "images" / f"{scene.stem}.tif", scene.pixels)
+        ids = Image.fromarray(scene.ids, "P")
+        ids.putpalette([0, 0, 0, 9, 200, 7, 70, 1, 70])
+        (source / "masks").mkdir(exist_ok=True)
+        ids.save(source / "masks" / f"{scene.stem}_mask.gif", optimize=False)
+    write_text(source / "classes.txt", "".join(f"{name}\n" for name in NAMES))
+    assert run(source, target) == 0
+    found = written(target)
+    assert all(np.array_equal(found[scene.stem][2], scene.ids) for scene in SCENES)
+
+
+def test_names_that_would_be_too_long_together(source, target):
+    for folder in ("x" * 200, "y" * 200):
+        for scene in SCENES[:3] if folder[0] == "x" else SCENES[3:6]:
+            name = f"{'z' * 150}{scene.stem[-1] if folder[0] == 'x' else int(scene.stem[-1]) - 3}"
+            save(source / folder / "images" / f"{name}.png", scene.pixels)
+            save(source / folder / "masks" / f"{name}.png", scene.ids)
+    write_text(source / "classes.txt", "".join(f"{name}\n" for name in NAMES))
+    assert run(source, target) == 0
+    assert len(list(target.glob("images/*/*"))) == len(list(target.glob("annotations/*/*"))) == 6
+
+
+def lose_photographs(root: Path) -> None:
+    shutil.rmtree(root / "images")
+
+
+def rename_masks(root: Path) -> None:
+    for index, path in enumerate(sorted((root / "masks").iterdir())):
+        path.rename(path.with_stem(f"Label_{chr(ord('p') + index)}"))
+
+
+def write_run_lengths(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+    write_text(root / "train.csv", "ImageId,EncodedPixels\na,1 2\n")
+
+
+def write_supervisely(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+    write_text(root / "meta.json", "{}")
+    write_text(root / "ds0/ann/a.json", "{}")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lose_photographs, "7 files such as .* look like masks, and nothing like their photographs"),
+        (rename_masks, "7 files such as images.* look like photographs and 7 files .* their names do not agree"),
+        (write_run_lengths, "train.csv seems to hold run lengths"),
+        (write_supervisely, "project of Supervisely"),
+    ],
+)
+def test_what_lacks_is_said(source, target, make, message):
+    save_pairs(source)
+    for path in (source / "images").iterdir():
+        path.rename(path.with_stem(f"street {path.stem} a"))
+    make(source)
+    with pytest.raises(ValueError, match=message):
+        run(source, target)
+
+
 def test_names_that_meet_are_told_apart(source, target):
     for city in ("ulm", "bonn"):
         for index in range(3):

@@ -165,6 +165,7 @@ A_SHAPE = shape("cat", [[2, 3], [10, 7]], "rectangle")
         ("P.PNG", "x/labels/p.png"),
         ("p.png", "elsewhere/p.png"),
         (None, "x/labels/a.jpg"),
+        ("old_name.png", "x/labels/A.jpg"),
     ],
 )
 def test_photographs_are_found(tmp_path, told, place):
@@ -174,7 +175,21 @@ def test_photographs_are_found(tmp_path, told, place):
     [item] = find_labelme(Listing(tmp_path)).items
     assert item.image == tmp_path / place
     assert item.size == SIZE
-    assert item.name == place[:-4]
+    assert item.name == (tmp_path / place).stem
+
+
+def test_of_two_pictures_of_a_name_the_one_beside_is_meant(tmp_path):
+    write(tmp_path / "x", "a", [A_SHAPE], picture=False, imagePath="C:\\Users\\me\\p.png")
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        PIL.Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / folder / "p.png")
+    assert [item.image for item in find_labelme(Listing(tmp_path)).items] == [tmp_path / "x" / "p.png"]
+
+
+def test_case_does_not_part_a_file_from_the_picture_beside(tmp_path):
+    write(tmp_path, "A", [A_SHAPE], picture=False, imagePath="old_name.png")
+    PIL.Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.JPG")
+    assert [item.image for item in find_labelme(Listing(tmp_path)).items] == [tmp_path / "a.JPG"]
 
 
 def test_pictures_within_the_json_and_pictures_without_one_are_left_out(tmp_path):
@@ -204,18 +219,25 @@ def test_splits_are_told_by_folders(tmp_path):
     write(tmp_path / "Train", "a", [A_SHAPE])
     write(tmp_path / "images" / "valid" / "x", "b", [A_SHAPE])
     write(tmp_path, "c", [A_SHAPE])
-    splits = {item.name: item.split for item in find_labelme(Listing(tmp_path)).items}
-    assert splits == {"Train/a": "train", "images/valid/x/b": "valid", "c": None}
+    write(tmp_path / "labels", "d", [A_SHAPE], picture=False, imagePath="../test/d.png")
+    write(tmp_path / "labels" / "val", "e", [A_SHAPE], picture=False, imagePath="../../all/e.png")
+    for place in ("test/d.png", "all/e.png"):
+        (tmp_path / place).parent.mkdir()
+        PIL.Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / place)
+    splits = {item.image.stem: item.split for item in find_labelme(Listing(tmp_path)).items}
+    assert splits == {"a": "training", "b": "validation", "c": None, "d": "test", "e": "validation"}
 
 
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (shape("cat", [[1, 1], [float("nan"), 2], [3, 3]]), "not all finite"),
-        (shape("cat", [[1, 1], [2], [3, 3]]), "points are no numbers"),
-        (shape("cat", [[1, 1], [10**400, 2], [3, 3]]), "points are no numbers"),
-        (shape("cat", None), "an array of shape ()"),
+        (shape("cat", [[1, 1], [float("nan"), 2], [3, 3]]), "something else than finite numbers"),
+        (shape("cat", [[1, 1], [2], [3, 3]]), "something else than numbers is in its points"),
+        (shape("cat", [[1, 1], [10**400, 2], [3, 3]]), "something else than numbers is in its points"),
+        (shape("cat", None), "numbers of shape ()"),
+        (shape("cat", [[1, 1, 0], [9, 2, 0], [5, 8, 0]]), "numbers of shape (3, 3)"),
         (shape("", [[1, 1], [2, 2], [3, 1]]), "it has no label"),
+        (shape("cat", [[1, 1], [2, 2]], "mask", mask="a?GVsbG8="), "its mask is no text of base64"),
         (shape("cat", [[1, 1]], "circle"), "a circle has 2 points, not 1"),
         (shape("cat", [[1, 1]], "cuboid"), "'cuboid' is unknown"),
         (shape("cat", [[1, 1]], ["x"]), "is unknown"),
@@ -252,6 +274,7 @@ def test_files_that_are_no_json_are_left_out_or_none_of_labelme(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     assert find_labelme(Listing(tmp_path)) is None
     write(tmp_path, "a", [A_SHAPE])
+    (tmp_path / "deep.json").write_text('{"imagePath": "a.png", "shapes": ' + "[" * 100_000)
     (tmp_path / "latin.json").write_bytes('{"shapes": [], "imagePath": "é.png"}'.encode("latin-1"))
     source = find_labelme(Listing(tmp_path))
     assert len(source.items) == 1
@@ -260,6 +283,21 @@ def test_files_that_are_no_json_are_left_out_or_none_of_labelme(tmp_path):
     (tmp_path / "a.json").unlink()
     with pytest.raises(ValueError, match="latin.json: it is no text in UTF-8"):
         find_labelme(Listing(tmp_path))
+
+
+def test_other_encodings(tmp_path):
+    write(tmp_path, "é", [A_SHAPE])
+    text = (tmp_path / "é.json").read_text(encoding="utf-8")
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "é.json").write_text(text, encoding=encoding)
+        assert [item.name for item in find_labelme(Listing(tmp_path)).items] == ["é"]
+
+
+def test_photographs_that_differ_in_their_suffix_have_names_of_their_own(tmp_path):
+    write(tmp_path, "a", [A_SHAPE])
+    write(tmp_path / "labels", "b", [A_SHAPE], picture=False, imagePath="../a.jpg")
+    PIL.Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg")
+    assert [item.name for item in find_labelme(Listing(tmp_path)).items] == ["a_jpg", "a_png"]
 
 
 def test_damaged_files_end_in_an_error_that_is_told(tmp_path):

@@ -317,3 +317,13 @@ def test_long_texts_of_one_letter_take_no_time(letter):
             assert parse_names(text, "a file").classes
         except ValueError as error:
             assert "a file" in str(error)
+
+
+def test_names_for_people_come_first(tmp_path):
+    """Mapillary Vistas has "readable" beside names of a tree."""
+    labels = [
+        {"color": [165, 42, 42], "instances": True, "readable": "Bird", "name": "animal--bird", "evaluate": True},
+        {"color": [0, 192, 0], "instances": True, "readable": "Ground Animal", "name": "animal--ground-animal"},
+    ]
+    (tmp_path / "config.json").write_text(json.dumps({"labels": labels, "version": "1.1"}))
+    assert list(read_names(tmp_path / "config.json").by_id.values()) == ["Bird", "Ground Animal"]

@@ -7,7 +7,15 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from training.importing.sources import Item, Listing
-from training.importing.splits import find_lists, find_split, split_by_share, split_in, split_of_folders
+from training.importing.splits import (
+    find_lists,
+    find_split,
+    find_splits_of_names,
+    split_by_share,
+    split_of_file,
+    split_of_folders,
+)
+from training.importing.words import split_in
 
 
 def make_items(*names: str) -> list[Item]:
@@ -48,7 +56,8 @@ LISTS = {
         "ImageSets/Segmentation/train.txt": "001_image\n003_image\n",
         "ImageSets/Segmentation/val.txt": "002_image\n",
         "ImageSets/Segmentation/trainval.txt": "001_image\n002_image\n003_image\n",
-        "ImageSets/Main/train.txt": "001_image\n",
+        "ImageSets/Main/train.txt": "002_image\n",  # other tasks have other parts
+        "ImageSets/Main/val.txt": "001_image\n003_image\n",
     },
 }
 
@@ -82,7 +91,6 @@ def test_photographs_of_two_lists_are_refused(tmp_path):
         {"train.txt": "these are notes\non how to train\n"},
         {"train.txt": "101_image\n102_image\n001_image\n"},  # of another data set, mostly
         {"README.txt": "001_image\n"},
-        {"test.txt": "001_image\n"},  # a test alone says nothing of validation
         {"split.yaml": "train: &a [*a]\n"},
         {"split.yaml": "["},
         {"train.txt": b"\xff\xfe\x00\xd8"},
@@ -103,8 +111,41 @@ def test_a_name_that_several_photographs_have_is_not_guessed(tmp_path):
     assert {split: [item.name for item in found] for split, found in splits.items()} == {"training": ["a/1", "a/2"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("instances_train2017", "training"),
+        ("instances_default", None),
+        ("train_val", "training"),
+        ("Valid", "validation"),
+        ("valid_dev", "validation"),
+        ("my-test.set", "test"),
+        ("training", "training"),
+        ("trains", None),
+        ("2017", None),
+        ("", None),
+    ],
+)
+def test_words_of_names(name, split):
+    assert split_in(name) == split
+    assert split_of_folders(PurePosixPath("train", name, "test.png")) == (split or "training")
+    photograph = PurePosixPath("test", "x", "a.png")
+    assert split_of_file(PurePosixPath("val", f"{name}.json"), photograph) == (split or "validation")
+    assert split_of_file(PurePosixPath(f"{name}.json"), photograph) == (split or "test")
+
+
+def test_names_of_photographs_say_their_split_if_all_do():
+    items = make_items("a/train_1.bmp", "a/train_2.bmp", "a/testA_1.bmp", "a/testB_1.bmp")
+    assert find_splits_of_names(items) == {"training": items[:2], "test": items[2:]}
+    assert find_splits_of_names(items[:2]) == find_splits_of_names([*items, *make_items("a/7.bmp")]) == {}
+
+
 def test_words_of_splits():
     assert find_split("valid") == find_split("val2017") == "validation" and find_split("city") is None
+    assert split_in("trainannot") == split_in("trainImages") == split_in("train_val") == "training"
+    assert (
+        split_in("TestSet1") == split_in("testA") == "test" and split_in("trained") is split_in("idtrainval7") is None
+    )
     assert split_in("train_labels") == "training" and split_in("train_or_test") is None
     assert split_of_folders(PurePosixPath("gtFine/val/ulm/1.png")) == "validation"
     assert split_of_folders(PurePosixPath("train.png")) is None

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs and masks are told from each other and paired, however data sets arrange and name them."""
 
+import shlex
 import zlib
 from pathlib import Path, PurePosixPath
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.importing.masks import find_masks, item_name, recognise_masks
+from training.importing.classes import Question
+from training.importing.masks import find_masks, find_matching, item_name, recognise_masks
 from training.importing.sources import Listing
-from training.importing.trees import find_series, is_kind_word, look_of, words
+from training.importing.trees import find_series, look_of
+from training.importing.words import is_kind_word, words
 
 
 RNG = np.random.default_rng(0)
@@ -70,6 +73,12 @@ LAYOUTS = {
                                             train=range(3), test=range(3)),
     "names that are words": [(f"photos/{n}.webp", f"masks/{n}.png") for n in ("red barn", "cat_sitting", "Ölfleck")],
     "CamelCase": numbered("trainImages/{}.jpg", "trainMasks/{}.png"),
+    "splits and kinds in one word": in_splits("{split}/{index}.png", "{split}annot/{index}.png",
+                                              train=range(3), val=range(2), default=range(2)),
+    "a folder for each pair": numbered("{:03}_json/img.png", "{:03}_json/label.png"),
+    "GIF": numbered("training/images/{:02}_training.tif", "training/1st_manual/{:02}_manual1.gif"),
+    "case alone": [(f"images/{name}.jpg", f"masks/{name}.png") for name in ("a", "A", "b")],
+    "letters of other systems": [(f"a/{name}.jpg", f"masks/{name}.png") for name in ("\udcff\udcfe", "\udcfe", "a")],
     "upper case": numbered("IMAGES/IMG_{:04}.JPG", "MASKS/IMG_{:04}.PNG"),
     "masks of a part": numbered("images/{}.jpg", "masks/{}.png", range(2, 4)),
     "one pair": [("house.jpg", "house_label.png")],
@@ -129,6 +138,13 @@ def test_what_has_no_partner_is_named(tmp_path):
     assert source.left_out == ["images/0.jpg: a photograph without a mask", "masks/4.png: a mask without a photograph"]
 
 
+def test_numbers_that_begin_differently_are_suspicious(tmp_path):
+    for index in range(4):
+        save_photograph(tmp_path / "images" / f"frame_{index:04}.jpg")
+        save_mask(tmp_path / "PixelLabelData" / f"Label_{index + 1}.png")
+    assert any("all pairs are shifted" in note for note in find_masks(Listing(tmp_path)).notes)
+
+
 def test_a_mask_of_another_split_is_no_mask(tmp_path):
     save_photograph(tmp_path / "train/images/1.jpg")
     save_mask(tmp_path / "train/masks/1.png")
@@ -154,15 +170,115 @@ def test_the_masks_that_tell_classes_are_chosen(tmp_path):
 def test_of_masks_of_several_kinds_one_has_to_be_named(tmp_path):
     for index in range(3):
         save_photograph(tmp_path / f"images/{index}.jpg")
-        for kind in ("regions", "surfaces"):
-            save_mask(tmp_path / f"labels/{index}.{kind}.png")
+        for number, kind in enumerate(("regions", "surfaces")):
+            save_mask(tmp_path / f"labels/{index}.{kind}.png", IDS + number)
     with pytest.raises(ValueError, match=r"2 kinds of masks.*--masks 'labels/\*\.regions\.png' or"):
         find_masks(Listing(tmp_path))
     source = find_masks(Listing(tmp_path), masks=["labels/*.surfaces.png"])
     assert {item.annotations[0].name for item in source.items} == {f"{index}.surfaces.png" for index in range(3)}
 
 
-@pytest.mark.parametrize("pattern", ["{index}_{name}.png", "{name}/{index}.png", "{index}/{name}.png"])
+def suggested(error: Exception) -> list[list[str]]:
+    """The words behind each `--masks` of a message."""
+    said = str(error).partition("--masks ")[2].rstrip(".")
+    return [shlex.split(words) for words in said.split(" or --masks ")]
+
+
+def test_suggested_patterns_are_of_one_kind_each(tmp_path):
+    """Of masks that also lie in folders below those that are meant, and whose names end alike."""
+    for index in range(3):
+        save_photograph(tmp_path / f"TEST/images/d_{index}.jpg")
+        save_mask(tmp_path / f"TEST/masks/d_{index}.bmp")
+        save_mask(tmp_path / f"TEST/masks/cars/d_{index}.bmp", (IDS + 1) % 3)
+        save_mask(tmp_path / f"TEST/masks/d_{index}_fine.bmp", (IDS + 2) % 3)
+    with pytest.raises(ValueError, match="3 kinds of masks") as raised:
+        find_masks(Listing(tmp_path))
+    taken = [
+        sorted(str(item.annotations[0].relative_to(tmp_path)) for item in find_masks(Listing(tmp_path), masks=m).items)
+        for m in suggested(raised.value)
+    ]
+    assert sorted(taken) == [
+        [f"TEST/masks/cars/d_{index}.bmp" for index in range(3)],
+        [f"TEST/masks/d_{index}.bmp" for index in range(3)],
+        [f"TEST/masks/d_{index}_fine.bmp" for index in range(3)],
+    ]
+
+
+@pytest.mark.parametrize("name", ["colormaps", "semantic_rgb", "npy"])
+def test_drawings_and_copies_of_masks_give_way(tmp_path, name):
+    """But not what says something else."""
+    colours = np.array([(9, 0, 0), (128, 64, 128), (70, 70, 70)], np.uint8)
+    for index in range(3):
+        save_photograph(tmp_path / f"images/{index}.jpg")
+        save_mask(tmp_path / f"labels/{index}.png")
+        if name == "npy":
+            (tmp_path / name).mkdir(exist_ok=True)
+            np.save(tmp_path / name / f"{index}.npy", IDS)
+        else:
+            save_mask(tmp_path / name / f"{index}.png", colours[IDS])
+    source = find_masks(Listing(tmp_path))
+    assert {item.annotations[0].parent.name for item in source.items} == {"labels"}
+    assert "say the same" in source.notes[0]
+    save_mask(tmp_path / "labels/1.png", np.roll(IDS, 5, axis=0))
+    with pytest.raises(ValueError, match="2 kinds of masks"):
+        find_masks(Listing(tmp_path))
+
+
+def test_a_stray_matrix_is_no_kind_of_masks(tmp_path):
+    for index in range(12):
+        save_photograph(tmp_path / f"images/{index}.jpg")
+        save_mask(tmp_path / f"trimaps/{index}.png")
+    np.save(tmp_path / "images/3.npy", np.zeros((5, 5), np.uint8))
+    source = find_masks(Listing(tmp_path))
+    assert len(source.items) == 12 and "images/*.npy are of 1 of 12 photographs" in source.notes[0]
+
+
+def test_several_masks_of_two_colours_are_not_one_for_each_class(tmp_path):
+    """KITTI's roads: red is what is none, and magenta what is one, in a mask of lanes and in one of roads."""
+    for index in range(3):
+        save_photograph(tmp_path / f"image_2/um_{index:06}.png")
+        for name in ("lane", "road"):
+            colours = np.array([(255, 0, 0), (255, 0, 255), (255, 0, 255)], np.uint8)[IDS]
+            save_mask(tmp_path / f"gt_image_2/um_{name}_{index:06}.png", colours)
+    with pytest.raises(ValueError, match="um_000000.png has 2 masks .* more than one class each"):
+        find_masks(Listing(tmp_path))
+
+
+@pytest.mark.parametrize("pattern", ["{index}_{name}.png", "{name}/{index}.png"])
+def test_what_two_people_drew_of_one_thing_is_no_two_classes(tmp_path, pattern):
+    for index in range(3):
+        save_photograph(tmp_path / f"images/{index}.jpg")
+        for name, shift in (("anna", 0), ("bob", 1)):
+            mask = np.roll(IDS == 1, shift, axis=0) * np.uint8(255)
+            save_mask(tmp_path / "masks" / pattern.format(index=index, name=f"by {name}"), mask)
+    with pytest.raises(Question, match="cover much the same pixels, 90% of the smaller"):
+        find_masks(Listing(tmp_path))
+    assert len(find_masks(Listing(tmp_path), overlaps="later").items) == 3
+    assert len(find_masks(Listing(tmp_path), masks=[f"masks/{pattern.format(index='*', name='by bob')}"]).items) == 3
+
+
+def test_of_a_class_within_another_both_are_seen(tmp_path):
+    for index in range(3):
+        save_photograph(tmp_path / f"images/{index}.jpg")
+        save_mask(tmp_path / f"masks/{index}_eye.png", (IDS == 1) * np.uint8(255))
+        pupil = np.zeros_like(IDS)
+        pupil[12:17, 8:20] = 255
+        save_mask(tmp_path / f"masks/{index}_central.png", pupil)
+    for overlaps, least in ((None, 60), ("later", 0)):  # by its name an eye is later
+        source = find_masks(Listing(tmp_path), overlaps=overlaps)
+        keys = source.items[0].draw(IDS.shape).keys
+        assert (keys == next(key for key, name in source.names.items() if name == "central")).sum() == least
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{index}_{name}.png",
+        "{name}/{index}.png",
+        "{index}/{name}.png",
+        "CelebAMask-anno/0/{index:05}_{name}.png",  # a folder of thousands, in one that is called like the data set
+    ],
+)
 def test_one_mask_for_each_class(tmp_path, pattern):
     expected = {}
     for index in range(3):
@@ -214,6 +330,23 @@ def test_patterns_say_what_nothing_else_tells(tmp_path):
         find_masks(Listing(tmp_path), masks=["d/*"])
 
 
+@pytest.mark.parametrize("folders", [("images", "masks"), ("drawings", "labels")])
+def test_where_all_look_alike_names_decide(tmp_path, folders):
+    for index in range(3):
+        save_mask(tmp_path / folders[0] / f"{index}.png", np.stack([IDS * 80] * 3, axis=-1))
+        save_mask(tmp_path / folders[1] / f"{index}.png", IDS)
+    source = find_masks(Listing(tmp_path))
+    assert [item.annotations[0].parent.name for item in source.items] == [folders[1]] * 3
+
+
+def test_patterns_are_of_folders_first():
+    files = [PurePosixPath(name) for name in ("a/1.png", "a/b/1.png", "a/b/c/2.png", "[x]/1.png")]
+    assert find_matching(["a/*.png"], files) == {files[0]}
+    assert find_matching(["a/**/*.png"], files) == set(files[:3]) and find_matching(["**"], files) == set(files)
+    assert find_matching(["*/c/*"], files) == {files[2]}  # as "*" stands for "/" where nothing else is meant
+    assert find_matching(["[[]x]/*"], files) == {files[3]} and find_matching(["b/*"], files) == set()
+
+
 def test_photographs_alone_are_no_data_set(tmp_path):
     for index in range(3):
         save_photograph(tmp_path / f"{index}.jpg")
@@ -255,7 +388,7 @@ def test_names_are_read_as_words():
 def test_a_series_is_shown_as_a_pattern_of_its_files():
     files = [PurePosixPath(f"gt/{city}/{i}_labelIds.png") for city in "ab" for i in range(3)]
     (series,) = find_series(files)
-    assert series.name == "gt/*/*_labelIds.png" and len(series.files) == 6
+    assert series.patterns == ["gt/*/*_labelIds.png"] and len(series.files) == 6
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path):

@@ -61,7 +61,7 @@ def test_hand_made_drawing(tmp_path):
     assert draw(source.items[0]).dtype == np.int32
     assert source.names == {0: "lake", 1: "tree", 2: "road"} and source.form == "YOLO polygons"
     item = source.items[0]
-    assert (item.name, item.split, item.size) == ("a", "train", None)
+    assert (item.name, item.split, item.size) == ("a", "training", None)
     assert item.image == tmp_path / "images" / "train" / "a.png"
     assert item.annotations == (tmp_path / "labels" / "train" / "a.txt",)
     assert not source.notes and not source.left_out
@@ -174,8 +174,8 @@ def test_roboflow_export(tmp_path):
     save_text(tmp_path / "README.roboflow.txt", "lakes - v1")
     source = find_yolo(Listing(tmp_path))
     assert [(item.split, item.name, item.image) for item in source.items] == [
-        ("train", "a_jpg.rf.0", tmp_path / "train" / "images" / "a_jpg.rf.0.jpg"),
-        ("val", "a_jpg.rf.0", tmp_path / "valid" / "images" / "a_jpg.rf.0.jpg"),
+        ("training", "a_jpg.rf.0", tmp_path / "train" / "images" / "a_jpg.rf.0.jpg"),
+        ("validation", "a_jpg.rf.0", tmp_path / "valid" / "images" / "a_jpg.rf.0.jpg"),
     ]
     assert all(set(np.unique(draw(item))) == {UNCOVERED, 1} for item in source.items)
     assert source.notes == ["data.yaml names '../test/images', which is not there."]
@@ -193,10 +193,10 @@ def test_cvat_export(tmp_path, prefix):
     save_text(tmp_path / "data.yaml", yaml.safe_dump(config))
     source = find_yolo(Listing(tmp_path))
     assert [(item.split, item.name, draw(item).max()) for item in source.items] == [
-        ("train", "paris/1", 0),
-        ("train", "rome/1", 1),
-        ("val", "paris/1", 0),
-        ("val", "rome/1", 1),
+        ("training", "paris/1", 0),
+        ("training", "rome/1", 1),
+        ("validation", "paris/1", 0),
+        ("validation", "rome/1", 1),
     ]
     assert any(
         "train.txt lists 1 photographs that are not taken, such as 'images/none.jpg'" in x for x in source.notes
@@ -220,9 +220,9 @@ def test_paths(tmp_path, config):
         save_text(tmp_path / "labels" / split / f"{split}.txt", TRIANGLE)
     save_text(tmp_path / "my.yaml", yaml.safe_dump(config | {"names": {"0": "lake", "1": "tree"}}))
     source = find_yolo(Listing(tmp_path))
-    assert [(item.split.replace("validation", "val"), item.name) for item in source.items] == [
-        ("train", "train"),
-        ("val", "val"),
+    assert [(item.split, item.name) for item in source.items] == [
+        ("training", "train"),
+        ("validation", "val"),
     ]
     assert source.names == {0: "lake", 1: "tree"}
 
@@ -249,7 +249,7 @@ def test_last_images_of_the_path_counts(tmp_path):
 def test_splits_that_overlap_or_lack_texts(tmp_path):
     save_photograph(tmp_path / "images" / "test" / "b.png")
     source = one_photograph(tmp_path, TRIANGLE, val="images/train", test="images/test")
-    assert [(item.split, item.name) for item in source.items] == [("train", "a")]
+    assert [(item.split, item.name) for item in source.items] == [("training", "a")]
     assert any("1 photographs stand in more than one split" in note for note in source.notes)
     assert any("1 photographs of 'test' are left out: none of them has a .txt" in note for note in source.notes)
 
@@ -261,7 +261,11 @@ def test_without_data_yaml(tmp_path):
     save_photograph(tmp_path / "images" / "train" / "b.png")
     save_photograph(tmp_path / "preview" / "b.png")
     source = find_yolo(Listing(tmp_path))
-    assert [(item.split, item.name) for item in source.items] == [("train", "a"), ("train", "b"), ("val", "a")]
+    assert [(item.split, item.name) for item in source.items] == [
+        ("training", "a"),
+        ("training", "b"),
+        ("validation", "a"),
+    ]
     assert source.names == {} and set(np.unique(draw(source.items[0]))) == {UNCOVERED, 1}
     assert source.notes[0] == "1 pictures in preview are passed over: none of them has a .txt."
     save_text(tmp_path / "classes.txt", "lake\ntraffic  light\n")
@@ -278,7 +282,7 @@ def test_darknet_with_texts_beside_photographs(tmp_path):
     save_text(tmp_path / "obj.data", "classes = 1\n")
     save_text(tmp_path / "train.txt", "obj_train_data/a.jpg\n")
     source = find_yolo(Listing(tmp_path))
-    assert source.names == {0: "lake"} and source.form == "YOLO boxes" and source.items[0].split == "train"
+    assert source.names == {0: "lake"} and source.form == "YOLO boxes" and source.items[0].split == "training"
 
 
 @pytest.mark.parametrize("text", ["A lake beside a tree.", "0 0 1 1 0\n1 1 0 0 1\n", "", "0 255 7\n", "12\n"])

@@ -80,8 +80,14 @@ def work(tmp_path, monkeypatch) -> Path:
 
 
 def run(saved: Path, *words, status: int = 0) -> dict:
-    """`denseclip predict`, with its results in "out" -> what it wrote for programs."""
-    assert main(["predict", *map(str, words), "--model", str(saved), "--out", "out"]) == status
+    """
+    `denseclip predict`, with its results in "out" -> what it wrote for programs. In float32, as what it is compared
+    with, if the words do not say otherwise.
+    """
+    words = [*map(str, words)]
+    if "--dtype" not in words:
+        words += ["--dtype", "float32"]
+    assert main(["predict", *words, "--model", str(saved), "--out", "out"]) == status
     return json.loads(Path("out/predictions.json").read_text())
 
 
@@ -258,7 +264,7 @@ def test_an_image_processor_that_pads_does_not_here(saved, work, tmp_path):
 
 
 def test_half_precision_and_no_training(saved, model, work, tmp_path, capsys):
-    """A checkpoint of 16 bits is run in them; of one that nobody has trained it is said."""
+    """A checkpoint of 16 bits is run with its rounded weights; of one that nobody has trained it is said."""
     run(saved, "photos/a.png")
     assert "warning" not in capsys.readouterr().err
     mask = read_mask("a-mask.png")

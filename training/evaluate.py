@@ -20,7 +20,7 @@ from pathlib import Path
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.inference_denseclip import PAPER_SCALES
 from modeling_denseclip.tools.command import escape_controls, run_command
-from modeling_denseclip.tools.files.loading import load_model
+from modeling_denseclip.tools.files.loading import load_model, prepare_for_inference
 
 from .data.load import SegmentationData, load_data
 from .data.processes import quiet_interrupts
@@ -56,6 +56,8 @@ def main(words: list[str] | None = None) -> dict:
         data_args.check_sizes(model.min_image_size)
         image_processor.size = {"shortest_edge": data_args.short_side, "longest_edge": data_args.long_side}
 
+    if evaluation_args.dtype != "checkpoint":
+        prepare_for_inference(model, training_args.device, evaluation_args.dtype)
     scales = PAPER_SCALES if evaluation_args.multi_scale else (1.0,)
     transform = EvaluationTransform(image_processor, scales, num_labels=len(data.class_names))
     trainer = DenseCLIPTrainer(

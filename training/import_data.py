@@ -43,7 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("target", type=Path, metavar="TARGET", help="the folder to write")
     parser.add_argument("--form", choices=FORMS, help="of the annotations, where SOURCE has several")
     parser.add_argument(
-        "--images", nargs="+", default=(), metavar="PATTERN", help="which files are photographs, such as '*/rgb/*.png'"
+        "--images",
+        nargs="+",
+        default=(),
+        metavar="PATTERN",
+        help="which files are photographs, such as '*/rgb/*.png' or '!*/depth/*', which are not",
     )
     parser.add_argument(
         "--masks", nargs="+", default=(), metavar="PATTERN", help="which files are masks, such as '*_labelIds.png'"
@@ -55,13 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
         default=(),
         metavar="FILE|KEY=NAME",
         help="names of classes: a file; or 255=crack, '#ff004d=lake', 'trf_lgt=traffic light'; rest=... names what"
-        " nothing covers; the name 'unlabelled' leaves out",
+        " nothing covers, others=... all that nothing names; the name 'unlabelled' leaves out",
     )
     parser.add_argument(
         "--overlaps",
         choices=("later", "smaller"),
         help="which of two shapes is seen: the later one of the file, or the smaller one; by default as the form's own"
-        " tool has it",
+        " tool has it, and of masks the smaller one",
     )
     parser.add_argument(
         "--validation_share",

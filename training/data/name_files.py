@@ -27,7 +27,9 @@ from modeling_denseclip.tools.files.loading import parse_yaml
 MAXIMUM_LETTERS_OF_FILE = 2**22
 MAXIMUM_LETTERS_OF_LINE = 2**12
 # Titles of columns and fields, without case, spaces and marks; those that are wanted first come first.
-NAME_TITLES = ("name", "names", "classname", "labelname", "class", "classes", "label", "labels", "title", "category")
+NAME_TITLES = (
+    "readable", "name", "names", "classname", "labelname", "class", "classes", "label", "labels", "title", "category",
+)  # fmt: skip
 ID_TITLES = (
     "id", "ids", "idx", "index", "value", "pixelvalue", "pixel", "classid", "labelid", "classindex", "labelindex",
     "pngindex", "grayvalue", "greyvalue", "number", "trainid", "class", "label",

@@ -15,7 +15,7 @@ from .names import ClassNames, is_unlabelled, read_names
 from .sources import UNCOVERED, Source
 
 
-UNLABELLED, REST = "unlabelled", "rest"
+UNLABELLED, REST, OTHERS = "unlabelled", "rest", "others"
 BACKGROUND = "background"
 # Where shapes cover nearly everything, what they leave is slivers between them and no class.
 LEAST_SHARE_OF_BACKGROUND = 0.05
@@ -59,7 +59,8 @@ class Answers:
 def read_answers(words: Sequence[str]) -> Answers:
     """
     Read the words behind `--names`: at most one file, and pairs of a key and a name such as `255=crack`,
-    `#ff004d=lake`, `255,0,77=lake`, `trf_lgt=traffic light`, `rest=street` and `0=unlabelled`.
+    `#ff004d=lake`, `255,0,77=lake`, `trf_lgt=traffic light`, `rest=street`, `0=unlabelled`
+    and `others=cell`, which names all keys that nothing else names.
 
     Raises:
         `ValueError`: for a word that is neither, two files, or a file that names no classes.
@@ -119,7 +120,11 @@ def name_keys(
                 f"{IGNORE_INDEX} in masks is taken for unlabelled, {_share(pixels, IGNORE_INDEX)} of the pixels."
             )
         table.setdefault(IGNORE_INDEX, None)
-    if unnamed := sorted(keys - table.keys()):
+    unnamed = sorted(keys - table.keys())
+    others = next((name for said, name in answers.names.items() if _means_others(said, table)), None)
+    if others is not None:
+        table |= dict.fromkeys(unnamed, None if is_unlabelled(others) else others)
+    elif unnamed:
         raise Question("\n".join([_ask(source, unnamed, pixels, holders, table), *refused]))
     if UNCOVERED in pixels and UNCOVERED not in table:
         _decide_rest(table, pixels, notes)
@@ -155,8 +160,26 @@ def _names_of_masks(
     if len(different) > 1:
         shown = " or ".join(f"--names {path}" for path in complete)
         raise Question(f"Several files name the classes, and not alike: say which is right, by {shown}.")
+    if complete:
+        _refuse_shifted(next(iter(complete)), found[next(iter(complete))], keys)
     table, notes = next(iter(complete.values()), ({}, []))
     return table, notes, refused
+
+
+def _refuse_shifted(path: PurePosixPath, names: ClassNames, keys: set[int]) -> None:
+    """
+    Raises:
+        [`Question`]: where a file seems to count from 1, and masks from 0, as those of COCO-Stuff do.
+    """
+    if not names.ids_are_written or names.keys_are_colours or not names.by_id:
+        return
+    last = max(names.by_id)
+    if 0 in names.unlabelled_ids and {0, IGNORE_INDEX} <= keys and last not in keys and last - 1 in keys:
+        raise Question(
+            f"{path} calls 0 unlabelled, but masks hold 0, and {IGNORE_INDEX} too; and none holds {last},"
+            f" '{names.by_id[last]}'. Do masks count from 0, and the file from 1? Then write the names into a file,"
+            " one a line and without numbers, and say --names FILE. If the file is right, name it by --names."
+        )
 
 
 def _names_of_file(
@@ -204,17 +227,24 @@ def _apply(
 ) -> None:
     """Let the user's words replace names in the table."""
     for said, name in names.items():
+        if _means_others(said, table):
+            continue  # which are known when all else is
         keys = [key for key, known in table.items() if known is not None and known == said]
         if not keys:
             keys = [key for key in [_parse_key(said, source)] if key is not None and (key in pixels or key in table)]
         if not keys:
             known = [REST if key == UNCOVERED else _show(key, source) for key in sorted(pixels)]
-            names_known = [name for name in table.values() if name is not None]
+            names_known = dict.fromkeys(name for name in table.values() if name is not None)
             raise ValueError(
                 f"--names {said}={name}: there is no {said}. There are {_listed([*known, *names_known])}."
             )
         for key in keys:
             table[key] = None if is_unlabelled(name) else name
+
+
+def _means_others(said: str, table: Mapping[int, str | None]) -> bool:
+    """Whether it stands for all keys that nothing names; a class of this name comes first."""
+    return said.lower() == OTHERS and said not in table.values()
 
 
 def _parse_key(said: str, source: Source) -> int | None:
@@ -294,10 +324,12 @@ def _ask(
     ]
     if len(by_share) > NUM_ASKED:
         lines.append(f"    and {len(by_share) - NUM_ASKED:,} more")
-    if named := [name for name in table.values() if name is not None]:
+    if named := list(dict.fromkeys(name for name in table.values() if name is not None)):
         lines.append(f"Named are {_listed(named)}.")
     pairs = " ".join(f"'{_show(key, source)}=NAME'" for key in sorted(by_share[:NUM_ASKED]))
     lines.append(f"Name them: --names {pairs}, with '{UNLABELLED}' for what is no class; or by --names FILE.")
+    if len(unnamed) > 2:
+        lines.append(f"'{OTHERS}=NAME' names all that are left alike, such as numbers of single objects.")
     return "\n".join(lines)
 
 

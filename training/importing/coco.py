@@ -7,7 +7,7 @@ Source: [the form](https://cocodataset.org/#format-data).
 """
 
 import itertools
-import json
+import posixpath
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -16,12 +16,15 @@ from typing import Any
 import PIL.Image
 
 from modeling_denseclip.configuration_denseclip import shorten
-from modeling_denseclip.tools.files.photographs import open_file
 
-from .coco_shapes import BOXES, POLYGONS, RUNS, Outlines, RunLengths, read_numbers, read_shape, spell_size
-from .painting import Overlaps, Shape, draw_shapes
-from .places import SPLIT_NAMES, Photographs, find_split, find_split_of_folder, name_photographs
-from .sources import Drawing, Item, Listing, Source
+from .coco_shapes import BOXES, POLYGONS, RUNS, RunLengths, read_shape, spell_size
+from .json_files import read_json
+from .outlines import Polygons, read_numbers
+from .painting import DrawShapes, Overlaps, Shape
+from .places import Photographs, name_photographs, with_slashes
+from .sources import Item, Listing, Source
+from .splits import split_of_file, split_of_folders
+from .words import split_in
 
 
 # Ids of categories that can be keys; others get free ones.
@@ -70,6 +73,7 @@ def find_coco(listing: Listing, overlaps: Overlaps | None = None) -> Source | No
     remarks[CROWDS] = sum(thing.is_crowd for thing in things)
     notes += notes_on_names + notes_on_files
     notes += [f"{count:,} {remark}." for remark, count in remarks.items() if count]
+    left_out += [f"{image}: nothing annotates it" for image in photographs.unclaimed]
     if left_out:
         notes.append(f"{len(left_out):,} photographs or entries of files are left out.")
     return Source(
@@ -79,28 +83,6 @@ def find_coco(listing: Listing, overlaps: Overlaps | None = None) -> Source | No
         notes=notes,
         left_out=left_out,
     )
-
-
-@dataclass(frozen=True)
-class DrawObjects:
-    """
-    Draws what a file says of a photograph. Can be pickled.
-
-    Attributes:
-        called (`str`): what an error calls the annotation.
-        shapes (`tuple[Shape, ...]`): the objects, in the order of the file.
-        overlaps (`str`): see [`draw_shapes`].
-    """
-
-    called: str
-    shapes: tuple[Shape, ...]
-    overlaps: Overlaps
-
-    def __call__(self, size: tuple[int, int]) -> Drawing:
-        try:
-            return draw_shapes(size, self.shapes, self.overlaps)
-        except ValueError as error:
-            raise ValueError(f"{self.called}: {error}") from error
 
 
 # What a file says.
@@ -117,7 +99,7 @@ class _Category:
 class _Object:
     category: _Category
     kind: str  # POLYGONS, RUNS or BOXES
-    render: Outlines | RunLengths
+    render: Polygons | RunLengths
     is_crowd: bool
 
 
@@ -171,26 +153,16 @@ def _read_files(listing: Listing, remarks: Counter[str], left_out: list[str]) ->
     return files, notes
 
 
-def _read_json(listing: Listing, place: PurePosixPath) -> Any:
-    """What a JSON file holds; None where its text cannot be that of a file of the COCO family."""
-    path = listing.path(place)
+def _read_json(listing: Listing, place: PurePosixPath) -> object:
+    """What a JSON file holds; None for one that cannot be of the COCO family."""
     try:
-        with open_file(path) as file:
-            text = file.read()
-    except OSError as error:
-        raise OSError(f"{path} cannot be read: {shorten(error)}") from error
-    # Folders may hold thousands of other JSON files, with pictures in them: these words are found sooner than parsed.
-    letters = text.replace(b"\0", b"")  # UTF-16
-    if not (b'"image_id"' in letters or (b'"images"' in letters and b'"categories"' in letters)):
-        return None
-    try:
-        return json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {shorten(error)}. Save it anew, as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON: {shorten(error)}. Copy or export it anew.") from error
-    except MemoryError as error:
-        raise ValueError(f"{path} needs more memory than there is to be read. Split it.") from error
+        return read_json(listing.path(place), _has_words)
+    except ValueError as error:
+        raise ValueError(f"{listing.path(place)}: {error}.") from error
+
+
+def _has_words(text: bytes) -> bool:
+    return b'"image_id"' in text or (b'"images"' in text and b'"categories"' in text)
 
 
 def _is_of_objects(content: Any) -> bool:
@@ -315,7 +287,7 @@ def _read_image(entry: Any) -> tuple[str, _Image]:
 def _read_side(value: Any, called: str) -> int | None:
     if value in (None, 0, ""):  # as some tools write where they do not know it
         return None
-    number = read_numbers([value], called)[0]
+    number = read_numbers([value], (1,), called)[0]
     if number < 1 or not number.is_integer():
         raise ValueError(f"its {called} is {shorten(repr(value))}")
     return int(number)
@@ -405,43 +377,38 @@ def _find_pictures(
     file: _File, photographs: Photographs, remarks: Counter[str], left_out: list[str]
 ) -> list[_Picture]:
     """The photographs that a file annotates and that are there, each once."""
-    split = find_split(file.place.stem) or find_split_of_folder(file.place.parent)
-    folders = _name_folders(file.place, split, photographs)
+    folders = _name_folders(file.place, photographs)
     found = defaultdict(list)
     for image in file.images:
         try:
-            place, is_whole_name = photographs.find(image.file_name, folders)
-        except LookupError as error:
+            place = photographs.find(image.file_name, folders)
+        except ValueError as error:
             left_out.append(f"{image.file_name!r} of {file.place}: {error}")
             continue
-        found[place].append((image, is_whole_name))
+        found[place].append(image)
     pictures = []
-    for place, entries in found.items():
+    for place, images in found.items():
         try:
-            picture = _join_images(place, entries)
+            _check_one_picture(images)
             objects = [
                 thing
-                for image in picture
+                for image in images
                 for annotation in image.annotations
                 if (thing := _read_object(annotation, image.size, file.categories, remarks)) is not None
             ]
         except ValueError as error:
             left_out.append(f"{place}: {error} ({file.place})")
             continue
-        remarks[REPEATED_IMAGES] += len(picture) - 1
-        own_split = split or find_split_of_folder(place.parent)
-        pictures.append(_Picture(file.place, place, picture[0].size, own_split, objects))
+        remarks[REPEATED_IMAGES] += len(images) - 1
+        pictures.append(_Picture(file.place, place, images[0].size, split_of_file(file.place, place), objects))
     return pictures
 
 
-def _name_folders(file: PurePosixPath, split: str | None, photographs: Photographs) -> list[list[PurePosixPath]]:
+def _name_folders(file: PurePosixPath, photographs: Photographs) -> list[list[PurePosixPath]]:
     """Where the photographs of a file may lie, the likeliest first."""
     folder, root = file.parent, PurePosixPath(".")
-    of_split = [
-        place
-        for place in photographs.folders
-        if split is not None and SPLIT_NAMES.get(find_split(place.name)) == SPLIT_NAMES[split]
-    ]
+    split = split_in(file.stem) or split_of_folders(file)
+    of_split = [place for place in photographs.folders if split is not None and split_in(place.name) == split]
     return [
         [folder],
         [root],
@@ -452,17 +419,18 @@ def _name_folders(file: PurePosixPath, split: str | None, photographs: Photograp
     ]
 
 
-def _join_images(place: PurePosixPath, entries: list[tuple[_Image, bool]]) -> list[_Image]:
-    """The entries of a file for one photograph, which are several where each holds one object."""
-    images = [image for image, _ in entries]
-    whole = [image for image, is_whole_name in entries if is_whole_name]
-    names = {image.file_name for image in images}
-    if len(names) > 1 and len(whole) < len(images):
+def _check_one_picture(images: list[_Image]) -> None:
+    """
+    Check the entries that lead to one photograph, which are several where each holds one object.
+
+    Raises:
+        ValueError: for several names, of which one may belong to a photograph that is not there, or several sizes.
+    """
+    names = {posixpath.normpath(with_slashes(image.file_name)[0]) for image in images}
+    if len(names) > 1:
         raise ValueError(f"it may be each of {', '.join(sorted(map(repr, names))[:3])}")
-    sizes = {image.size for image in images}
-    if len(sizes) > 1:
+    if len({image.size for image in images}) > 1:
         raise ValueError("it is listed more than once, with different sizes")
-    return images
 
 
 def _read_object(
@@ -483,13 +451,15 @@ def _read_object(
         )
     try:
         kind, render = read_shape(annotation, size)
+        if size is not None and isinstance(render, Polygons):
+            render.check(size)
     except ValueError as error:
         raise ValueError(f"{called}: {error}") from error
     if render is None:
         remarks[NO_AREA] += 1
         return None
-    if size is not None and isinstance(render, Outlines) and render.reach_beyond(size):
-        remarks[BEYOND] += 1
+    if size is not None and isinstance(render, Polygons):
+        remarks[BEYOND] += render.reach_beyond(size)
     return _Object(categories[identity], kind, render, bool(annotation.get("iscrowd")))
 
 
@@ -535,7 +505,7 @@ def _make_items(listing: Listing, pictures: list[_Picture], overlaps: Overlaps) 
         Item(
             image=listing.path(picture.image),
             annotations=(listing.path(picture.file),),
-            draw=DrawObjects(
+            draw=DrawShapes(
                 called=f"{listing.path(picture.file)}, {picture.image}",
                 shapes=tuple(Shape(thing.category.key, thing.render) for thing in picture.objects),
                 overlaps=overlaps,

@@ -19,18 +19,13 @@ import numpy as np
 from modeling_denseclip.configuration_denseclip import shorten
 from modeling_denseclip.tools.files.photographs import open_file
 
-from .outlines import Ellipse, Patch, Polygon, box_corners, read_numbers, turn
+from .outlines import Ellipse, Patch, Polygons, box_corners, expand_runs, read_numbers, turn
 from .painting import Overlaps
-from .pairing import (
-    Entry,
-    LabelledShape,
-    Photographs,
-    find_split,
-    find_split_in_name,
-    make_source,
-    note_without_area,
-)
+from .pairing import Entry, LabelledShape, make_source, note_without_area
+from .places import Photographs
 from .sources import Listing, Source
+from .splits import split_of_file
+from .words import split_in
 
 
 ROOT = "annotations"
@@ -41,7 +36,6 @@ CHUNK_BYTES = 2**16
 MAXIMUM_MASK_PIXELS = 2**31  # more than any photograph that can be read
 # What CVAT calls the frames of a video. They are numbered from 0.
 FRAME = re.compile(r"frame_(\d{6,})", re.IGNORECASE)
-DEFAULT_SUBSET = "default"  # CVAT's word for "none"
 
 
 class _NotCVATError(Exception):
@@ -239,16 +233,16 @@ def _angle(attributes: Mapping[str, str]) -> float:
     return float(read_numbers(attributes.get("rotation", "0"), (), "rotation"))
 
 
-def _read_polygon(attributes: Mapping[str, str]) -> Polygon | None:
+def _read_polygon(attributes: Mapping[str, str]) -> Polygons | None:
     pairs = [pair.split(",") for pair in attributes["points"].split(";") if pair.strip()]
     points = read_numbers(pairs, (-1, 2), "points")
-    return Polygon(points) if len(points) > 2 else None
+    return Polygons((points,)) if len(points) > 2 else None
 
 
-def _read_box(attributes: Mapping[str, str]) -> Polygon:
+def _read_box(attributes: Mapping[str, str]) -> Polygons:
     corners = box_corners(*_numbers(attributes, "xtl", "ytl", "xbr", "ybr"))
     angle = _angle(attributes)
-    return Polygon(turn(corners, angle, corners.mean(axis=0)) if angle else corners)
+    return Polygons((turn(corners, angle, corners.mean(axis=0)) if angle else corners,))
 
 
 def _read_ellipse(attributes: Mapping[str, str]) -> Ellipse:
@@ -277,8 +271,7 @@ class _RunLengths:
     def __call__(self, size: tuple[int, int]) -> np.ndarray:
         if self.height > size[0] or self.width > size[1]:
             raise ValueError(f"a mask of {self.width} x {self.height} pixels is larger than its picture")
-        pixels = np.zeros(self.width * self.height, bool)
-        pixels[: self.lengths.sum()] = np.repeat(np.arange(len(self.lengths)) % 2 == 1, self.lengths)
+        pixels = expand_runs(self.lengths, self.width * self.height)
         return Patch(pixels.reshape(self.height, self.width), self.left, self.top)(size)
 
 
@@ -383,17 +376,17 @@ def _pair_frames(
     return entries
 
 
-def _folders(folder: PurePosixPath, subset: str) -> list[PurePosixPath]:
+def _folders(folder: PurePosixPath, subset: str) -> list[list[PurePosixPath]]:
     """Where CVAT and its users put the pictures of a file in this folder, the likeliest first."""
     root = PurePosixPath()
     subsets = [folder / "images" / subset, folder / subset] if subset else []
-    return [*subsets, folder / "images", folder, root / "images", root]
+    return [[place] for place in (*subsets, folder / "images", folder, root / "images", root)]
 
 
 def _find_frames(folder: PurePosixPath, photographs: Photographs) -> dict[int, list[PurePosixPath]]:
     """Pictures below a folder that are called as CVAT calls the frames of a video, by their numbers."""
     frames = defaultdict(list)
-    for file in photographs.files:
+    for file in photographs.images:
         if file.is_relative_to(folder) and (match := FRAME.fullmatch(file.stem)):
             frames[int(match[1])].append(file)
     return frames
@@ -403,7 +396,6 @@ def _make_entry(listing: Listing, file: PurePosixPath, picture: _Picture, photog
     if picture.problem:
         raise ValueError(picture.problem)
     in_order = sorted(picture.shapes, key=lambda shape: shape[0])  # stable, so that of equals the later is on top
-    subset = picture.subset if picture.subset.lower() != DEFAULT_SUBSET else ""
     return Entry(
         file=listing.path(file),
         where=f"{listing.path(file)}, {picture.called}",
@@ -411,5 +403,5 @@ def _make_entry(listing: Listing, file: PurePosixPath, picture: _Picture, photog
         name=f"{picture.subset}/{picture.name}",
         shapes=[shape for _, shape in in_order],
         size=picture.size,
-        split=subset or find_split(photograph, file) or find_split_in_name(file),
+        split=split_in(picture.subset) or split_of_file(file, photograph),
     )

@@ -5,12 +5,15 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from glob import escape
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import PIL.Image
@@ -23,13 +26,13 @@ from ..data.class_names import CLASSES_FILE
 from ..data.duplicates import find_near, picture_hash, source_stem
 from ..data.files import IGNORE_INDEX, printable
 from ..data.findings import format_size, in_processes
-from .classes import REST, Classes
+from .classes import REST, Classes, Question
 from .sources import UNCOVERED, Drawing, Item, Source
 
 
 IMPORT_FILE = "import.json"
 MASKS, PHOTOGRAPHS = "annotations", "images"
-DEFAULT_SHARE = 0.2
+LONGEST_NAME = 230  # bytes; file systems take 255, with a number and a suffix
 
 
 @dataclass(frozen=True)
@@ -41,25 +44,39 @@ class Facts:
         pixels (`dict[int, int]`): of each key its number of pixels.
         remarks (`dict[str, int]`): see [`Drawing`].
         digest (`int`, *optional*): by which near duplicates of the photograph are found; `None` of flat ones.
+        content (`tuple[bytes, bytes]`, *optional*): by which the very same photograph, and the very same annotation,
+            are known again; only where it is asked for.
         error (`str`, *optional*): why it cannot be taken; then there is nothing else.
     """
 
     pixels: dict[int, int] = field(default_factory=dict)
     remarks: dict[str, int] = field(default_factory=dict)
     digest: int | None = None
+    content: tuple[bytes, bytes] | None = None
     error: str | None = None
 
 
-def look_at(item: Item) -> Facts:
-    """Draw an item's annotation and count its keys. Runs in processes."""
+def look_at(job: tuple[Item, bool]) -> Facts:
+    """Draw an item's annotation and count its keys; `job` says too whether its `content` is wanted."""
+    item, with_content = job
     try:
         drawing, digest = draw_upright(item, with_digest=True)
+        content = (_digest_photograph(item.image), _digest(drawing.keys)) if with_content else None
     except (MemoryError, OSError, ValueError) as error:
         return Facts(error=str(error))
     lowest = int(drawing.keys.min())
     counts = np.bincount((drawing.keys - lowest).ravel())
     pixels = {key + lowest: int(counts[key]) for key in np.flatnonzero(counts).tolist()}
-    return Facts(pixels, dict(drawing.remarks), digest)
+    return Facts(pixels, dict(drawing.remarks), digest, content)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return blake2b(np.ascontiguousarray(pixels), digest_size=16, person=repr(pixels.shape).encode()[:16]).digest()
+
+
+def _digest_photograph(path: Path) -> bytes:
+    with open_photograph(path, f"The image {path}") as picture:
+        return _digest(np.asarray(picture.convert("RGB")))
 
 
 def draw_upright(item: Item, with_digest: bool = False) -> tuple[Drawing, int | None]:
@@ -115,46 +132,99 @@ class Survey:
     Attributes:
         items (`list[Item]`): those that can be taken.
         digests (`list[int | None]`): of their photographs.
+        keys (`list[frozenset[int]]`): that occur in their annotations.
         pixels (`Counter`): of each key its number of pixels.
         holders (`dict[int, str]`): of each key an annotation that holds it.
         remarks (`Counter`): of all drawings.
         broken (`list[str]`): what cannot be taken, and why.
+        copies (`list[str]`): what is left out as it is there twice.
     """
 
     items: list[Item] = field(default_factory=list)
     digests: list[int | None] = field(default_factory=list)
+    keys: list[frozenset[int]] = field(default_factory=list)
     pixels: Counter = field(default_factory=Counter)
     holders: dict[int, str] = field(default_factory=dict)
     remarks: Counter = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
 
 
 def survey(source: Source, root: Path, num_workers: int) -> Survey:
     """
-    Look at every item of a source.
+    Look at every item of a source. A photograph that lies in it twice, with the same annotation, is taken once.
 
     Raises:
+        [`Question`]: if annotations of the very same photograph differ.
         `ValueError`: if none can be taken.
         `ChildProcessError`: if a process died.
     """
     found = Survey()
     died = "A process that reads photographs and annotations died"
-    results = in_processes(look_at, source.items, num_workers, died, "--num_workers", start_method="spawn")
+    often = Counter(_last_name(item) for item in source.items)
+    jobs = [(item, often[_last_name(item)] > 1) for item in source.items]
+    results = in_processes(look_at, jobs, num_workers, died, "--num_workers", start_method="spawn")
+    looked_at: list[tuple[Item, Facts]] = []
     for item, facts in zip(source.items, tqdm(results, "Reading", len(source.items), disable=None), strict=True):
         if facts.error is not None:
             found.broken.append(facts.error)
-            continue
+        else:
+            looked_at.append((item, facts))
+    if not looked_at:
+        first = found.broken[0] if found.broken else f"{root} holds no photograph that is annotated"
+        raise ValueError(f"{first}. None of {len(source.items):,} photographs can be taken.")
+    for item, facts in _without_copies(looked_at, root, found.copies):
         found.items.append(item)
         found.digests.append(facts.digest)
+        found.keys.append(frozenset(facts.pixels))
         found.pixels.update(facts.pixels)
         found.remarks.update(facts.remarks)
         holder = (item.annotations or (item.image,))[0]
         for key in facts.pixels:
             found.holders.setdefault(key, _as_seen_from(root, holder))
-    if not found.items:
-        first = found.broken[0] if found.broken else f"{root} holds no photograph that is annotated"
-        raise ValueError(f"{first}. None of {len(source.items):,} photographs can be taken.")
     return found
+
+
+def _last_name(item: Item) -> str:
+    return item.image.stem.casefold()
+
+
+def _without_copies(
+    looked_at: Sequence[tuple[Item, Facts]], root: Path, copies: list[str]
+) -> list[tuple[Item, Facts]]:
+    """
+    Photographs of one name and the very same pixels once for each part of the data set, and only there, if one of them
+    belongs to a part: some data sets hold a folder of all beside those of the parts, or each picture in two formats.
+    """
+    by_content: dict[tuple[str, bytes], list[int]] = defaultdict(list)
+    for position, (item, facts) in enumerate(looked_at):
+        if facts.content is not None:
+            by_content[_last_name(item), facts.content[0]].append(position)
+    dropped = set()
+    for positions in by_content.values():
+        first, *others = sorted(positions, key=lambda position: looked_at[position][0].split is None)
+        taken = {looked_at[first][0].split: first}
+        for other in others:
+            item, facts = looked_at[other]
+            if facts.content != looked_at[first][1].content:
+                raise Question(_ask_which(looked_at[first][0], item, root))
+            if item.split is None or item.split in taken:
+                dropped.add(other)
+                same = _as_seen_from(root, looked_at[taken.get(item.split, first)][0].image)
+                copies.append(f"{_as_seen_from(root, item.image)}: the same photograph and annotation as {same}")
+            else:  # in two parts, which the inspection of the result says
+                taken[item.split] = other
+    return [entry for position, entry in enumerate(looked_at) if position not in dropped]
+
+
+def _ask_which(first: Item, second: Item, root: Path) -> str:
+    images = [_as_seen_from(root, item.image) for item in (first, second)]
+    masks = [PurePosixPath(_as_seen_from(root, path)) for item in (first, second) for path in item.annotations[:1]]
+    said = f"{images[0]} and {images[1]} are the same photograph, and their annotations differ"
+    patterns = [shlex.quote(f"{escape(str(mask.parent))}/*{mask.suffix}") for mask in masks]
+    if len(set(patterns)) < 2:
+        return f"{said} ({' and '.join(map(str, masks))}): keep one of them."
+    return f"{said}: say which are to be taken, by {' or '.join(f'--masks {pattern}' for pattern in patterns)}."
 
 
 def _as_seen_from(root: Path, path: Path) -> str:
@@ -305,4 +375,5 @@ def _file_names(items: Sequence[Item]) -> list[str]:
 def _as_file_name(name: str) -> str:
     """A name that any system takes: no letters that are no text or that some systems refuse, no dot in front."""
     name = re.sub(r'[\x00-\x1f<>:"/\\|?*\x7f]', "_", printable(name)).strip(" .")
-    return name or "picture"
+    # The end tells names apart that folders begin.
+    return name.encode()[-LONGEST_NAME:].decode(errors="ignore").strip(" .") or "picture"

@@ -10,7 +10,7 @@ from .coco import find_coco
 from .cvat import find_cvat
 from .label_studio import find_label_studio
 from .labelme import find_labelme
-from .masks import find_masks, recognise_masks
+from .masks import find_masks, recognise_masks, say_what_lacks
 from .painting import Overlaps
 from .sources import Listing, Source
 from .yolo import find_yolo
@@ -58,7 +58,7 @@ def find_source(
         if form in (None, name) and (source := find(listing, overlaps=overlaps)) is not None:
             found[name] = source
     if form == MASKS or (form is None and not found):
-        source = find_masks(listing, images, masks, colours, values, mat_key, num_workers)
+        source = find_masks(listing, images, masks, colours, values, mat_key, num_workers, overlaps)
         if source is not None:
             found[MASKS] = source
     elif form is None and recognise_masks(listing) is not None:
@@ -100,6 +100,22 @@ def _say_what_is_there(listing: Listing, form: str | None) -> str:
     )
     wanted = "photographs with annotations of a known form" if form is None else f"annotations of the form {form}"
     return (
-        f"{listing.root} holds no {wanted}; it holds {there}. Known are {', '.join(FORMS)}. Masks that are not found"
-        " by themselves are named by --images and --masks, each with a pattern such as '*/labels/*.png'."
+        f"{listing.root} holds no {wanted}; it holds {there}. Known are {', '.join(FORMS)}."
+        f" {_name_unread(listing) or say_what_lacks(listing)}"
     )
+
+
+def _name_unread(listing: Listing) -> str:
+    """What to do about a form that is known by its files and not read."""
+    names = {file.name.lower() for file in listing.files}
+    if "meta.json" in names and any("ann" in file.parts for file in listing.with_suffix(".json")):
+        return "This is a project of Supervisely: export it as COCO, or as masks."
+    for file in listing.with_suffix(".csv"):
+        with open(listing.path(file), encoding="utf-8-sig", errors="replace") as lines:
+            title = lines.readline(1000).lower()
+        if "rle" in title or "encodedpixels" in title:
+            return (
+                f"{file} seems to hold run lengths: draw each as a mask, a PNG of the name and size of its photograph"
+                " with the id of the class, and put them in a folder beside."
+            )
+    return ""

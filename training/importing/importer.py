@@ -25,7 +25,7 @@ from .forms import find_source
 from .names import ClassNames, find_names
 from .painting import Overlaps
 from .sources import Item, Listing, Source
-from .splits import find_lists, find_split, split_by_share
+from .splits import find_lists, find_split, find_splits_of_names, split_by_share
 
 
 PARTS = ("training", "validation", "test")
@@ -122,6 +122,7 @@ def import_data(
     _say_list(say, "Files that seem to name classes, and do not", not_understood)
 
     seen = survey(source, root, num_workers)
+    _say_list(say, "Left out, as it is there twice", seen.copies)
     _say_list(say, "CANNOT BE TAKEN", seen.broken)
     for remark, count in sorted(seen.remarks.items()):
         say(f"  {count:,} {remark}.")
@@ -129,7 +130,7 @@ def import_data(
     for note in classes.notes:
         say(f"  {note}")
     say(_format_classes(classes, seen, source))
-    splits = choose_splits(listing, seen, wishes, say)
+    splits = choose_splits(listing, seen, classes, wishes, say)
 
     if wishes.dry_run:
         _draw_plan(target, splits, classes, source, root, say)
@@ -155,7 +156,7 @@ def _check_folders(root: Path, target: Path, may_replace: bool) -> None:
         raise ValueError(advise_rows(root))
     own, others = target.resolve(), root.resolve()
     if own == others or own.is_relative_to(others) or others.is_relative_to(own):
-        raise ValueError(f"TARGET {target} and SOURCE {root} lie in each other: name a folder beside {root}.")
+        raise ValueError(f"TARGET {target} and SOURCE {root} lie in each other: name a folder beside {others}.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         if not (target / IMPORT_FILE).is_file():
             raise ValueError(
@@ -215,10 +216,11 @@ def _format_classes(classes: Classes, seen: Survey, source: Source) -> str:
 
 
 def choose_splits(
-    listing: Listing, seen: Survey, wishes: Wishes, say: Callable[[str], object]
+    listing: Listing, seen: Survey, classes: Classes, wishes: Wishes, say: Callable[[str], object]
 ) -> dict[str, list[Item]]:
     """
-    Bring photographs to "training", "validation" and, if the source has it, "test".
+    Bring photographs to "training", "validation" and, if the source has it, "test". Folders say which, or else lists,
+    or else the names of the photographs. A part without a pixel of any class, as tests of contests are, is left out.
 
     Raises:
         `ValueError`: for a share that is asked for where there is a part for validation, or lists that contradict.
@@ -234,8 +236,19 @@ def choose_splits(
             say(f"  {note}")
         listed = {id(item) for items in splits.values() for item in items}
         without = [item for item in seen.items if id(item) not in listed]
+    if splits and "training" not in splits and without:
+        say(f"  The {len(without):,} others are for training.")
+        splits["training"], without = without, []
+    if not splits and (splits := find_splits_of_names(seen.items)):
+        parts = ", ".join(f"{len(items):,} for {split}" for split, items in splits.items())
+        say(f"  Names of photographs say which part they belong to: {parts}.")
+        without = []
     if not splits:
         splits, without = {"training": without}, []
+    labelled = _labelled(seen, classes)
+    for split in [split for split, items in splits.items() if labelled.isdisjoint(map(id, items))]:
+        if len(splits) > 1:
+            say(f"  Left out: {len(splits.pop(split)):,} photographs for {split}, of which no pixel has a class.")
     if without:
         _say_list(say, "Left out, as they belong to no part", [item.name for item in without])
     if "training" not in splits:  # only one part, whatever it is called
@@ -257,6 +270,12 @@ def choose_splits(
             " copies and near duplicates, which stay together."
         )
     return {split: splits[split] for split in PARTS if split in splits}
+
+
+def _labelled(seen: Survey, classes: Classes) -> set[int]:
+    """The `id()` of each item that has a pixel of a class."""
+    of_classes = {key for key, id in classes.id_of.items() if id < len(classes.names)}
+    return {id(item) for item, keys in zip(seen.items, seen.keys, strict=True) if not of_classes.isdisjoint(keys)}
 
 
 def _groups_of(pool: Sequence[Item], seen: Survey, wishes: Wishes) -> list[object]:

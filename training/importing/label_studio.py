@@ -20,17 +20,18 @@ import numpy as np
 from modeling_denseclip.configuration_denseclip import shorten
 from modeling_denseclip.tools.files.photographs import IMAGE_SUFFIXES
 
-from .json_files import holds_words, parse_json
-from .outlines import Polygon, box_corners, read_numbers, turn
+from .json_files import read_json
+from .outlines import Polygons, box_corners, read_numbers, turn
 from .painting import Overlaps
-from .pairing import Entry, LabelledShape, Photographs, find_split, find_split_in_name, make_source, note_without_area
+from .pairing import Entry, LabelledShape, make_source, note_without_area, read_size
+from .places import Photographs
 from .sources import Listing, Source
+from .splits import split_of_file
 
 
 ANNOTATIONS = ("annotations", "completions")  # the second in early releases
 LABELS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels", "labels")
-WORDS = (b'"original_width"', b'"original_height"')  # by which a broken file is known
-HASH = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the names of uploaded files
+HASH, HASH_LENGTH = re.compile(r"[0-9a-f]{8}-."), 9  # what Label Studio puts before the names of uploaded files
 NUM_CORNERS = 360  # of the polygon that stands for an ellipse
 
 
@@ -64,7 +65,7 @@ class _InPercent:
         points = self.points * to_pixels
         if self.angle:
             points = turn(points, self.angle, np.array(self.pivot) * to_pixels)
-        return Polygon(points)(size)
+        return Polygons((points,))(size)
 
 
 @dataclass(frozen=True)
@@ -170,11 +171,9 @@ def find_label_studio(listing: Listing, overlaps: Overlaps | None = None) -> Sou
     was_found = False
     for file in listing.with_suffix(".json"):
         try:
-            content = parse_json(listing.path(file))
+            content = read_json(listing.path(file), _has_words)
         except ValueError as error:
-            if holds_words(listing.path(file), WORDS):
-                raise ValueError(f"{listing.path(file)}: {error}.") from error
-            continue
+            raise ValueError(f"{listing.path(file)}: {error}.") from error
         tasks = [content] if isinstance(content, dict) else content  # early releases wrote a file for each
         if not _is_label_studio(tasks):
             continue
@@ -216,6 +215,11 @@ class _Counts:
             ),
         }
         return [f"{count} {what}." for what, count in told.items() if count] + note_without_area(self.without_area)
+
+
+def _has_words(text: bytes) -> bool:
+    is_whole = b'"data"' in text and any(f'"{name}"'.encode() in text for name in ANNOTATIONS)
+    return is_whole or (b'"annotation_id"' in text and b'"annotator"' in text)
 
 
 def _is_label_studio(tasks: object) -> bool:
@@ -294,12 +298,15 @@ def _is_picture(address: str) -> bool:
 
 
 def _read_address(address: str) -> PurePosixPath:
-    """The path of an address: of a file on the Web, in a store, or "d" of one that Label Studio itself serves."""
+    """
+    The path of an address, absolute on some other machine: of a file on the Web, in a store, or "d" of one that Label
+    Studio itself serves.
+    """
     parts = urlsplit(address.replace("\\", "/"))
     path = unquote(parts.path)
     if path.endswith("/local-files/"):
         path = parse_qs(parts.query).get("d", [""])[0]
-    return PurePosixPath(path.lstrip("/"))
+    return PurePosixPath("/" + path.lstrip("/"))
 
 
 def _choose_newest(annotations: list[_Annotation], counts: _Counts) -> list[_Annotation]:
@@ -327,7 +334,7 @@ def _make_entry(
             shape = _read_shape(result, labelled, counts)
             if shape is not None:
                 shapes.append(shape)
-                sizes.add(_read_size(result))
+                sizes.add(read_size(result.get("original_height"), result.get("original_width")))
         except ValueError as error:
             raise ValueError(f"result {index}: {error}") from error
     if len(sizes) > 1:
@@ -339,20 +346,17 @@ def _make_entry(
         name=annotation.picture,
         shapes=shapes,
         size=sizes.pop() if sizes else None,
-        split=find_split(photograph, file) or find_split_in_name(file),
+        split=split_of_file(file, photograph),
     )
 
 
 def _find_photograph(file: PurePosixPath, picture: str, photographs: Photographs) -> PurePosixPath:
     """The photograph of this name, else of the name that it had before it was uploaded."""
     path = _read_address(picture)
-    folders = [file.parent, file.parent / "images", PurePosixPath(), PurePosixPath("images")]
-    try:
-        return photographs.find(path.as_posix(), folders)
-    except ValueError:
-        if HASH.match(path.name) is None:
-            raise
-        return photographs.find(path.with_name(path.name[9:]).as_posix(), folders)
+    folders = [[file.parent], [file.parent / "images"], [PurePosixPath()], [PurePosixPath("images")]]
+    if HASH.match(path.name) is not None and not photographs.has_name(path.name):
+        path = path.with_name(path.name[HASH_LENGTH:])
+    return photographs.find(path.as_posix(), folders)
 
 
 def _labels_of(result: dict) -> list[str]:
@@ -361,15 +365,6 @@ def _labels_of(result: dict) -> list[str]:
     if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(f"its labels are {shorten(str(labels))}, not a list of names")
     return [label.strip() for label in labels]
-
-
-def _read_size(result: dict) -> tuple[int, int] | None:
-    size = result.get("original_height"), result.get("original_width")
-    if size == (None, None):
-        return None
-    if not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(f"its original height and width are {shorten(str(size))}, not two numbers of pixels")
-    return size
 
 
 def _read_shape(result: dict, labelled: set, counts: _Counts) -> LabelledShape | None:

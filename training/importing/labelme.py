@@ -22,11 +22,13 @@ import PIL.ImageDraw
 from modeling_denseclip.configuration_denseclip import shorten
 from modeling_denseclip.tools.files.photographs import naming_errors, open_image
 
-from .json_files import holds_words, parse_json
+from .json_files import read_json
 from .outlines import Patch, check_reach, read_numbers
 from .painting import Overlaps
-from .pairing import Entry, LabelledShape, Photographs, find_split, make_source, note_without_area, read_path
+from .pairing import Entry, LabelledShape, make_source, note_without_area, read_size
+from .places import Photographs, with_slashes
 from .sources import UNCOVERED, Listing, Source
+from .splits import split_of_folders
 
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
@@ -37,7 +39,7 @@ NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "line": (2,), "point": (1,), 
 POLYGONS = ("polygon", "oriented_rectangle", "rotation")
 # Several points are prompts to a model that draws the shape; labelme does not draw them itself.
 NO_AREAS = ("points",)
-WORDS = (b'"shapes"', b'"imagePath"')  # by which a broken file is known
+FIELDS = ("imagePath", "imageData", "imageHeight")  # one of these a file has, beside its shapes
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,9 @@ def find_labelme(listing: Listing, overlaps: Overlaps | None = None) -> Source |
     was_found = False
     for file in listing.with_suffix(".json"):
         try:
-            content = parse_json(listing.path(file))
+            content = read_json(listing.path(file), _has_words)
         except ValueError as error:
-            was_found = was_found or holds_words(listing.path(file), WORDS)
+            was_found = True
             left_out.append(f"{file}: {error}")
             continue
         if not _is_labelme(content):
@@ -162,9 +164,13 @@ def find_labelme(listing: Listing, overlaps: Overlaps | None = None) -> Source |
     return source
 
 
+def _has_words(text: bytes) -> bool:
+    return b'"shapes"' in text and any(f'"{name}"'.encode() in text for name in FIELDS)
+
+
 def _is_labelme(content: object) -> bool:
     has_shapes = isinstance(content, dict) and isinstance(content.get("shapes"), list)
-    return has_shapes and not content.keys().isdisjoint(("imagePath", "imageData", "imageHeight"))
+    return has_shapes and not content.keys().isdisjoint(FIELDS)
 
 
 def _read_labels(listing: Listing) -> tuple[list[str], list[str]]:
@@ -200,8 +206,8 @@ def _read_entry(
         photograph=photograph,
         name=photograph.as_posix(),
         shapes=shapes,
-        size=_read_size(content),
-        split=find_split(photograph, file),
+        size=read_size(content.get("imageHeight"), content.get("imageWidth")),
+        split=split_of_folders(photograph) or split_of_folders(file),
     )
 
 
@@ -210,32 +216,23 @@ def _find_photograph(file: PurePosixPath, content: dict, photographs: Photograph
     The picture that `imagePath` tells, else the one beside the file that is called like it, else the one anywhere that
     is called as `imagePath` tells: that path is often of another machine, and files are renamed.
     """
-    relative = read_path(content.get("imagePath") or file.with_suffix("").name)
+    path, _ = with_slashes(content.get("imagePath") or file.stem)
     found = (
-        photographs.at(file.parent / relative)
-        or photographs.at(file.parent / relative.name)
+        photographs.at(file.parent, path)
+        or photographs.at(file.parent, path.split("/")[-1])
         or photographs.with_stem(file.parent / file.stem)
     )
     if found is not None:
         photographs.claimed.add(found)
         return found
     try:
-        return photographs.find(relative.as_posix(), [])
+        return photographs.find(path, [])
     except ValueError as error:
         if content.get("imageData"):
             raise ValueError(
                 f"{error} but inside the JSON, as imageData: write it beside as {file.stem}.png"
             ) from error
         raise
-
-
-def _read_size(content: dict) -> tuple[int, int] | None:
-    size = content.get("imageHeight"), content.get("imageWidth")
-    if size == (None, None):
-        return None
-    if not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(f"its imageHeight and imageWidth are {shorten(str(size))}, not two numbers of pixels")
-    return size
 
 
 def _read_shape(shape: object, num_without_area: Counter) -> LabelledShape | None:

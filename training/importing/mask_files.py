@@ -22,7 +22,9 @@ from .sources import UNCOVERED
 
 
 MATRIX_SUFFIXES = (".npy", ".mat", ".txt", ".csv")
-MASK_FILE_SUFFIXES = (*IMAGE_SUFFIXES, *MATRIX_SUFFIXES)
+MASK_FORMATS = ("GIF",)  # beyond those of photographs; a GIF holds exact indices
+ONLY_MASK_SUFFIXES = (*MATRIX_SUFFIXES, ".gif")
+MASK_FILE_SUFFIXES = (*IMAGE_SUFFIXES, *ONLY_MASK_SUFFIXES)
 COLOUR_MODES = ("RGB", "RGBA", "RGBX")
 VALUE_MODES = ("1", "L", "P", "I", "F", "LA")  # and those that begin with "I;16"
 MAXIMUM_TEXT_BYTES = 2**27
@@ -96,7 +98,7 @@ def read_values(path: Path, mat_key: str | None = None) -> MaskValues:
 
 def _read_image(path: Path) -> MaskValues:
     source = f"The mask {path}"
-    with open_image(path, source) as image:
+    with open_image(path, source, MASK_FORMATS) as image:
         stored = _stored_mode(image)
         is_lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _is_lossy_webp(path))
         name, mode = "JPEG" if image.format == "MPO" else image.format, image.mode

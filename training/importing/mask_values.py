@@ -30,13 +30,13 @@ import numpy as np
 from ..data.findings import format_size, in_processes
 from ..data.name_files import format_colour
 from .mask_files import MASK_FILE_SUFFIXES, MaskValues, read_values
-from .painting import Shape, draw_shapes
+from .painting import Overlaps, Shape, draw_shapes
 from .sources import UNCOVERED, Drawing
 
 
 __all__ = [
     "MASK_FILE_SUFFIXES", "MaskReading", "MaskScan", "MaskValues", "decide_reading", "draw_mask", "draw_parts",
-    "read_values", "scan_masks",
+    "pack_colours", "read_values", "scan_masks",
 ]  # fmt: skip
 
 # Levels from 0 to 255: what JPEG changes where nothing ends, and how far values have to differ to survive it.
@@ -233,7 +233,7 @@ def _scan_file(path: Path, mat_key: str | None) -> _FileScan:
     except (OSError, ValueError) as error:
         return _FileScan(path, error=str(error))
     is_coloured = mask.values.ndim == 3 and not _is_grey(mask)
-    keys = _pack(mask.values) if is_coloured else _greys(mask)
+    keys = pack_colours(mask.values) if is_coloured else _greys(mask)
     covered = keys != UNCOVERED if mask.covered is None else mask.covered
     keys = np.where(covered, keys, UNCOVERED)
     pixels, others = _count(keys[covered])
@@ -267,7 +267,7 @@ def _greys(mask: MaskValues) -> np.ndarray:
     return mask.values if mask.values.ndim == 2 else mask.values[..., 1].astype(np.int32)
 
 
-def _pack(colours: np.ndarray) -> np.ndarray:
+def pack_colours(colours: np.ndarray) -> np.ndarray:
     """Colours (..., 3) as 0xRRGGBB."""
     channels = colours.astype(np.int32)
     return channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
@@ -561,7 +561,7 @@ def _value_keys(mask: MaskValues, path: Path) -> np.ndarray:
 
 def _color_keys(mask: MaskValues, path: Path) -> np.ndarray:
     if mask.values.ndim == 3:
-        return _pack(mask.values)
+        return pack_colours(mask.values)
     values, places = np.unique(mask.values, return_inverse=True)
     colours = _colours_of_values(mask, values.tolist())
     missing = [value for value in values.tolist() if value != UNCOVERED and value not in colours]
@@ -588,21 +588,21 @@ def _to_allowed(keys: np.ndarray, covered: np.ndarray, reading: MaskReading) -> 
     return allowed[np.concatenate(nearest)][places].reshape(keys.shape), num_doubtful
 
 
-def draw_parts(size: tuple[int, int], parts: tuple[tuple[int, Path], ...]) -> Drawing:
+def draw_parts(size: tuple[int, int], parts: tuple[tuple[int, Path], ...], overlaps: Overlaps = "later") -> Drawing:
     """
-    The keys of a picture that has one mask for each class, or for each object: later ones over earlier ones, and what
-    none covers `UNCOVERED`.
+    The keys of a picture that has one mask for each class, or for each object, and `UNCOVERED` where none is.
 
     Args:
         parts (`tuple[tuple[int, Path], ...]`): a key and its mask. The object is where an alpha channel is at least
             half, if any of it is transparent; else what is more than half of 255 in a lossy format, and otherwise all
             that is not 0 and, of numbers in a matrix, not missing.
+        overlaps (`str`, *optional*, defaults to `"later"`): see [`draw_shapes`].
 
     Raises:
         OSError: for a broken image.
         ValueError: for a mask of another height and width than `size`, or one that cannot be read.
     """
-    return draw_shapes(size, [Shape(key, partial(_render_part, path=path)) for key, path in parts])
+    return draw_shapes(size, [Shape(key, partial(_render_part, path=path)) for key, path in parts], overlaps)
 
 
 def _render_part(size: tuple[int, int], path: Path) -> np.ndarray:

@@ -2,42 +2,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks that lie in folders beside photographs, as a source: one per photograph, per class or per object."""
 
-from collections import defaultdict
+import shlex
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from modeling_denseclip.tools.files.photographs import IMAGE_SUFFIXES
 
-from .mask_files import MaskValues, read_values
-from .mask_values import decide_reading, draw_mask, draw_parts, scan_masks
+from .classes import Question
+from .mask_files import MATRIX_SUFFIXES, ONLY_MASK_SUFFIXES, MaskValues, read_values
+from .mask_values import decide_reading, draw_mask, draw_parts, pack_colours, scan_masks
+from .painting import Overlaps
 from .sources import UNCOVERED, Item, Listing, Source
-from .splits import SPLIT_WORDS, split_of_folders
+from .splits import split_of_folders
 from .trees import (
-    COLOUR_WORDS,
-    MATRIX_SUFFIXES,
+    LOOKED_AT_SIDE,
     NUM_LOOKED_AT,
     OBJECT_WORDS,
-    SHOWN_WORDS,
     Match,
     Pairing,
     Series,
     find_series,
-    is_kind_word,
     mask_votes,
+    name_votes,
     pair,
-    words,
 )
+from .words import COLOUR_WORDS, SHOWN_WORDS, SPLIT_WORDS, is_kind_word, words
 
 
 TEXT_SUFFIXES = (".txt", ".csv")
 # Of texts in a folder that are masks, nearly all are called like a photograph.
 LEAST_SHARE_OF_MATRICES = 0.9
+LEAST_SHARE_OF_KIND = 0.1  # matrices for fewer of the photographs that have masks are something else
 NUM_NAMED = 3  # files in a sentence
+# Share of the smaller of two masks that the other covers too. Masks of the same thing by two people have most of it in
+# common; classes have little, or all where one is a part of the other.
+RIVALS = (0.5, 0.95)
 
 
 @dataclass
@@ -48,8 +54,13 @@ class Kind:
     pairing: Pairing
 
     @property
+    def patterns(self) -> list[str]:
+        """Patterns of its files, as `--masks` takes them."""
+        return list(dict.fromkeys(pattern for series in self.series for pattern in series.patterns))
+
+    @property
     def name(self) -> str:
-        return ", ".join(series.name for series in self.series)
+        return ", ".join(self.patterns)
 
 
 def find_masks(
@@ -60,20 +71,25 @@ def find_masks(
     values: Sequence[int] = (),
     mat_key: str | None = None,
     num_workers: int = 0,
+    overlaps: Overlaps | None = None,
 ) -> Source | None:
     """
     Find photographs and masks below a folder, and pair them by their names.
 
     Args:
         images, masks (`Sequence[str]`, *optional*): patterns of paths, such as "*/labels/*.png", in place of what
-            names and pictures themselves tell of which are which. "*" stands for "/" too.
+            names and pictures themselves tell of which are which; see [`find_matching`]. Those that begin with "!" say
+            what is not meant.
         colours (`dict[int, str]`, *optional*): names of classes by 0xRRGGBB, where a table of colours is known.
         values (`Sequence[int]`, *optional*): numbers of classes that the user names. Where compression or a resize
             has changed numbers, each pixel takes the nearest of these.
         mat_key (`str`, *optional*): the array of a .mat file that is the mask, where it holds several.
         num_workers (`int`, *optional*): processes that read masks.
+        overlaps (`str`, *optional*): which of several masks of a photograph is seen where they overlap, see
+            [`draw_shapes`]; by default the smaller one.
 
     Raises:
+        [`Question`]: where it cannot be known whether several masks of a photograph are of classes.
         `ValueError`: where there are masks of several kinds for the same photographs, or none of what patterns name.
     """
     photographs, mask_series = _sort_out(listing, images, masks)
@@ -86,8 +102,14 @@ def find_masks(
     chosen = _choose(kinds, listing, notes)
     left_out = [f"{file}: a photograph without a mask" for file in chosen.pairing.photographs_left]
     left_out += [f"{file}: a mask without a photograph" for file in chosen.pairing.masks_left]
+    if chosen.pairing.photographs_left and chosen.pairing.masks_left:
+        notes.append(
+            f"Photographs such as {chosen.pairing.photographs_left[0]} and masks such as"
+            f" {chosen.pairing.masks_left[0]} have no partner. If their numbers begin differently, all pairs are"
+            " shifted: look at the contact sheet."
+        )
     if any(len(matches) > 1 for matches in chosen.pairing.masks.values()):
-        return _source_of_parts(listing, chosen, notes, left_out)
+        return _source_of_parts(listing, chosen, overlaps, notes, left_out)
     masks_of = {photograph: match.mask for photograph, (match,) in chosen.pairing.masks.items()}
     scan = scan_masks(listing.paths(masks_of.values()), num_workers, mat_key)
     if scan.num_files == 0:
@@ -123,7 +145,30 @@ def recognise_masks(listing: Listing) -> str | None:
     """What [`find_masks`] would find, in words, before a mask is read for good; `None` if there are no pairs."""
     photographs, mask_series = _sort_out(listing, (), ())
     found = _pair_all(photographs, mask_series, listing.root) if photographs else []
-    return f"masks {', '.join(series.name for series, _ in found)}" if found else None
+    return f"masks {', '.join(pattern for series, _ in found for pattern in series.patterns)}" if found else None
+
+
+def say_what_lacks(listing: Listing) -> str:
+    """Why no photograph has a mask: there is none of either, or they are not called alike."""
+    photographs, masks = _sort_out(listing, (), ())
+    masks = [series for series in masks if series.suffix.lower() not in TEXT_SUFFIXES]
+    if not photographs and masks:
+        return (
+            f"{_say_files(masks)} look like masks, and nothing like their photographs: put these into the folder as"
+            " well, under the same names, or name them by --images."
+        )
+    if not masks:
+        return "Masks that do not look like some are named by --masks, with a pattern such as '*/labels/*.png'."
+    return (
+        f"{_say_files(photographs)} look like photographs and {_say_files(masks)} like masks, and their names do not"
+        " agree: call each mask as its photograph, or say by --images and --masks which are which, each with a pattern"
+        " such as '*/labels/*.png'."
+    )
+
+
+def _say_files(series: Sequence[Series]) -> str:
+    files = [file for one in series for file in one.files]
+    return f"{len(files):,} {'files' if len(files) > 1 else 'file'} such as {files[0]}"
 
 
 def item_name(photograph: PurePosixPath) -> str:
@@ -137,7 +182,8 @@ def _is_common(folder: str) -> bool:
 
 
 def _name_photographs(photographs: Sequence[Series], pairing: Pairing) -> str:
-    return ", ".join(series.name for series in photographs if not pairing.masks.keys().isdisjoint(series.files))
+    paired = [series for series in photographs if not pairing.masks.keys().isdisjoint(series.files)]
+    return ", ".join(dict.fromkeys(pattern for series in paired for pattern in series.patterns))
 
 
 # ----------------------------------------------------------------------------------------------------- which are which
@@ -147,16 +193,18 @@ def _sort_out(listing: Listing, images: Sequence[str], masks: Sequence[str]) -> 
     """The series of photographs, and those that may be of masks."""
 
     def matching(patterns: Sequence[str], files: list[PurePosixPath], argument: str) -> list[PurePosixPath]:
-        found = [file for file in files if any(fnmatchcase(str(file), pattern) for pattern in patterns)]
+        wanted, others = [p for p in patterns if not p.startswith("!")], [p[1:] for p in patterns if p.startswith("!")]
+        taken, left_out = find_matching(wanted, files), find_matching(others, files)
+        found = [file for file in files if file in taken and file not in left_out]
         if not found:
             example = f", such as {files[0]}" if files else ""
             raise ValueError(
                 f"{argument} {' '.join(patterns)} matches none of the {len(files):,} files{example}. Patterns are of"
-                " paths as seen from the folder, where * stands for any letters and for / too."
+                " paths as seen from the folder; ** stands for any folders."
             )
         return found
 
-    pictures, matrices = listing.images, listing.with_suffix(*MATRIX_SUFFIXES)
+    pictures, matrices = listing.images, listing.with_suffix(*ONLY_MASK_SUFFIXES)
     of_masks = matching(masks, [*pictures, *matrices], "--masks") if masks else None
     of_images = matching(images, pictures, "--images") if images else None
     if of_masks is not None and of_images is not None:
@@ -168,6 +216,7 @@ def _sort_out(listing: Listing, images: Sequence[str], masks: Sequence[str]) -> 
         if SHOWN_WORDS.isdisjoint(series.kind_words)
     ]
     votes = {id(series): mask_votes(series, listing.root) for series in rest}
+    votes |= _votes_of_names([series for series in rest if series.suffix.lower() in IMAGE_SUFFIXES], votes)
     photographs = [series for series in rest if votes[id(series)] <= 0]
     if of_masks is not None:
         return photographs or [series for series in rest if series.suffix.lower() in IMAGE_SUFFIXES], find_series(
@@ -176,6 +225,35 @@ def _sort_out(listing: Listing, images: Sequence[str], masks: Sequence[str]) -> 
     if of_images is not None:
         return find_series(of_images), rest
     return photographs, [series for series in rest if votes[id(series)] > 0]
+
+
+def _votes_of_names(pictures: Sequence[Series], votes: dict[int, int]) -> dict[int, int]:
+    """The votes of names alone, if all pictures look alike, drawings or noise, and names tell two kinds; else none."""
+    names = {id(series): name_votes(series) for series in pictures}
+    looks_like_masks = {votes[id(series)] > 0 for series in pictures}
+    if looks_like_masks == {True} and {vote > 0 for vote in names.values()} == {True, False}:
+        return names
+    return names if looks_like_masks == {False} and min(names.values()) < 0 < max(names.values()) else {}
+
+
+def find_matching(patterns: Sequence[str], files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+    """
+    Files whose path, as seen from the root, is as one of the patterns: folder by folder, where "**" stands for any
+    number of folders. Where a pattern matches no file so, "*" stands for "/" too, as in "*labels*".
+    """
+    found: set[PurePosixPath] = set()
+    for pattern in patterns:
+        exact = {file for file in files if _fits(file.parts, pattern.split("/"))}
+        found |= exact or {file for file in files if fnmatchcase(file.as_posix(), pattern)}
+    return found
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns or not parts:
+        return not parts and all(pattern == "**" for pattern in patterns)
+    if patterns[0] == "**":
+        return _fits(parts, patterns[1:]) or _fits(parts[1:], patterns)
+    return fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
 
 
 def _pair_all(photographs: list[Series], mask_series: list[Series], root: Path) -> list[tuple[Series, Pairing]]:
@@ -204,18 +282,30 @@ def _are_matrices(series: Series, pairing: Pairing, root: Path) -> bool:
 def _choose(kinds: list[Kind], listing: Listing, notes: list[str]) -> Kind:
     """
     The masks to take where photographs have several. Series of different photographs belong together; of masks for the
-    same photographs, those of objects give way to those of classes, and pictures in colours to ids.
+    same photographs, those of objects give way to those of classes, copies and drawings in colours to what they were
+    made of, and matrices of a few photographs to masks of all.
 
     Raises:
         `ValueError`: where that leaves several, none of which is one class.
     """
-    for given_way, said in ((OBJECT_WORDS, "tell objects from each other"), (COLOUR_WORDS, "are in colours")):
-        others = [kind for kind in kinds if given_way.isdisjoint(kind.series[0].kind_words)]
-        for kind in [kind for kind in kinds if kind not in others]:
-            covered = set().union(*(other.pairing.masks for other in others))
-            if kind.pairing.masks.keys() <= covered:
-                notes.append(f"Masks {kind.name} {said}, and others beside them are taken.")
+    others = [kind for kind in kinds if OBJECT_WORDS.isdisjoint(kind.series[0].kind_words)]
+    covered = set().union(*(other.pairing.masks for other in others))
+    for kind in [kind for kind in kinds if kind not in others and kind.pairing.masks.keys() <= covered]:
+        notes.append(f"Masks {kind.name} tell objects from each other, and others beside them are taken.")
+        kinds.remove(kind)
+    for kind in sorted(kinds, key=lambda kind: (len(kind.pairing.masks), not _is_of_matrices(kind))):
+        for other in kinds:
+            if kind is not other and kind.pairing.masks.keys() <= other.pairing.masks.keys():
+                is_rare = len(kind.pairing.masks) < LEAST_SHARE_OF_KIND * len(other.pairing.masks)
+                if is_rare and _is_of_matrices(kind):  # pictures may be of a rare class
+                    said = f"are of {len(kind.pairing.masks):,} of {len(other.pairing.masks):,} photographs alone"
+                elif _is_drawing_of(kind, other, listing):
+                    said = f"say the same as {other.name}"
+                else:
+                    continue
+                notes.append(f"Masks {kind.name} {said}, and are left out.")
                 kinds.remove(kind)
+                break
     merged: list[Kind] = []
     for kind in sorted(kinds, key=lambda kind: -len(kind.pairing.masks)):
         other = next((one for one in merged if one.pairing.masks.keys().isdisjoint(kind.pairing.masks)), None)
@@ -232,11 +322,57 @@ def _choose(kinds: list[Kind], listing: Listing, notes: list[str]) -> Kind:
         return merged[0]
     if all(_class_of_end(kind) and _is_binary(kind, listing) for kind in merged):
         return _join_classes(merged)
-    shown = " or ".join(f"--masks '{kind.name}'" for kind in merged)
+    shown = " or ".join(f"--masks {_say_patterns(kind, merged)}" for kind in merged)
     photograph = next(iter(merged[0].pairing.masks))
     raise ValueError(
         f"Photographs such as {photograph} have {len(merged)} kinds of masks: say which are to be taken, by {shown}."
     )
+
+
+def _is_of_matrices(kind: Kind) -> bool:
+    return kind.series[0].suffix.lower() in MATRIX_SUFFIXES
+
+
+def _say_patterns(kind: Kind, kinds: Sequence[Kind]) -> str:
+    """Patterns of a kind as they are typed, and after a "!" those of others that they would match as well."""
+    files_of = {id(one): [file for series in one.series for file in series.files] for one in kinds}
+    every = [file for one in kinds for file in files_of[id(one)]]
+    too_many = find_matching(kind.patterns, every).difference(files_of[id(kind)])
+    others = [one for one in kinds if one is not kind and not too_many.isdisjoint(files_of[id(one)])]
+    excluded = [pattern for one in others for pattern in one.patterns if pattern not in kind.patterns]
+    return " ".join(map(shlex.quote, [*kind.patterns, *(f"!{pattern}" for pattern in excluded)]))
+
+
+def _is_drawing_of(kind: Kind, other: Kind, listing: Listing) -> bool:
+    """
+    Whether masks say nothing that others of the same photographs do not: numbers that are equal, or colours of which
+    each is one number of the others and the reverse (or, if they are called colours, the reverse alone, as several
+    numbers may have the colour of what is unlabelled).
+    """
+    is_called_colour = not COLOUR_WORDS.isdisjoint(kind.series[0].kind_words)
+    drawn: dict[int, set[int]] = defaultdict(set)
+    meant: dict[int, set[int]] = defaultdict(set)
+    photographs = sorted(kind.pairing.masks)
+    for photograph in photographs[:: max(1, len(photographs) // NUM_LOOKED_AT)]:
+        if len(kind.pairing.masks[photograph]) > 1 or len(other.pairing.masks[photograph]) > 1:
+            return False
+        try:
+            own = read_values(listing.path(kind.pairing.masks[photograph][0].mask))
+            numbers = read_values(listing.path(other.pairing.masks[photograph][0].mask))
+        except (MemoryError, OSError, ValueError):
+            return False
+        if own.size != numbers.size or numbers.values.ndim == 3:
+            return False
+        if own.values.ndim == 2:
+            if not np.array_equal(own.values, numbers.values):
+                return False
+            continue
+        pairs = np.stack([pack_colours(own.values), numbers.values], axis=-1).reshape(-1, 2)
+        for colour, number in np.unique(pairs, axis=0).tolist():
+            drawn[number].add(colour)
+            meant[colour].add(number)
+    tables = [drawn] if is_called_colour else [drawn, meant]
+    return all(len(found) == 1 for table in tables for found in table.values())
 
 
 def _class_of_end(kind: Kind) -> str:
@@ -246,18 +382,20 @@ def _class_of_end(kind: Kind) -> str:
 
 
 def _is_binary(kind: Kind, listing: Listing) -> bool:
-    """Whether a few masks hold two values at most, but for what compression made of them."""
+    """Whether each of a few masks tells one thing from the rest, but for what compression made of it."""
     files = [match.mask for matches in kind.pairing.masks.values() for match in matches]
     return all(
-        _has_two_values(read_values(listing.path(file))) for file in files[:: max(1, len(files) // NUM_LOOKED_AT)]
+        _marks_one_thing(read_values(listing.path(file))) for file in files[:: max(1, len(files) // NUM_LOOKED_AT)]
     )
 
 
-def _has_two_values(mask: MaskValues) -> bool:
-    levels = mask.values if mask.values.ndim == 2 else mask.values.max(axis=-1)
-    if mask.is_lossy:
-        levels = levels.astype(np.int32) // 128
-    return np.unique(levels).size <= 2
+def _marks_one_thing(mask: MaskValues) -> bool:
+    """Whether all that is not 0, or not transparent, is of one value."""
+    values = mask.values.astype(np.int32) // 128 if mask.is_lossy else mask.values
+    keys = values if values.ndim == 2 else pack_colours(values)
+    if mask.covered is not None:
+        keys = keys[mask.covered]
+    return np.unique(keys[(keys != 0) & (keys != UNCOVERED)]).size <= 1
 
 
 def _join_classes(kinds: list[Kind]) -> Kind:
@@ -271,7 +409,9 @@ def _join_classes(kinds: list[Kind]) -> Kind:
     return Kind([series for kind in kinds for series in kind.series], Pairing(dict(masks), sorted(left), masks_left))
 
 
-def _source_of_parts(listing: Listing, kind: Kind, notes: list[str], left_out: list[str]) -> Source:
+def _source_of_parts(
+    listing: Listing, kind: Kind, overlaps: Overlaps | None, notes: list[str], left_out: list[str]
+) -> Source:
     """Several masks for each photograph: one per class, one per object, or one per object of each class."""
     if not _is_binary(kind, listing):
         photograph, matches = next(entry for entry in kind.pairing.masks.items() if len(entry[1]) > 1)
@@ -282,12 +422,16 @@ def _source_of_parts(listing: Listing, kind: Kind, notes: list[str], left_out: l
         )
     classes = _classes_of_parts(kind.pairing)
     keys = {name: key for key, name in enumerate(sorted(set(classes.values())))}
+    if overlaps is None:
+        _refuse_rivals(listing, kind, classes)
     items = [
         Item(
             listing.path(photograph),
             tuple(listing.path(match.mask) for match in matches),
             partial(
-                draw_parts, parts=tuple((keys[classes[match.mask]], listing.path(match.mask)) for match in matches)
+                draw_parts,
+                parts=tuple((keys[classes[match.mask]], listing.path(match.mask)) for match in matches),
+                overlaps=overlaps or "smaller",
             ),
             split=split_of_folders(photograph) or split_of_folders(matches[0].mask),
             name=item_name(photograph),
@@ -295,18 +439,60 @@ def _source_of_parts(listing: Listing, kind: Kind, notes: list[str], left_out: l
         for photograph, matches in sorted(kind.pairing.masks.items())
     ]
     for_each = "object" if len(keys) == 1 else "class"
-    notes.append("Where masks of one photograph overlap, the one that comes later by its name is seen.")
+    seen = "one that comes later by its name" if overlaps == "later" else "smaller one"
+    notes.append(f"Where masks of one photograph overlap, the {seen} is seen.")
     names = {} if set(keys) == {""} else {key: name for name, key in keys.items()}
     return Source(f"one mask for each {for_each}, {kind.name}", items, names, notes=notes, left_out=left_out)
 
 
+def _refuse_rivals(listing: Listing, kind: Kind, classes: dict[PurePosixPath, str]) -> None:
+    """
+    Find out whether masks are of classes at all, or were drawn of the same thing by several people.
+
+    Raises:
+        [`Question`]: if those of two names cover much the same pixels. Where one lies in the other, as a pupil in an
+            eye, they are classes.
+    """
+    common: Counter[tuple[str, str]] = Counter()
+    smaller: Counter[tuple[str, str]] = Counter()
+    examples: dict[str, PurePosixPath] = {}
+    photographs = [photograph for photograph, matches in sorted(kind.pairing.masks.items()) if len(matches) > 1]
+    for photograph in photographs[:: max(1, len(photographs) // NUM_LOOKED_AT)]:
+        covered: dict[str, np.ndarray] = {}
+        for mask, _ in kind.pairing.masks[photograph]:
+            path, name = listing.path(mask), classes[mask]
+            examples.setdefault(name, mask)
+            pixels = draw_parts(read_values(path).size, ((0, path),)).keys != UNCOVERED
+            step = max(1, max(pixels.shape) // LOOKED_AT_SIDE)
+            pixels = pixels[::step, ::step]
+            if name in covered and covered[name].shape != pixels.shape:
+                continue  # which is said where the masks are read for good
+            covered[name] = covered[name] | pixels if name in covered else pixels
+        for first, second in combinations(sorted(covered), 2):
+            if covered[first].shape == covered[second].shape:
+                common[first, second] += int((covered[first] & covered[second]).sum())
+                smaller[first, second] += int(min(covered[first].sum(), covered[second].sum()))
+    for (first, second), count in common.items():
+        if RIVALS[0] < count / max(1, smaller[first, second]) < RIVALS[1]:
+            raise Question(
+                f"Masks of '{first}' and of '{second}', such as {examples[first]} and {examples[second]}, cover much"
+                f" the same pixels, {count / smaller[first, second]:.0%} of the smaller ones. If several people drew"
+                " the same, say by --masks PATTERN whose are to be taken; if these are two classes, say by --overlaps"
+                " smaller or --overlaps later which is seen."
+            )
+
+
 def _classes_of_parts(pairing: Pairing) -> dict[PurePosixPath, str]:
     """The class of each mask: words of its path beyond the photograph's, if several photographs have such masks."""
-    words_of = {
-        match.mask: " ".join(word for word in match.extra if not any(map(str.isdigit, word)))
+    own = {
+        match.mask: [word for word in match.extra if not any(map(str.isdigit, word))]
         for matches in pairing.masks.values()
         for match in matches
     }
+    shared = set.intersection(*map(set, own.values()))  # of the data set, such as its name in each folder
+    if any(set(found) <= shared for found in own.values()):
+        shared = set()
+    words_of = {mask: " ".join(word for word in found if word not in shared) for mask, found in own.items()}
     holders: dict[str, set[PurePosixPath]] = defaultdict(set)
     for photograph, matches in pairing.masks.items():
         for match in matches:

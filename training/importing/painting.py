@@ -53,6 +53,28 @@ def draw_shapes(size: tuple[int, int], shapes: Sequence[Shape], overlaps: Overla
     return Drawing(keys[owners], {HIDDEN: hidden} if hidden else {})
 
 
+@dataclass(frozen=True)
+class DrawShapes:
+    """
+    Draws what a file says of a photograph, see [`Item`].
+
+    Attributes:
+        called (`str`): what an error calls the annotation; it names the file.
+        shapes (`tuple[Shape, ...]`): from the lowest to the topmost.
+        overlaps (`str`): see [`draw_shapes`].
+    """
+
+    called: str
+    shapes: tuple[Shape, ...]
+    overlaps: Overlaps
+
+    def __call__(self, size: tuple[int, int]) -> Drawing:
+        try:
+            return draw_shapes(size, self.shapes, self.overlaps)
+        except ValueError as error:
+            raise ValueError(f"{self.called}: {error}") from error
+
+
 def _bounding_box(pixels: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of the smallest rectangle that holds all pixels that are set; empty where none is."""
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))

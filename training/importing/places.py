@@ -1,39 +1,15 @@
 # Copyright 2026 The DenseCLIP for Transformers authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where the photographs lie that a file of annotations names, and which part of a data set they belong to."""
+"""Where the photographs lie that a file of annotations names, and what they are to be called."""
 
 import posixpath
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
+from modeling_denseclip.configuration_denseclip import shorten
+
 from .sources import Listing
-
-
-# What folders and files are called that hold one part of a data set, and which part that is.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-
-
-def find_split(name: str) -> str | None:
-    """The split that the name of a file or folder tells: "train" for "instances_train2017"; None for none or two."""
-    words = (word.rstrip("0123456789").lower() for word in re.split(r"[\W_]+", name))
-    found = {word for word in words if word in SPLIT_NAMES}
-    return found.pop() if len(found) == 1 else None
-
-
-def find_split_of_folder(folder: PurePosixPath) -> str | None:
-    """The split that a folder belongs to: as its name says, or that of the nearest folder above it that says one."""
-    return next((split for name in reversed(folder.parts) if (split := find_split(name)) is not None), None)
 
 
 def join(folder: PurePosixPath, path: str) -> PurePosixPath | None:
@@ -42,8 +18,15 @@ def join(folder: PurePosixPath, path: str) -> PurePosixPath | None:
     return None if place.startswith(("..", "/")) else PurePosixPath(place)
 
 
-def with_slashes(path: str) -> tuple[str, bool]:
-    """A path of any system with "/" between its parts, and whether it is absolute. Windows has drives and "\\"."""
+def with_slashes(path: object) -> tuple[str, bool]:
+    """
+    A path of any system with "/" between its parts, and whether it is absolute. Windows has drives and "\\".
+
+    Raises:
+        ValueError: for what is no text.
+    """
+    if not isinstance(path, str):
+        raise ValueError(f"what it calls its picture is a {type(path).__name__}, not the name of a file")
     windows = PureWindowsPath(path)
     is_absolute = path.startswith(("/", "\\")) or bool(windows.drive)
     parts = windows.parts[1:] if windows.anchor else windows.parts
@@ -52,74 +35,110 @@ def with_slashes(path: str) -> tuple[str, bool]:
 
 class Photographs:
     """
-    Finds the photographs that annotations name.
+    The pictures of a data set, found by what files of annotations call them.
 
     Args:
         listing (`Listing`): the data set. Nothing outside of it is ever found.
 
     Attributes:
-        images (`frozenset[PurePosixPath]`): all its pictures, as seen from the root.
+        images (`list[PurePosixPath]`): all its pictures, as seen from the root, sorted.
         folders (`list[PurePosixPath]`): the folders that hold any, and those above them.
+        claimed (`set[PurePosixPath]`): those that a file of annotations calls its own, as far as they were found.
     """
 
     def __init__(self, listing: Listing):
-        self.images = frozenset(listing.images)
-        self.folders = sorted({folder for image in listing.images for folder in image.parents})
-        self.by_name = defaultdict(list)  # in lower case: Windows does not tell a.JPG from a.jpg
-        for image in listing.images:
-            self.by_name[image.name.lower()].append(image)
+        self.images = listing.images
+        self.folders = sorted({folder for image in self.images for folder in image.parents})
+        self.claimed: set[PurePosixPath] = set()
+        # In lower case: Windows does not tell a.JPG from a.jpg.
+        self._by_path, self._by_name, self._by_stem = defaultdict(list), defaultdict(list), defaultdict(list)
+        for image in self.images:
+            self._by_path[image.as_posix().lower()].append(image)
+            self._by_name[image.name.lower()].append(image)
+            self._by_stem[image.parent / image.stem.lower()].append(image)
 
-    def find(self, named: str, folders: Sequence[Sequence[PurePosixPath]]) -> tuple[PurePosixPath, bool]:
+    @property
+    def unclaimed(self) -> list[PurePosixPath]:
+        """Those that no file of annotations names."""
+        return [image for image in self.images if image not in self.claimed]
+
+    def has_name(self, name: str) -> bool:
+        """Whether any picture is called so, in whatever folder and case."""
+        return name.lower() in self._by_name
+
+    def at(self, folder: PurePosixPath, path: str) -> PurePosixPath | None:
         """
-        The photograph of a name such as "train2017/a.jpg".
-
-        It is looked for in the folders, and then anywhere: the only file whose path ends in all parts of the name, or
-        in as many of them as any file's does, down to the last. Of a path of another machine, absolute, the last parts
-        are looked for in the folders too.
-
-        Args:
-            named (`str`): the name, with "/" or "\\" between its parts.
-            folders (`Sequence[Sequence[PurePosixPath]]`): where to look first; those of one sequence count the same,
-                and only one of them may have it.
-
-        Returns:
-            `tuple`: the photograph, and whether all parts of the name say so (of an absolute path: the last).
+        The picture at a place, which may hold ".."; where there is none, the one whose path differs in case alone.
 
         Raises:
-            LookupError: for no such photograph, or several. It says which.
+            ValueError: if several differ in case alone.
+        """
+        return _only(self._in_folders(path, [[folder]]), path)
+
+    def with_stem(self, place: PurePosixPath) -> PurePosixPath | None:
+        """
+        The picture that is called so but for its suffix.
+
+        Raises:
+            ValueError: if there are several.
+        """
+        return _only(self._by_stem.get(place.parent / place.name.lower(), []), f"{place}.*")
+
+    def find(self, named: object, folders: Sequence[Collection[PurePosixPath]]) -> PurePosixPath:
+        """
+        The picture that a file calls so, which is claimed.
+
+        It is looked for in the folders, and then anywhere: the only one whose path ends in all parts of the name, or
+        in as many of them as any picture's does, down to the last. Case counts only where it tells two apart. Of a
+        path of another machine, absolute, the last parts are looked for in the folders too.
+
+        Args:
+            named (`object`): the name, with "/" or "\\" between its parts.
+            folders (`Sequence[Collection[PurePosixPath]]`): where to look first; those of one collection count the
+                same, and only one of them may have it.
+
+        Raises:
+            ValueError: for what is no name, no such picture, or several. It says which.
         """
         path, is_absolute = with_slashes(named)
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
         if not parts:
-            raise LookupError("it has no name")
+            raise ValueError(f"it calls its picture {shorten(repr(named))}, which is no name of a file")
         for start in range(len(parts)):
-            ending = path if start == 0 and not is_absolute else "/".join(parts[start:])
+            ending, found = "/".join(parts[start:]), set()
             if start == 0 or is_absolute:
-                for group in folders:
-                    places = {join(folder, ending) for folder in group} & self.images
-                    if places:
-                        return _only(places), True
-            places = self._ending_in(parts[start:])
-            if places:
-                return _only(places), start == 0 or is_absolute
-        raise LookupError("there is no such photograph")
+                found = self._in_folders(ending if is_absolute else path, folders)
+            photograph = _only(found or self._ending_in(parts[start:]), ending)
+            if photograph is not None:
+                self.claimed.add(photograph)
+                return photograph
+        raise ValueError(f"its photograph {shorten(repr(path))} is not there")
+
+    def _in_folders(self, path: str, folders: Sequence[Collection[PurePosixPath]]) -> set[PurePosixPath]:
+        """The pictures at this path in the first of the folders that has any: as it is written, else in any case."""
+        groups = [{place for folder in group if (place := join(folder, path)) is not None} for group in folders]
+        found = [
+            {image for place in group for image in self._by_path.get(place.as_posix().lower(), ())} for group in groups
+        ]
+        exact = [images & group for images, group in zip(found, groups, strict=True)]
+        return next(filter(None, [*exact, *found]), set())
 
     def _ending_in(self, parts: Sequence[str]) -> list[PurePosixPath]:
-        wanted = [part.lower() for part in parts]
-        count = len(parts)
-        places = [
+        wanted, count = [part.lower() for part in parts], len(parts)
+        found = [
             image
-            for image in self.by_name.get(wanted[-1], ())
+            for image in self._by_name.get(wanted[-1], ())
             if [part.lower() for part in image.parts[-count:]] == wanted
         ]
-        exact = [image for image in places if list(image.parts[-count:]) == list(parts)]
-        return exact or places
+        return [image for image in found if list(image.parts[-count:]) == parts] or found
 
 
-def _only(places: Collection[PurePosixPath]) -> PurePosixPath:
-    if len(places) > 1:
-        raise LookupError(f"several files may be meant, such as {' and '.join(map(str, sorted(places)[:2]))}")
-    return next(iter(places))
+def _only(found: Collection[PurePosixPath], called: str) -> PurePosixPath | None:
+    if len(found) > 1:
+        raise ValueError(
+            f"several pictures are called {shorten(repr(called))}: {', '.join(map(str, sorted(found)[:3]))}"
+        )
+    return next(iter(found), None)
 
 
 def name_photographs(files: Sequence[PurePosixPath], splits: Sequence[str | None]) -> list[str]:

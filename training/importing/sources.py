@@ -47,7 +47,7 @@ class Item:
         draw (`Callable[[tuple[int, int]], Drawing]`): given the height and width of the annotated picture, the keys of
             its pixels. Can be pickled. Raises a ValueError that names the file for what it cannot draw.
         size (`tuple[int, int]`, *optional*): height and width as the annotation tells them, where it does.
-        split (`str`, *optional*): what the source calls the part that it belongs to, such as "train" or "valid".
+        split (`str`, *optional*): the part that it belongs to: "training", "validation" or "test".
         name (`str`): what it is to be called, without a suffix; relative folders joined by "/".
     """
 

@@ -7,20 +7,17 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import PurePosixPath
 
 import yaml
 
 from .sources import Item, Listing
+from .words import JOINT, MASK_WORDS, SPLIT_WORDS, split_in, words
 
 
-# What data sets call their parts, in lower case, and what the folder that is written calls them.
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "trainval", "train2017", "train2014"), "training"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "val2017", "val2014"), "validation"),
-    **dict.fromkeys(("test", "testing", "tst", "test2017", "test2014"), "test"),
-}
+DIGITS = "0123456789"  # behind a word: "train2017"
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".yml")
 MAXIMUM_LIST_BYTES = 2**28
 # A list is one if most of what it names is there; some data sets list pictures that are not part of a download.
@@ -29,18 +26,17 @@ LEAST_SHARE_FOUND = 0.5
 
 def find_split(name: str | None) -> str | None:
     """The split that a word means, such as "valid" or "train2017"; `None` for other words."""
-    return None if name is None else SPLIT_WORDS.get(name.lower())
-
-
-def split_in(text: str) -> str | None:
-    """The one split that the words of a name say: of "train_labels" training, of "train_or_test" none."""
-    found = {SPLIT_WORDS[word] for word in re.findall(r"[^\W_]+", text.lower()) if word in SPLIT_WORDS}
-    return found.pop() if len(found) == 1 else None
+    return None if name is None else SPLIT_WORDS.get(name.lower().rstrip(DIGITS))
 
 
 def split_of_folders(file: PurePosixPath) -> str | None:
     """The split that the innermost folder with such a name says."""
     return next((split for part in reversed(file.parts[:-1]) if (split := split_in(part)) is not None), None)
+
+
+def split_of_file(file: PurePosixPath, photograph: PurePosixPath) -> str | None:
+    """The split of a photograph in a file that annotates many: as the name of the file says, its folders, its own."""
+    return split_in(file.stem) or split_of_folders(file) or split_of_folders(photograph)
 
 
 # --------------------------------------------------------------------------------------------------------------- lists
@@ -55,7 +51,7 @@ def find_lists(listing: Listing, items: Sequence[Item]) -> tuple[dict[str, list[
         The items of each split, in the order of the data set, and a sentence on each list; empty without lists.
     """
     names = _Names(items)
-    found: dict[str, dict[str, set[int]]] = {}  # file -> split -> positions of items
+    found: dict[str, dict[str, _Named]] = {}  # file -> split
     for file in listing.with_suffix(*LIST_SUFFIXES):
         path = listing.path(file)
         if path.stat().st_size > MAXIMUM_LIST_BYTES:
@@ -64,38 +60,57 @@ def find_lists(listing: Listing, items: Sequence[Item]) -> tuple[dict[str, list[
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             continue
-        splits = {}
+        splits: dict[str, _Named] = {}
         for split, entries in _read_lists(file, text):
             positions = [names.find(entry) for entry in entries]
-            if positions and sum(position is not None for position in positions) >= LEAST_SHARE_FOUND * len(positions):
-                splits.setdefault(split, set()).update(position for position in positions if position is not None)
+            num_found = sum(position is not None for position in positions)
+            if positions and num_found >= LEAST_SHARE_FOUND * len(positions):
+                named = splits.setdefault(split, _Named())
+                named.positions.update(position for position in positions if position is not None)
+                named.num_missing += len(positions) - num_found
         if splits:
             found[file.as_posix()] = splits
     return _agree(found, items)
 
 
-def _agree(found: dict[str, dict[str, set[int]]], items: Sequence[Item]) -> tuple[dict[str, list[Item]], list[str]]:
-    """Take the lists of one folder, the one whose lists name most; lists of one split there are joined."""
+@dataclass
+class _Named:
+    """The positions of items that a list names, and how many entries of it name none."""
+
+    positions: set[int] = field(default_factory=set)
+    num_missing: int = 0
+
+
+def _agree(found: dict[str, dict[str, _Named]], items: Sequence[Item]) -> tuple[dict[str, list[Item]], list[str]]:
+    """
+    Take the lists of one folder; lists of one split there are joined. It is the folder whose lists name most; of
+    equals one that is called like masks, as ImageSets/Segmentation of VOC, and the one that names fewest others.
+    """
     by_folder: dict[PurePosixPath, dict[str, set[int]]] = defaultdict(dict)
+    num_missing: dict[PurePosixPath, int] = defaultdict(int)
     notes: dict[PurePosixPath, list[str]] = defaultdict(list)
     for name, splits in found.items():
         folder = PurePosixPath(name).parent
-        for split, positions in splits.items():
+        for split, named in splits.items():
             # Of train.txt and trainval.txt the first is for training, where there is a list for validation.
-            is_joint = "trainval" in PurePosixPath(name).stem.lower()
+            is_joint = JOINT.search(PurePosixPath(name).stem) is not None
             key = "trainval" if is_joint else split
-            by_folder[folder].setdefault(key, set()).update(positions)
-            notes[folder].append(f"{name} lists {len(positions):,} photographs for {split}.")
-    best: dict[str, set[int]] = {}
-    chosen = None
-    for folder, splits in by_folder.items():
+            by_folder[folder].setdefault(key, set()).update(named.positions)
+            num_missing[folder] += named.num_missing
+            notes[folder].append(f"{name} lists {len(named.positions):,} photographs for {split}.")
+    if not by_folder:
+        return {}, []
+    for splits in by_folder.values():
         joint = splits.pop("trainval", None)
         if joint is not None and "training" not in splits:
             splits["training"] = joint - splits.get("validation", set())
-        if sum(map(len, splits.values())) > sum(map(len, best.values())):
-            best, chosen = splits, folder
-    if not best or set(best) == {"test"}:
-        return {}, []
+
+    def rank(folder: PurePosixPath) -> tuple[int, bool, int]:
+        is_of_masks = any(word.lower() in MASK_WORDS for word in words(folder.name))
+        return sum(map(len, by_folder[folder].values())), is_of_masks, -num_missing[folder]
+
+    chosen = max(by_folder, key=rank)
+    best = by_folder[chosen]
     splits = list(best)
     for index, split in enumerate(splits):
         for other in splits[index + 1 :]:
@@ -106,6 +121,22 @@ def _agree(found: dict[str, dict[str, set[int]]], items: Sequence[Item]) -> tupl
                     " what is scored must not be trained on. Correct the lists, or remove them to split by a share."
                 )
     return {split: [items[position] for position in sorted(best[split])] for split in splits}, notes[chosen]
+
+
+def find_splits_of_names(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """
+    Split by the words of the photographs' own names, such as `train_7` and `testA_7`.
+
+    Returns:
+        The items of each split; empty unless every name says one, and there is one for training and another.
+    """
+    splits: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        split = split_in(item.image.stem)
+        if split is None:
+            return {}
+        splits[split].append(item)
+    return dict(splits) if "training" in splits and len(splits) > 1 else {}
 
 
 def _read_lists(file: PurePosixPath, text: str) -> Iterator[tuple[str, list[str]]]:

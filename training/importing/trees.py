@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,71 +23,20 @@ import numpy as np
 
 from modeling_denseclip.tools.files.photographs import open_image
 
-from .splits import SPLIT_WORDS
+from .mask_files import ONLY_MASK_SUFFIXES
+from .words import IMAGE_WORDS, MASK_WORDS, SPLIT_WORDS, is_kind_word, parts_of, words
 
 
 Key = tuple[str, ...]
 
-# Words of file and folder names that say that a picture is a mask, or that it is a photograph.
-MASK_WORDS = frozenset(
-    (
-        "mask", "masks", "label", "labels", "labelled", "labeled", "lab", "seg", "segs", "segm", "segmentation",
-        "segmentations", "segmented", "semseg", "semantic", "semantics", "gt", "gts", "groundtruth", "ground",
-        "truth", "truths", "annotation", "annotations", "annot", "annots", "anno", "annos", "ann", "trimap",
-        "trimaps", "matte", "mattes", "alpha", "target", "targets", "parsing", "manual", "class", "classes",
-        "ids", "id", "trainids", "instance", "instances", "object", "objects", "binary", "bw", "pixel",
-        "pixels", "polygon", "regions", "fine", "coarse",
-    )
-)  # fmt: skip
-IMAGE_WORDS = frozenset(
-    (
-        "image", "images", "img", "imgs", "im", "photo", "photos", "photograph", "photographs", "picture",
-        "pictures", "jpeg", "jpegs", "jpg", "rgb", "sat", "satellite", "left", "original", "originals", "orig",
-        "source", "src", "raw", "input", "inputs", "bit",
-    )
-)  # fmt: skip
-# Words that are used of both.
-COLOUR_WORDS = frozenset(("color", "colour", "colors", "colours"))
-# Pictures of masks for people to look at, and results: neither photographs nor masks.
-SHOWN_WORDS = frozenset(
-    (
-        "overlay", "overlays", "vis", "viz", "visualization", "visualisation", "visualize", "preview",
-        "previews", "blend", "pred", "preds", "prediction", "predictions", "predict", "result", "results",
-    )
-)  # fmt: skip
-KIND_WORDS = MASK_WORDS | IMAGE_WORDS | COLOUR_WORDS | SHOWN_WORDS | {"png", "tif", "data", "dataset"}
 # Ends of names that are letters alone, such as CamVid's "_L".
 MASK_ENDS = frozenset("LPMS")
 # Masks that tell objects of one class from each other, where others beside them tell classes.
 OBJECT_WORDS = frozenset(("instance", "instances", "object", "objects"))
-MATRIX_SUFFIXES = (".npy", ".mat", ".txt", ".csv")
 MAXIMUM_EXTRA_WORDS = 3  # that the name of a mask has beyond that of its photograph, such as a class and a number
 NUM_LOOKED_AT = 6  # files of a series
 FEW_VALUES = 64
 LOOKED_AT_SIDE = 512
-
-
-def words(text: str) -> list[str]:
-    """
-    The words of a name: parted by anything that is no letter and no digit, and between letters and digits where a word
-    is one of each, such as "image001" (but not in "3f2a9c", which means something as a whole only).
-    """
-    found = []
-    for word in re.findall(r"[^\W_]+", text):
-        parts = re.fullmatch(r"([^\W\d_]+)(\d+)|(\d+)([^\W\d_]+)", word)
-        found += [part for part in parts.groups() if part] if parts else [word]
-    return found
-
-
-def parts_of(word: str) -> list[str]:
-    """ "labelIds" is "label" and "ids", "JPEGImages" is "jpeg" and "images"."""
-    return [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+", word)] or [word.lower()]
-
-
-def is_kind_word(word: str) -> bool:
-    """Whether a word says what kind of picture a file is, and nothing of what is on it."""
-    parts = [part for part in parts_of(word) if not part.isdigit()]
-    return bool(parts) and all(part in KIND_WORDS for part in parts)
 
 
 @dataclass
@@ -107,13 +57,17 @@ class Series:
     files: list[PurePosixPath] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        """A pattern of its files, as a report shows it and `--images` and `--masks` take it."""
-        parts = [file.parts[:-1] for file in self.files]
-        folder = ["**"]
-        if len({len(part) for part in parts}) == 1:
-            folder = [same.pop() if len(same := set(column)) == 1 else "*" for column in zip(*parts, strict=True)]
-        return "/".join([*folder, f"*{self.end}{self.suffix}"])
+    def patterns(self) -> list[str]:
+        """Patterns of its files, one for each depth, as a report shows them and `--images` and `--masks` take them."""
+        by_depth: dict[int, list[PurePosixPath]] = defaultdict(list)
+        for file in self.files:
+            by_depth[len(file.parts)].append(file)
+        found = []
+        for _, files in sorted(by_depth.items()):
+            columns = zip(*(file.parts[:-1] for file in files), strict=True)
+            folders = [escape(same.pop()) if len(same := set(column)) == 1 else "*" for column in columns]
+            found.append("/".join([*folders, f"*{escape(self.end)}{self.suffix}"]))
+        return found
 
     @cached_property
     def kind_words(self) -> list[str]:
@@ -144,7 +98,8 @@ class Series:
 def _stem_words(file: PurePosixPath, end: str) -> Key:
     stem = file.name.removesuffix(file.suffix).removesuffix(end)
     found = [word.casefold() for word in words(stem)]
-    return tuple(word for word in found if not is_kind_word(word)) or tuple(found)
+    # Names without a letter that is text, as of files from other systems, are one word.
+    return tuple(word for word in found if not is_kind_word(word)) or tuple(found) or ((stem,) if stem else ())
 
 
 def folder_words(file: PurePosixPath) -> Key:
@@ -158,21 +113,32 @@ def find_series(files: Iterable[PurePosixPath]) -> list[Series]:
     by_folder: dict[tuple, list[PurePosixPath]] = defaultdict(list)
     for file in files:
         kinds = tuple(word for part in file.parts[:-1] for word in words(part) if is_kind_word(word))
-        by_folder[kinds, file.suffix.lower()].append(file)
+        by_folder[kinds, _depth_below_kind(file), file.suffix.lower()].append(file)
     found: dict[tuple, Series] = {}
-    for (kinds, suffix), members in by_folder.items():
+    for (kinds, depth, suffix), members in by_folder.items():
         ends = Counter(_end_of(file) for file in members)
         for file in members:
             end = _end_of(file)
             # An end that few share is a name: "cat_sitting.jpg".
             is_shared = ends[end] >= max(2, len(members) / 20) or any(map(is_kind_word, words(end)))
             end = end if is_shared else ""
-            found.setdefault((kinds, suffix, end), Series(file.suffix, end, kinds)).files.append(file)
+            found.setdefault((kinds, depth, suffix, end), Series(file.suffix, end, kinds)).files.append(file)
     return list(found.values())
 
 
+def _depth_below_kind(file: PurePosixPath) -> int:
+    """How many folders lie below the innermost that says a kind: masks/1.png and masks/cars/1.png are of two kinds."""
+    for depth, folder in enumerate(reversed(file.parts[:-1])):
+        if any(map(is_kind_word, words(folder))):
+            return depth
+    return 0
+
+
 def _end_of(file: PurePosixPath) -> str:
-    """What follows the last word that is not of letters alone, or else the words at the end that say a kind."""
+    """
+    What follows the last word that is not of letters alone, or else the words at the end that say a kind: of "img"
+    and "label_viz" all of it.
+    """
     stem = file.name.removesuffix(file.suffix)
     behind_digits = re.fullmatch(r".*\d((?:[^\w]|_)+[^\d]*)", stem)
     if behind_digits:
@@ -182,24 +148,25 @@ def _end_of(file: PurePosixPath) -> str:
     while len(parts) > 2 and (is_kind_word(parts[-1]) or (parts[-1] in MASK_ENDS)):
         end = parts[-2] + parts[-1] + end
         parts = parts[:-2]
-    return end
+    return stem if len(parts) == 1 and parts[0].isalpha() and is_kind_word(parts[0]) else end
 
 
 # ---------------------------------------------------------------------------------------------- photographs, and masks
 
 
+def name_votes(series: Series) -> int:
+    """How many words of its names speak for a series being masks (positive) or photographs (negative)."""
+    votes = sum((word in MASK_WORDS) - (word in IMAGE_WORDS) for word in series.kind_words)
+    return votes + (words(series.end)[-1:] != [] and words(series.end)[-1] in MASK_ENDS)
+
+
 def mask_votes(series: Series, root: Path) -> int:
     """How much speaks for a series being masks (positive) or photographs (negative): its names, and a few files."""
-    if series.suffix.lower() in MATRIX_SUFFIXES:
+    if series.suffix.lower() in ONLY_MASK_SUFFIXES:
         return 9
-    votes = 0
-    for word in series.kind_words:
-        votes += (word in MASK_WORDS) - (word in IMAGE_WORDS)
-    if words(series.end)[-1:] and words(series.end)[-1] in MASK_ENDS:
-        votes += 1
     step = max(1, len(series.files) // NUM_LOOKED_AT)
     looks = [look for file in series.files[::step][:NUM_LOOKED_AT] if (look := look_of(root / file)) is not None]
-    return 2 * int(np.sign(votes)) + (int(np.median(looks)) if looks else 0)
+    return 2 * int(np.sign(name_votes(series))) + (int(np.median(looks)) if looks else 0)
 
 
 def look_of(path: Path) -> int | None:
@@ -297,12 +264,18 @@ class _Photographs:
         self.in_folder: dict[tuple[str, ...], list[PurePosixPath]] = defaultdict(list)
         for file in stems:
             self.in_folder[file.parts[:-2]].append(file)
+        self.beside: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+        for file in stems:
+            self.beside[file.parent].append(file)
 
     def find(self, mask: PurePosixPath, stem: Key) -> tuple[PurePosixPath, Key] | None:
         """The photograph, and the words of the mask that it lacks."""
         folders = folder_words(mask)
         for extra, rest in _subsets(stem):
             found = self.by_stem.get(rest) or (not extra and self.by_numbers.get(_without_zeros(rest)))
+            if not extra and found and len(found) > 1:  # a.jpg and A.jpg are two
+                same = _name_without(mask)
+                found = [file for file in found if _name_without(file) == same] or found
             if found and (photograph := self._nearest(found, folders)) is not None:
                 own = Counter(folders) - Counter(self.folders[photograph])
                 return photograph, (*own.elements(), *extra)
@@ -310,6 +283,10 @@ class _Photographs:
         named = tuple(word.casefold() for word in words(mask.parent.name))
         if named in self.by_stem and (photograph := self._nearest(self.by_stem[named], folders)) is not None:
             return photograph, stem
+        # Or they keep both in it, and call them by their kinds alone: 7/img.png and 7/label.png.
+        beside = self.beside.get(mask.parent, ())
+        if all(map(is_kind_word, stem)) and len(beside) == 1:
+            return beside[0], ()
         # Others keep a folder for each photograph, with one mask for each object in a folder beside it.
         alone = self.in_folder.get(mask.parts[:-2], ())
         if len(mask.parts) > 2 and len(alone) == 1 and alone[0].parent != mask.parent:
@@ -330,6 +307,11 @@ class _Photographs:
         if not scores or (len(scores) > 1 and scores[0][0] == scores[1][0]):
             return None
         return scores[0][1]
+
+
+def _name_without(file: PurePosixPath) -> Key:
+    """The words of a name that do not say its kind, in the case that they have."""
+    return tuple(word for word in words(file.stem) if not is_kind_word(word))
 
 
 def _without_zeros(stem: Key) -> Key:

@@ -18,9 +18,11 @@ from modeling_denseclip.configuration_denseclip import shorten
 from modeling_denseclip.tools.files.loading import MAX_YAML_BYTES, parse_yaml
 from modeling_denseclip.tools.files.photographs import open_file
 
-from .painting import Overlaps, Shape, draw_shapes
-from .places import Photographs, find_split_of_folder, join, name_photographs, with_slashes
-from .sources import Drawing, Item, Listing, Source
+from .painting import DrawShapes, Overlaps, Shape
+from .places import Photographs, join, name_photographs, with_slashes
+from .sources import Item, Listing, Source
+from .splits import split_of_folders
+from .words import split_in
 
 
 SPLIT_KEYS = ("train", "val", "validation", "test", "minival")  # of data.yaml
@@ -56,7 +58,7 @@ def find_yolo(listing: Listing, overlaps: Overlaps | None = None) -> Source | No
     """
     photographs = Photographs(listing)
     texts = frozenset(text for text in listing.with_suffix(".txt") if text.name not in NAMES_FILES)
-    pairs = _add_texts({image: find_split_of_folder(image.parent) for image in listing.images}, texts)
+    pairs = _add_texts({image: split_of_folders(image) for image in listing.images}, texts)
     if not any(pair.text is not None for pair in pairs):
         return None
     notes: list[str] = []
@@ -145,23 +147,6 @@ class Box:
         mask = np.zeros(size, bool)
         mask[top:bottom, left:right] = True
         return mask
-
-
-@dataclass(frozen=True)
-class DrawOutlines:
-    """
-    Draws the objects of a text. Can be pickled.
-
-    Attributes:
-        shapes (`tuple[Shape, ...]`): the objects, in the order of the text.
-        overlaps (`str`): see [`draw_shapes`].
-    """
-
-    shapes: tuple[Shape, ...]
-    overlaps: Overlaps
-
-    def __call__(self, size: tuple[int, int]) -> Drawing:
-        return draw_shapes(size, self.shapes, self.overlaps)
 
 
 # data.yaml.
@@ -265,7 +250,8 @@ def _follow_config(
     """The photographs that a data.yaml names, each in the first split that has it, with their texts."""
     split_of: dict[PurePosixPath, str] = {}
     repeated = 0
-    for split, entries in config.parts.items():
+    for key, entries in config.parts.items():
+        split = split_in(key)
         for entry in entries:
             images = _find_part(listing, config, entry, photographs, notes)
             repeated += sum(split_of.setdefault(image, split) != split for image in images)
@@ -296,7 +282,7 @@ def _find_part(
         for base in bases:
             place = join(base, ending)
             if place in photographs.folders:
-                return sorted(image for image in photographs.images if place in image.parents)
+                return [image for image in photographs.images if place in image.parents]
             if place in lists:
                 return _read_list(listing, place, bases, photographs, notes)
     notes.append(f"{config.place} names {entry!r}, which is not there.")
@@ -322,8 +308,8 @@ def _read_list(
     images, missing = [], []
     for line in filter(None, lines):
         try:
-            images.append(photographs.find(line, [[place.parent], *([base] for base in bases)])[0])
-        except LookupError as error:
+            images.append(photographs.find(line, [[place.parent], *([base] for base in bases)]))
+        except ValueError as error:
             missing.append(f"{line!r}: {error}")
     if missing:
         notes.append(f"{place} lists {len(missing):,} photographs that are not taken, such as {missing[0]}.")
@@ -486,7 +472,11 @@ def _make_items(
         Item(
             image=listing.path(pair.image),
             annotations=() if pair.text is None else (listing.path(pair.text),),
-            draw=DrawOutlines(tuple(Shape(keys.get(row.number, row.number), row.render) for row in rows), overlaps),
+            draw=DrawShapes(
+                f"{listing.path(pair.text or pair.image)}",
+                tuple(Shape(keys.get(row.number, row.number), row.render) for row in rows),
+                overlaps,
+            ),
             split=pair.split,
             name=name,
         )

@@ -328,9 +328,25 @@ class EvaluationArguments:
     window_stride: int | None = HfArg(default=None, help="Its step in pixels.")
     per_device_eval_batch_size: int = HfArg(default=1, help="Images that are loaded at a time.")
     dataloader_num_workers: int = HfArg(default=2, help="Processes that load them.")
-    bf16: bool = HfArg(default=False, help="Compute in bfloat16.")
+    dtype: Literal["checkpoint", "auto", "float32", "bfloat16"] = HfArg(
+        default="checkpoint",
+        help="What numbers the model computes in: those of its weights, as published figures need, or fused and in"
+        " this type. auto is bfloat16 where the processor multiplies matrices in it, and float32 elsewhere.",
+    )
+    bf16: bool = HfArg(
+        default=False,
+        help="Compute in bfloat16 by autocast, as a training with --bf16 does. Weights stay as they are and are"
+        " rounded in each call, so --dtype bfloat16 is faster.",
+    )
     use_cpu: bool = HfArg(default=False, help="Leave GPUs alone.")
     revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub checkpoint.")
+
+    def __post_init__(self):
+        if self.bf16 and self.dtype != "checkpoint":
+            raise ValueError(
+                f"--bf16 and --dtype {self.dtype} both say what the model computes in: give --dtype bfloat16 alone, or"
+                " --bf16 alone for autocast."
+            )
 
     def training_arguments(self) -> DenseCLIPTrainingArguments:
         """The arguments of the Trainer that evaluates: those of the same names, but no logs."""

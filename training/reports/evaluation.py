@@ -25,7 +25,10 @@ NUM_NAMES_SHOWN = 5
 
 
 def describe_protocol(
-    config: PreTrainedConfig, image_processor: DenseCLIPImageProcessor, scales: Sequence[float] = (1.0,)
+    config: PreTrainedConfig,
+    image_processor: DenseCLIPImageProcessor,
+    scales: Sequence[float] = (1.0,),
+    dtype: str = "float32",
 ) -> dict:
     """
     The protocol by which scores are computed; all reports name it.
@@ -34,6 +37,7 @@ def describe_protocol(
         config ([`DenseCLIPConfig`]): how windows slide.
         image_processor ([`DenseCLIPImageProcessor`]): how large images are.
         scales (`Sequence[float]`, *optional*): several stand for multi-scale and flip.
+        dtype (`str`, *optional*, defaults to `"float32"`): what the model computes in.
 
     Returns:
         `dict`: for JSON; `name` is "SS" or "MS", `description` a line to print.
@@ -53,6 +57,8 @@ def describe_protocol(
         parts.append(f"resized to {size.get('height')} x {size.get('width')}")
     else:
         parts.append(f"short side {short_side}" + ("" if long_side is None else f", long side at most {long_side}"))
+    if dtype != "float32":
+        parts.append(f"in {dtype}")
     return {
         "name": "MS" if is_multi_scale else "SS",
         "description": ", ".join(parts),
@@ -63,6 +69,7 @@ def describe_protocol(
         "long_side": long_side,
         "scales": list(scales),
         "flip": is_multi_scale,
+        "dtype": dtype,
     }
 
 
@@ -78,6 +85,7 @@ def report_evaluation(
     """
     output_dir = Path(output_dir)
     suffix = "_multi_scale" if len(scales) > 1 else ""
+    dtype = "bfloat16 by autocast" if trainer.args.bf16 else str(trainer.model.dtype).removeprefix("torch.")
     dataset = {"name": data.name, "split": data.validation_split, "num_images": len(data.validation)}
     if data.left_out:
         dataset["left_out"] = list(data.left_out)
@@ -86,7 +94,7 @@ def report_evaluation(
         trainer.scores,
         trainer.confusion,
         data.class_names,
-        protocol=describe_protocol(trainer.model.config, trainer.processing_class, scales),
+        protocol=describe_protocol(trainer.model.config, trainer.processing_class, scales, dtype),
         dataset=dataset,
         summary_name=f"metrics{suffix}",
     )

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 
+from ..files.loading import DTYPES
 from ..page.server import load_page, serve
 
 
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokenizer", metavar="DIR_OR_ID", help="CLIP's tokenizer; by default the one beside MODEL")
     parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="what numbers the model computes in, as in denseclip predict: auto is bfloat16 where the processor"
+        " multiplies in it, and float32 elsewhere. In bfloat16 cosines of words are off by some hundredths",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         socket.create_server((args.host, args.port)).close()
     except (OSError, OverflowError) as error:
         raise OSError(f"The page cannot listen at {args.host}:{args.port} ({error}): name another --port.") from error
-    page = load_page(args.model, args.device, args.tokenizer, args.revision)
+    page = load_page(args.model, args.device, args.tokenizer, args.revision, args.dtype)
     # So Python ends as usual, and removes the uploads.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import SEEK_END, BytesIO
 from pathlib import Path
@@ -144,10 +144,13 @@ def naming_errors(source: str) -> Iterator[None]:
         raise OSError(f"{source} cannot be read as an image: {str(error) or repr(error)}") from error
 
 
-def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
+def open_image(file: str | Path | BinaryIO, source: str, more_formats: Sequence[str] = ()) -> PIL.Image.Image:
     """
     Open an image of one of `IMAGE_FORMATS`, without decoding it; `source` is what an error calls it. All that reads
     images and masks of files comes here, so that what is too large to decode is refused here.
+
+    Args:
+        more_formats (`Sequence[str]`, *optional*): others that are read too, as Pillow calls them.
 
     Raises:
         OSError: for a file that is not there or no such image. Its cause is a `DecompressionBombError` for one of more
@@ -158,7 +161,7 @@ def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
             _refuse_bombs(stream)
             beginning = stream.read(512)
         try:
-            image = _open_known(file, is_jpeg=beginning.startswith(START_OF_JPEG))
+            image = _open_known(file, (*IMAGE_FORMATS, *more_formats), beginning.startswith(START_OF_JPEG))
         except PIL.UnidentifiedImageError as error:  # which names an object in memory
             raise PIL.UnidentifiedImageError(explain_unidentified(beginning)) from error
         width, height = decoded_size(image)
@@ -173,9 +176,9 @@ def open_image(file: str | Path | BinaryIO, source: str) -> PIL.Image.Image:
     return image
 
 
-def _open_known(file: str | Path | BinaryIO, is_jpeg: bool) -> PIL.Image.Image:
+def _open_known(file: str | Path | BinaryIO, formats: Sequence[str], is_jpeg: bool) -> PIL.Image.Image:
     try:
-        return PIL.Image.open(file, formats=IMAGE_FORMATS)
+        return PIL.Image.open(file, formats=formats)
     except (DecompressionBombError, MemoryError):
         raise
     except Exception:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
-from ..files.loading import choose_device, load_model
+from ..files.loading import choose_device, load_model, prepare_for_inference
 from ..files.photographs import IMAGE_SUFFIXES
 from .answers import MAXIMUM_PIXELS, answer, read_upload, score_texts, segment, split_texts
 from .uploads import MAXIMUM_BYTES, MAXIMUM_WAITING, TEMPORARY_SECONDS, Gate, make_upload_folder
@@ -38,13 +40,21 @@ PAGE_CSS = """
 
 
 def load_page(
-    name: str, device: str | None = None, tokenizer: str | None = None, revision: str = "main"
+    name: str,
+    device: str | None = None,
+    tokenizer: str | None = None,
+    revision: str = "main",
+    dtype: str = "auto",
 ) -> "gradio.Blocks":
-    """Load a model by its folder or Hub id, make it fast, and build its page."""
+    """
+    Load a model by its folder or Hub id, make it fast, and build its page; `dtype` as in
+    [`~tools.files.loading.choose_dtype`].
+    """
     device = choose_device(device)
     model, image_processor = load_model(name, tokenizer=tokenizer, revision=revision)
     # Of a folder, visitors see the name and not the path.
-    return build_page(model.to(device).fuse(), image_processor, Path(name).name if Path(name).is_dir() else name)
+    title = Path(name).name if Path(name).is_dir() else name
+    return build_page(prepare_for_inference(model, device, dtype), image_processor, title)
 
 
 def serve(
@@ -129,6 +139,7 @@ def build_page(
 
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     more = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
+    computed = ", computed in bfloat16" if model.dtype == torch.bfloat16 else ""
     hint = f"{CLASS_HINT}\n\n{', '.join(names[:NAMED_CLASSES])}{more}"
     limit = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
     with gradio.Blocks(
@@ -136,7 +147,7 @@ def build_page(
     ) as page:
         gradio.HTML(
             html_template="<h1>DenseCLIP</h1><p>{{value}}</p>",
-            value=f"Semantic segmentation with {name}, {model.config.num_labels} classes",
+            value=f"Semantic segmentation with {name}, {model.config.num_labels} classes{computed}",
             elem_classes="masthead",
         )
         upload = gradio.File(
