@@ -3,7 +3,7 @@
 """
 How long `denseclip predict` takes beside its model's own passes, on photographs of 12 megapixels.
 
-    python -m benchmarks.predict                      # some minutes on two quiet cores
+    python -m benchmarks.predict                      # a quarter of an hour on two cores
     python -m benchmarks.predict --photographs 8 --rounds 1
 
 Four things take turns: the command, which reads and writes in threads; the same functions one after the other; the
