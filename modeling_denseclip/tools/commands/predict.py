@@ -44,8 +44,6 @@ JPEG_QUALITY = 90
 OVERLAY_SIDE = 1600  # the longer side of the photograph under an overlay, at most
 # How many classes the line about a photograph names.
 NAMED_CLASSES = 4
-# That read, and as many that write: each holds a photograph or the maps of one.
-MAX_THREADS = 8
 # Raised for broken files, and for those that cannot be used; such a file is left out.
 LEFT_OUT = (OSError, ValueError)
 
@@ -121,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_integer,
         default=4,
         help="photographs of one size, one behind the other, or frames, that go through the model at once (default:"
-        " 4). Nothing is padded",
+        " 4). Nothing is padded. At most twice as many threads read photographs, and as many write results",
     )
     parser.add_argument(
         "--palette",
@@ -279,7 +277,8 @@ def predict_photographs(
     threads read those that follow and write the results of those before; `left_out` gets those that cannot be read,
     and why.
     """
-    num_threads = min(os.cpu_count() or 1, MAX_THREADS)
+    # Each thread holds a photograph, or the maps of one, so that a smaller batch takes less memory here too.
+    num_threads = min(os.cpu_count() or 1, 2 * batch_size)
 
     def read(file: Path) -> PreparedPhotograph | tuple[Path, Exception]:
         try:
@@ -342,7 +341,7 @@ def predict_photographs(
     with (
         tqdm(total=len(targets), unit="photograph", disable=None) as progress,
         closing(compute_all()) as computed,
-        closing(map_in_threads(write, computed, num_threads, num_threads)) as written,
+        closing(map_in_threads(write, computed, num_threads, batch_size)) as written,
     ):
         for photograph, saved in written:
             if isinstance(saved, TooLittleMemoryError):
