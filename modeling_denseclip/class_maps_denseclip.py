@@ -153,7 +153,11 @@ class ClassScores(NamedTuple):
 
 
 def class_map(
-    logits: torch.Tensor, rows: AxisPositions, columns: AxisPositions, with_scores: bool = False
+    logits: torch.Tensor,
+    rows: AxisPositions,
+    columns: AxisPositions,
+    with_scores: bool = False,
+    dtype: torch.dtype = torch.int64,
 ) -> tuple[torch.Tensor, ClassScores | None]:
     """
     The greatest class of each pixel; of equal ones the lowest.
@@ -165,15 +169,17 @@ def class_map(
         logits (`torch.Tensor` of shape `(num_labels, logits_height, logits_width)`): of any floating-point type.
         rows, columns ([`AxisPositions`]): of the picture's height and width, on the CPU.
         with_scores (`bool`, *optional*, defaults to `False`): whether to count and score classes too.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.int64`): of the ids. The fewer bytes it has, the less time
+            goes into writing them.
 
     Returns:
-        The class ids, a `torch.LongTensor` of shape `(height, width)`, and the [`ClassScores`], or `None`.
+        The class ids, a tensor of integers of shape `(height, width)`, and the [`ClassScores`], or `None`.
 
     Raises:
         ValueError: for logits of the picture that are not finite. (Those of padding may be anything.)
     """
     num_labels = len(logits)
-    class_ids = torch.empty(len(rows.lower), len(columns.lower), dtype=torch.int64, device=logits.device)
+    class_ids = torch.empty(len(rows.lower), len(columns.lower), dtype=dtype, device=logits.device)
     totals = torch.zeros(2, num_labels, dtype=torch.float64, device=logits.device) if with_scores else None
     seen = logits[:, : rows.upper[-1] + 1, : columns.upper[-1] + 1]
     is_finite = seen.isfinite().all()
@@ -205,8 +211,9 @@ def _enlarge_all(
         nearest = near_rows[:, None], near_columns
         greatest = precise.amax(dim=0)
         sums = (precise - greatest).exp_().sum(dim=0)
-        of_pixels = (precise[(class_ids, *nearest)] - greatest[nearest]).exp_() / sums[nearest]
-        found = class_ids.flatten()
+        found = class_ids.long()  # torch takes indices of 8 bits for a mask
+        of_pixels = (precise[(found, *nearest)] - greatest[nearest]).exp_() / sums[nearest]
+        found = found.flatten()
         totals[0].index_add_(0, found, totals.new_ones(1).expand(len(found)))
         totals[1].index_add_(0, found, of_pixels.flatten().to(totals.dtype))
 
@@ -370,7 +377,8 @@ def _decide(
         row_weight = row_cells.positions.weight[part][..., None]
         left, right = (mix(logits[:, None, side], logits[:, None, side + 2], row_weight) for side in (0, 1))
         chosen = mix(left[:, :, None], right[:, :, None], column_weight).argmax(dim=-1)  # (cells, rows, columns)
-        class_ids[part[:, :, None], columns[:, None]] = classes.gather(1, chosen.flatten(1)).view_as(chosen)
+        found = classes.gather(1, chosen.flatten(1)).view_as(chosen)
+        class_ids[part[:, :, None], columns[:, None]] = found.to(class_ids.dtype)
         if counts is not None:
             corner = 2 * (row_cells.positions.weight[part] >= 0.5)[..., None] + is_right[:, None].long()
             counted = (has_part[..., None] & has_column[:, None]).float()

@@ -233,7 +233,7 @@ class DenseCLIPImageProcessor(PilBackend):
                     "clip it at 255). Pass 8 bits per channel, for a 16-bit image for instance "
                     "`Image.fromarray((np.asarray(image) >> 8).astype('uint8'))`."
                 )
-            image = np.asarray(image.convert("RGB") if do_convert_rgb else image)
+            image = np.asarray(image.convert("RGB") if do_convert_rgb and image.mode != "RGB" else image)
             input_data_format = ChannelDimension.LAST
         else:
             image = _to_numpy(image)
@@ -698,10 +698,12 @@ def _resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     above, below = row.clip(0, num_rows - 1), (row + 1).clip(0, num_rows - 1)
     left, right = column.clip(0, num_columns - 1), (column + 1).clip(0, num_columns - 1)
 
-    # A strong reduction uses few rows; the others need no work.
+    # A strong reduction uses few rows and columns; the others need no work.
     used_rows, positions = np.unique(np.concatenate([above, below]), return_inverse=True)
     above, below = positions[:height], positions[height:]
-    image = image[:, used_rows]
+    used_columns, positions = np.unique(np.concatenate([left, right]), return_inverse=True)
+    left, right = positions[:width], positions[width:]
+    image = image[:, used_rows][..., used_columns]
     row_weight = row_weight[:, None]
 
     if image.dtype != np.uint8:

@@ -532,13 +532,13 @@ def _(room):
 
 @case("a photograph that is too large for the memory")
 def _(room):
-    def run_out(self, photographs):
-        if photographs[0].width == WIDTH:
-            return segment(self, photographs)
+    def run_out(self, copies, size):
+        if size[1] == WIDTH:
+            return compute(self, copies, size)
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 34359738368 bytes.")
 
-    segment = ClassPredictor.__call__
-    room.monkeypatch.setattr(ClassPredictor, "__call__", run_out)
+    compute = ClassPredictor.compute
+    room.monkeypatch.setattr(ClassPredictor, "compute", run_out)
     (room.path / "photos").mkdir()
     save(PICTURE, room.path / "photos" / "a.png")
     save(PICTURE.resize((2 * WIDTH, HEIGHT)), room.path / "photos" / "b.png")

@@ -81,6 +81,9 @@ def test_classes_and_scores_are_those_of_all_logits(kind, size, num_labels, monk
         assert torch.equal(scores.pixels, pixels)
         torch.testing.assert_close(scores.probability_sums, sums, rtol=1e-5, atol=1e-5)
         assert torch.equal(class_map(logits, *positions(logits, size))[0], expected)
+        short, scores = class_map(logits, *positions(logits, size), with_scores=True, dtype=torch.uint8)
+        assert short.dtype == torch.uint8 and torch.equal(short.long(), expected)
+        assert torch.equal(scores.pixels, pixels)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from modeling_denseclip.tools.commands.predict import (
     choose_targets,
     find_inputs,
     parse_window,
+    resize_ids,
     to_overlay_size,
 )
 from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
@@ -286,17 +288,65 @@ def test_masks_hold_every_id(tmp_path, num_labels):
 
 
 def test_large_photographs_are_shrunk_under_the_overlay():
-    class_ids = np.zeros((1000, 3200), dtype=np.int64)
+    class_ids = np.zeros((1000, 3200), dtype=np.int32)
     class_ids[:, 1600:] = 300
-    photograph, ids = to_overlay_size(Image.new("RGB", (3200, 1000)), class_ids)
+    photograph = to_overlay_size(Image.new("RGB", (3200, 1000)))
+    ids = resize_ids(class_ids, photograph.size)
     assert photograph.size == (OVERLAY_SIDE, 500) and ids.shape == (500, OVERLAY_SIDE)
     assert (ids[:, :800] == 0).all() and (ids[:, 800:] == 300).all()
-    assert to_overlay_size(photograph, ids)[0] is photograph
+    assert to_overlay_size(photograph) is photograph
 
 
 def test_batches_are_of_one_kind_and_keep_the_order():
     items = ["a1", "a2", "a3", "b1", "a4", "a5"]
     assert list(batched(items, 2, key=lambda item: item[0])) == [["a1", "a2"], ["a3"], ["b1"], ["a4", "a5"]]
+
+
+def test_what_follows_is_read_and_what_was_before_is_written_while_the_model_computes(saved, work, monkeypatch):
+    compute, read, batches = ClassPredictor.compute, predict.read_photograph, []
+    is_read = {name: threading.Event() for name in PHOTOGRAPHS}
+
+    def note_read(file):
+        photograph = read(file)
+        is_read[file.relative_to("photos").as_posix()].set()
+        return photograph
+
+    def wait(self, copies, size):
+        batches.append(size)
+        if len(batches) == 1:
+            assert is_read["inner/c.png"].wait(timeout=60)
+        elif len(batches) == 3:
+            for _ in range(6000):
+                if Path("out/a-mask.png").exists():
+                    break
+                time.sleep(0.01)
+            assert Path("out/a-mask.png").exists()
+        return compute(self, copies, size)
+
+    monkeypatch.setattr(predict, "read_photograph", note_read)
+    monkeypatch.setattr(ClassPredictor, "compute", wait)
+    assert len(run(saved, "photos")["images"]) == 5
+    assert batches == [(90, 120), (64, 64), (71, 133)]
+
+
+def test_an_interrupt_ends_it_with_whole_files(saved, work, monkeypatch, capsys):
+    compute, batches = ClassPredictor.compute, []
+
+    def interrupt(self, copies, size):
+        batches.append(size)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return compute(self, copies, size)
+
+    monkeypatch.setattr(ClassPredictor, "compute", interrupt)
+    assert main(["predict", "photos", "--model", str(saved), "--out", "out", "--batch_size", "1"]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    written = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert all(path.name.endswith(("-overlay.jpg", "-mask.png")) for path in written)
+    for path in written:
+        Image.open(path).load()
+    assert not list(Path("out").rglob(".*"))
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -397,7 +447,7 @@ def test_too_little_memory_is_said(saved, work, capsys, monkeypatch):
     def run_out(*args):
         raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(ClassPredictor, "__call__", run_out)
+    monkeypatch.setattr(ClassPredictor, "compute", run_out)
     assert main(["predict", "photos", "--model", str(saved), "--out", "out"]) == 2
     assert "error: cpu has too little memory for this: try --batch_size 1" in capsys.readouterr().err
     assert not Path("out").exists()
@@ -405,17 +455,17 @@ def test_too_little_memory_is_said(saved, work, capsys, monkeypatch):
 
 def test_photographs_for_which_memory_does_not_suffice_are_left_out(saved, work, capsys, monkeypatch):
     """With two at once it ends; one alone fits, unless it is the second of them."""
-    predict_batch, seen = ClassPredictor.__call__, []
+    compute, seen = ClassPredictor.compute, []
 
-    def run_out(self, photographs):
-        seen.append(len(photographs))
-        if len(photographs) > 1:
+    def run_out(self, copies, size):
+        seen.append(len(copies[0]))
+        if len(copies[0]) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
         if len(seen) == 3:
             raise MemoryError
-        return predict_batch(self, photographs)
+        return compute(self, copies, size)
 
-    monkeypatch.setattr(ClassPredictor, "__call__", run_out)
+    monkeypatch.setattr(ClassPredictor, "compute", run_out)
     report = run(saved, "photos", "--batch_size", 2, status=1)
     assert seen == [2, 1, 1, 1, 1, 1]
     assert [entry["file"] for entry in report["left_out"]] == ["photos/b.png"]

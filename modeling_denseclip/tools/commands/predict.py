@@ -3,10 +3,13 @@
 r"""`denseclip predict`: photographs and videos -> overlays, id masks, and a JSON of classes with areas and scores."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -25,11 +28,12 @@ from ..files.loading import (
     prepare_for_inference,
 )
 from ..files.photographs import read_photograph
+from ..files.pipelines import map_in_threads
 from ..files.saving import save_json, save_whole
 from ..insight.predictors import ClassPredictor, batched
 from ..insight.text_scores import TextPredictor, draw_scores, format_scores
 from ..insight.videos import write_overlays
-from ..pictures.drawing import PALETTE_SIZE, draw_mask, draw_overlay
+from ..pictures.drawing import PALETTE_SIZE, draw_mask, draw_overlay, to_picture_width
 from ..pictures.palettes import color_blind_palette, generate_palette
 
 
@@ -115,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_integer,
         default=4,
         help="photographs of one size, one behind the other, or frames, that go through the model at once (default:"
-        " 4). Nothing is padded",
+        " 4). Nothing is padded. At most twice as many threads read photographs, and as many write results",
     )
     parser.add_argument(
         "--palette",
@@ -185,31 +189,46 @@ def choose_targets(names: Mapping[Path, Path], output: Path, has_texts: bool) ->
     return targets
 
 
+class PreparedPhotograph(NamedTuple):
+    """
+    What is kept of a photograph, a tenth of its memory.
+
+    Attributes:
+        file (`Path`): where it lies.
+        size (`tuple[int, int]`): its height and width.
+        view (`PIL.Image.Image`): it in a size to look at.
+        copies (`list[torch.Tensor]`): what the model sees of it, at each scale.
+    """
+
+    file: Path
+    size: tuple[int, int]
+    view: PIL.Image.Image
+    copies: list[torch.Tensor]
+
+
 def save_classes(
-    predictor: ClassPredictor, file: Path, photograph: PIL.Image.Image, prediction: Any, targets: Sequence[Path]
-) -> dict[str, Any]:
-    """Write overlay and mask, and say in a line what was found; returns the entry for the JSON."""
-    class_ids, totals = prediction
+    predictor: ClassPredictor, photograph: PreparedPhotograph, logits: torch.Tensor, targets: Sequence[Path]
+) -> tuple[dict[str, Any], str]:
+    """Write overlay and mask; returns the entry for the JSON, and a line of what was found."""
+    ((class_ids, totals),) = predictor.find_classes(logits[None], photograph.size)
     overlay, mask = targets
-    picture = draw_overlay(
-        *to_overlay_size(photograph, class_ids), dict(enumerate(predictor.labels)), predictor.palette
-    )
+    ids = resize_ids(class_ids, photograph.view.size)
+    picture = draw_overlay(photograph.view, ids, dict(enumerate(predictor.labels)), predictor.palette)
     save_whole(overlay, lambda path: picture.save(path, quality=JPEG_QUALITY))
-    save_whole(mask, draw_mask(class_ids, predictor.palette).save)
+    save_whole(mask, lambda path: draw_mask(class_ids, predictor.palette).save(path, compress_type=zlib.Z_RLE))
     classes = predictor.list_classes(totals)
-    tqdm.write(escape_controls(f"{file}: {name_classes(classes)}"))
-    return {"overlay": overlay, "mask": mask, "classes": classes}
+    line = escape_controls(f"{photograph.file}: {name_classes(classes)}")
+    return {"overlay": overlay, "mask": mask, "classes": classes}, line
 
 
 def save_texts(
-    predictor: TextPredictor, file: Path, photograph: PIL.Image.Image, scores: torch.Tensor, targets: Sequence[Path]
-) -> dict[str, Any]:
-    """Write the picture, and the table of cosines; returns the entry for the JSON."""
+    predictor: TextPredictor, photograph: PreparedPhotograph, scores: torch.Tensor, targets: Sequence[Path]
+) -> tuple[dict[str, Any], str]:
+    """Write the picture; returns the entry for the JSON, and a table of the cosines."""
     (target,) = targets
-    scores = scores.cpu()
-    picture = draw_scores(photograph, scores, predictor.texts, predictor.model.config.temperature, file.name)
+    scores, name = scores.cpu(), photograph.file.name
+    picture = draw_scores(photograph.view, scores, predictor.texts, predictor.model.config.temperature, name)
     save_whole(target, picture.save)
-    tqdm.write(f"{format_scores(scores, predictor.texts, file.name)}\n")
     cosines = [
         {
             "text": text,
@@ -219,17 +238,22 @@ def save_texts(
         }
         for text, values in zip(predictor.texts, scores, strict=True)
     ]
-    return {"picture": target, "cosines": cosines}
+    return {"picture": target, "cosines": cosines}, f"{format_scores(scores, predictor.texts, name)}\n"
 
 
-def to_overlay_size(photograph: PIL.Image.Image, class_ids: np.ndarray) -> tuple[PIL.Image.Image, np.ndarray]:
-    """Photograph and ids in a size to look at: on a large photograph, nobody could read the legend."""
+def to_overlay_size(photograph: PIL.Image.Image) -> PIL.Image.Image:
+    """The photograph in a size to look at: on a large one, nobody could read the legend."""
     scale = OVERLAY_SIDE / max(photograph.size)
     if scale >= 1:
-        return photograph, class_ids
+        return photograph
     size = tuple(max(round(side * scale), 1) for side in photograph.size)
-    ids = PIL.Image.fromarray(class_ids.astype(np.int32)).resize(size, PIL.Image.Resampling.NEAREST)
-    return photograph.resize(size, PIL.Image.Resampling.LANCZOS), np.asarray(ids)
+    # It is first shrunk by a whole number, as a mean over squares: less than half the time.
+    return photograph.resize(size, PIL.Image.Resampling.LANCZOS, reducing_gap=1.0)
+
+
+def resize_ids(class_ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Class ids at the nearest pixels of a picture of this width and height."""
+    return np.asarray(PIL.Image.fromarray(class_ids).resize(size, PIL.Image.Resampling.NEAREST))
 
 
 def name_classes(classes: Sequence[dict[str, Any]]) -> str:
@@ -241,58 +265,93 @@ def name_classes(classes: Sequence[dict[str, Any]]) -> str:
 
 def predict_photographs(
     predictor: ClassPredictor | TextPredictor,
-    save: Callable[..., dict[str, Any]],
+    shrink: Callable[[PIL.Image.Image], PIL.Image.Image],
+    save: Callable[..., tuple[dict[str, Any], str]],
     targets: dict[Path, list[Path]],
     batch_size: int,
     left_out: dict[Path, str],
 ) -> list[dict[str, Any]]:
     """
-    Read, predict and write, by [`save_classes`] or [`save_texts`]; returns the entries for the JSON. Up to
-    `batch_size` photographs of one size go through the model at once; `left_out` gets those that cannot be read, and
-    why.
+    Read, predict and write, by [`save_classes`] or [`save_texts`], with the photographs as `shrink` makes them;
+    returns the entries for the JSON. Up to `batch_size` photographs of one size go through the model at once, while
+    threads read those that follow and write the results of those before; `left_out` gets those that cannot be read,
+    and why.
     """
+    # Each thread holds a photograph, or the maps of one, so that a smaller batch takes less memory here too.
+    num_threads = min(os.cpu_count() or 1, 2 * batch_size)
 
-    def read() -> Iterator[tuple[Path, PIL.Image.Image]]:
-        for file in targets:
-            try:
-                with naming_lack_of_memory(predictor.memory_advice):
-                    photograph = read_photograph(file)
-                predictor.check(photograph)
-            except LEFT_OUT as error:
-                leave_out(file, error, left_out)
-                progress.update()
-            else:
-                yield file, photograph
-
-    def predict(batch: list[tuple[Path, PIL.Image.Image]]) -> None:
+    def read(file: Path) -> PreparedPhotograph | tuple[Path, Exception]:
         try:
             with naming_lack_of_memory(predictor.memory_advice):
-                predictions = predictor([photograph for _, photograph in batch])
+                photograph = read_photograph(file)
+            predictor.check(photograph)
+        except LEFT_OUT as error:
+            return file, error
+        try:
+            with naming_lack_of_memory(predictor.memory_advice):
+                copies = predictor.prepare_scales([photograph])
+                return PreparedPhotograph(file, photograph.size[::-1], shrink(photograph), copies)
+        except TooLittleMemoryError as error:
+            return file, error
+
+    def leave(file: Path, error: Exception) -> None:
+        leave_out(file, error, left_out)
+        progress.update()
+
+    def take_readable(found: Iterable[PreparedPhotograph | tuple[Path, Exception]]) -> Iterator[PreparedPhotograph]:
+        for photograph in found:
+            if isinstance(photograph, PreparedPhotograph):
+                yield photograph
+            else:
+                leave(*photograph)
+
+    def compute(batch: list[PreparedPhotograph]) -> Iterator[tuple[PreparedPhotograph, torch.Tensor]]:
+        try:
+            with naming_lack_of_memory(predictor.memory_advice):
+                copies = [torch.cat(of_scale) for of_scale in zip(*(item.copies for item in batch), strict=True)]
+                outputs = predictor.compute(copies, batch[0].size)
         except TooLittleMemoryError as error:
             if len(batch) == 1:
-                leave_out(batch[0][0], error, left_out)
-                progress.update()
+                leave(batch[0].file, error)
                 return
-            predictions = None
+            outputs = None
         # One at a time; outside of the `except` block, during which the memory of the attempt is not freed.
-        if predictions is None:
+        if outputs is None:
             for item in batch:
-                predict([item])
-            return
-        for (file, photograph), prediction in zip(batch, predictions, strict=True):
-            try:
-                with naming_lack_of_memory(predictor.memory_advice):
-                    entry = save(predictor, file, photograph, prediction, targets[file])
-            except TooLittleMemoryError as error:
-                leave_out(file, error, left_out)
-            else:
-                entries.append({"file": str(file), "width": photograph.width, "height": photograph.height, **entry})
-            progress.update()
+                yield from compute([item])
+        else:
+            yield from zip(batch, outputs, strict=True)
+
+    def compute_all() -> Iterator[tuple[PreparedPhotograph, torch.Tensor]]:
+        with closing(map_in_threads(read, targets, num_threads, max(batch_size, num_threads))) as found:
+            for batch in batched(take_readable(found), batch_size, key=lambda item: item.size):
+                yield from compute(batch)
+
+    def write(
+        computed: tuple[PreparedPhotograph, torch.Tensor],
+    ) -> tuple[PreparedPhotograph, tuple[dict[str, Any], str] | TooLittleMemoryError]:
+        photograph, output = computed
+        try:
+            with naming_lack_of_memory(predictor.memory_advice):
+                return photograph, save(predictor, photograph, output, targets[photograph.file])
+        except TooLittleMemoryError as error:
+            return photograph, error
 
     entries = []
-    with tqdm(total=len(targets), unit="photograph", disable=None) as progress:
-        for batch in batched(read(), batch_size, key=lambda item: item[1].size):
-            predict(batch)
+    with (
+        tqdm(total=len(targets), unit="photograph", disable=None) as progress,
+        closing(compute_all()) as computed,
+        closing(map_in_threads(write, computed, num_threads, batch_size)) as written,
+    ):
+        for photograph, saved in written:
+            if isinstance(saved, TooLittleMemoryError):
+                leave(photograph.file, saved)
+                continue
+            entry, line = saved
+            height, width = photograph.size
+            entries.append({"file": str(photograph.file), "width": width, "height": height, **entry})
+            tqdm.write(line)
+            progress.update()
     return entries
 
 
@@ -339,7 +398,8 @@ def run(args: argparse.Namespace) -> int:
         # Cosines lie close together, and are shown as numbers.
         dtype = model.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
         model.to(device, dtype)
-        predictor, save = TextPredictor(model, image_processor, args.text), save_texts
+        predictor = TextPredictor(model, image_processor, args.text)
+        shrink, save = to_picture_width, save_texts
         about = {"texts": args.text}
     else:
         if model.config.untrained_contexts:
@@ -349,7 +409,8 @@ def run(args: argparse.Namespace) -> int:
         if args.palette == "colorblind":
             palette = color_blind_palette(model.config.num_labels)
         prepare_for_inference(model, device, args.dtype)
-        predictor, save = ClassPredictor(model, image_processor, palette, args.window, args.tta), save_classes
+        predictor = ClassPredictor(model, image_processor, palette, args.window, args.tta)
+        shrink, save = to_overlay_size, save_classes
         about = {
             "classes": predictor.labels,
             "tta": args.tta,
@@ -358,7 +419,7 @@ def run(args: argparse.Namespace) -> int:
     dtype_name = str(model.dtype).removeprefix("torch.")
 
     photographs = {file: paths for file, paths in targets.items() if not is_video(file)}
-    images, videos = predict_photographs(predictor, save, photographs, args.batch_size, left_out), []
+    images, videos = predict_photographs(predictor, shrink, save, photographs, args.batch_size, left_out), []
     for file in targets:
         if is_video(file):
             try:

@@ -12,9 +12,10 @@ import numpy as np
 import PIL.Image
 import torch
 
+from ...class_maps_denseclip import axis_positions, class_map
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
-from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
+from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 
 
 Item = TypeVar("Item")
@@ -45,19 +46,23 @@ class Predictor:
         Raises:
             ValueError: for a photograph that is too small or too narrow for the model.
         """
-        height, width = min((self.prepared_size(photograph, scale) for scale in self.scales), key=min)
+        size = photograph.size[::-1]
+        height, width = min((self.prepared_size(size, scale) for scale in self.scales), key=min)
         if min(height, width) < self.model.min_image_size:
             raise ValueError(
                 f"A photograph of {photograph.height} x {photograph.width} pixels (height x width) is {height} x"
                 f" {width} as the model sees it, and both sides must have at least {self.model.min_image_size}."
             )
 
-    def prepared_size(self, photograph: PIL.Image.Image, scale: float = 1.0) -> tuple[int, int]:
-        """Height and width of what the model sees."""
-        size = photograph.size[::-1]
+    def prepared_size(self, size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
+        """Height and width of what the model sees of a photograph of this height and width."""
         if not self.image_processor.do_resize:
             return size
         return self.image_processor.get_resized_size(*size, scaled_size(self.image_processor.size, scale))
+
+    def prepare_scales(self, photographs: Sequence[PIL.Image.Image]) -> list[torch.Tensor]:
+        """Photographs of one size -> what the model sees of them at each of the scales, as [`~Predictor.prepare`]."""
+        return [self.prepare(photographs, scale) for scale in self.scales]
 
     def prepare(self, photographs: Sequence[PIL.Image.Image], scale: float = 1.0) -> torch.Tensor:
         """Photographs of one size -> `(batch_size, 3, height, width)`."""
@@ -98,38 +103,36 @@ class ClassPredictor(Predictor):
         Segment photographs of one size.
 
         Returns:
-            `list[tuple[np.ndarray, np.ndarray]]`: for each photograph the class ids, `(height, width)`, and for each
-            class its pixels and the sum of its probability over them, `(2, num_labels)`.
+            `list[tuple[np.ndarray, np.ndarray]]`: for each photograph the class ids, `(height, width)`, of 8 bits or,
+            for more than 256 classes, of 32, and for each class its pixels and the sum of its probability over them,
+            `(2, num_labels)`.
         """
         size = photographs[0].size[::-1]
-        return self.find_classes(self.compute_logits(photographs), size)
+        return self.find_classes(self.compute(self.prepare_scales(photographs), size), size)
 
-    def compute_logits(self, photographs: Sequence[PIL.Image.Image]) -> torch.Tensor:
-        """Photographs of one size -> `(batch_size, num_labels, logits_height, logits_width)`."""
+    @torch.no_grad()
+    def compute(self, copies: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """
+        What [`~Predictor.prepare_scales`] has made of photographs of this height and width -> logits, `(batch_size,
+        num_labels, logits_height, logits_width)`.
+        """
         if not self.use_tta:
-            return self.model(self.prepare(photographs), return_dict=True, **self.window).logits
+            return self.model(copies[0], return_dict=True, **self.window).logits
         # At the photograph's own size, as in the evaluation, unless that is large: the probabilities of all classes
         # would take gigabytes.
-        smaller = min(photographs[0].size[::-1], self.prepared_size(photographs[0]), key=math.prod)
-        copies = (self.prepare(photographs, scale) for scale in self.scales)
+        smaller = min(size, self.prepared_size(size), key=math.prod)
         probabilities = average_probabilities(self.model, copies, smaller, **self.window)
         # The softmax of these logarithms gives the probabilities back.
         return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
     def find_classes(self, logits: torch.Tensor, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The logits of photographs of this height and width -> what a call returns."""
-        results = self.image_processor.post_process_panoptic_segmentation(
-            DenseCLIPSemanticSegmenterOutput(logits=logits), target_sizes=[size] * len(logits)
-        )
-        predictions = []
-        for result in results:
-            class_ids = result["segmentation"].cpu().numpy()
-            totals = np.zeros((2, len(self.labels)))
-            totals[0] = np.bincount(class_ids.ravel(), minlength=len(self.labels))
-            for segment in result["segments_info"]:
-                totals[1, segment["id"]] = segment["score"] * totals[0, segment["id"]]
-            predictions.append((class_ids, totals))
-        return predictions
+        lengths = zip(size, logits.shape[2:], strict=True)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        rows, columns = (axis_positions(target, target, target, own, dtype) for target, own in lengths)
+        id_dtype = torch.uint8 if len(self.labels) <= 2**8 else torch.int32
+        found = [class_map(of_image, rows, columns, with_scores=True, dtype=id_dtype) for of_image in logits]
+        return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores in found]
 
     def list_classes(self, totals: np.ndarray) -> list[dict[str, Any]]:
         """Pixels and sums of probabilities, `(2, num_labels)` -> the classes that are there, the largest first."""

@@ -42,8 +42,12 @@ class TextPredictor(Predictor):
         Raises:
             ValueError: for a model without language, or texts that are empty, repeated or too long.
         """
+        return self.compute(self.prepare_scales(photographs), photographs[0].size[::-1])
+
+    def compute(self, copies: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """What [`~Predictor.prepare_scales`] has made of photographs of any one size -> what a call returns."""
         return self.model.score_text(
-            self.prepare(photographs),
+            copies[0],
             self.texts,
             learned_prompts=self.learned_prompts,
             value_projection=self.value_projection,

@@ -104,7 +104,7 @@ def segment(
     size, num_labels = photograph.size[::-1], model.config.num_labels
     predictor = ClassPredictor(model, image_processor, model.config.palette or generate_palette(num_labels))
     predictor.check(photograph)
-    logits = predictor.compute_logits([photograph])
+    logits = predictor.compute(predictor.prepare_scales([photograph]), size)
     ((segmentation, totals),) = predictor.find_classes(logits, size)
     classes = predictor.list_classes(totals)
     maps = resize_logits(logits.float(), map_size(logits.shape[-2:], num_labels))
