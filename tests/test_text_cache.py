@@ -16,7 +16,10 @@ from modeling_denseclip.text_cache_denseclip import (
     TextEmbeddingCache,
     fingerprint_tensors,
     is_cacheable,
+    odd_numbers,
     row_factors,
+    sum_as_floats,
+    sum_as_integers,
     weighted_sum,
 )
 from tests.tiny import tiny_model
@@ -448,3 +451,26 @@ def test_rows_are_summed_exactly():
     columns = bits.T.tolist()
     expected = [sum(factor * bit for factor, bit in zip(factors, column, strict=True)) for column in columns]
     assert weighted_sum(bits).tolist() == expected
+    for sum_rows in (sum_as_floats, sum_as_integers):  # of a CPU, and of other devices
+        assert sum_rows(bits, row_factors(7)).tolist() == expected
+
+
+def test_factors_are_odd_and_without_a_pattern():
+    for seed in range(3):
+        numbers = odd_numbers(1000, 2**20, seed)
+        assert (numbers % 2 == 1).all() and numbers.unique().numel() > 990 and numbers.max() < 2**20 + 1
+        assert (numbers.diff() > 0).float().mean().sub(0.5).abs() < 0.1
+    assert odd_numbers(1000, 2**20, 0).tolist() != odd_numbers(1000, 2**20, 1).tolist()
+
+
+def test_a_replica_of_data_parallel_is_not_trusted():
+    module = nn.Sequential(nn.Linear(2, 2)).eval()
+    module[0]._is_replica = True  # it lists no parameters, so that none of them would be looked at
+    assert not is_cacheable(module)
+
+
+def test_modules_of_others_are_not_trusted():
+    class Foreign(nn.Module):
+        pass
+
+    assert not is_cacheable(nn.Sequential(Foreign()).eval())
