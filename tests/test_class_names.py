@@ -14,7 +14,8 @@ from modeling_denseclip.class_names_denseclip import check_class_names
 from modeling_denseclip.modeling_denseclip_prompting import pack_prompts
 from tests.tiny import TINY_CLASS_NAMES, make_tiny_tokenizer, tiny_config, tiny_model
 from training.data.class_names import read_class_names
-from training.data.load import _check_names, _names_in_features
+from training.data.load import _check_names
+from training.data.rows import _names_in_features
 
 
 ADE20K = json.loads((Path(__file__).parent / "fixtures" / "ade20k.json").read_text())
@@ -522,7 +523,8 @@ def names_of_file(names, folder):
 
 
 def names_of_data_set(names, folder):
-    _check_names("data", _names_in_features("data", {"label": datasets.ClassLabel(names=list(names))}))
+    (found,) = _names_in_features({"label": datasets.ClassLabel(names=list(names))}).values()
+    _check_names("data", found)
 
 
 def names_of_config(names, folder):

@@ -116,6 +116,7 @@ WRONG_WORDS = {
     "demo_scenes": ".",
     "evaluate": f"{NOWHERE} --data_dir {NOWHERE} --use_cpu true",
     "export": f"{NOWHERE} OUT.onnx",
+    "import_data": f"{NOWHERE} OUT",
     "inspect_dataset": f"{NOWHERE} --output_dir OUT",
     "model_card": "--check",
     "push": f"{NOWHERE} user/model",
