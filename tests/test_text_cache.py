@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from modeling_denseclip import DenseCLIPForSemanticSegmentation, text_cache_denseclip
 from modeling_denseclip.text_cache_denseclip import (
     TextEmbeddingCache,
     fingerprint_tensors,
@@ -474,3 +474,14 @@ def test_modules_of_others_are_not_trusted():
         pass
 
     assert not is_cacheable(nn.Sequential(Foreign()).eval())
+
+
+@pytest.mark.parametrize("device, expected", [("cpu", "sum_as_floats"), ("meta", "sum_as_integers")])
+def test_floats_sum_on_a_cpu_and_integers_elsewhere(device, expected, monkeypatch):
+    called = []
+    for name in ("sum_as_floats", "sum_as_integers"):
+        monkeypatch.setattr(text_cache_denseclip, name, lambda *words, name=name: called.append((name, *words)))
+    bits = torch.zeros(7, 5, dtype=torch.int16, device=device)
+    weighted_sum(bits)
+    ((name, given, factors),) = called
+    assert name == expected and given is bits and factors.device.type == device and len(factors) == 7
