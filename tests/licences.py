@@ -42,6 +42,7 @@ NAMES = {
     "BSD": "BSD-3-Clause",
     "BSD 3-Clause License": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
+    "FreeBSD": "BSD-2-Clause",
     "Historical Permission Notice and Disclaimer (HPND)": "HPND",
     "ISC License": "ISC",
     "ISC License (ISCL)": "ISC",
