@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from modeling_denseclip.class_maps_denseclip import axis_positions, class_map, iterate_enlarged
+from modeling_denseclip.class_maps_denseclip import class_map, iterate_enlarged, whole_positions
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 
@@ -48,18 +48,14 @@ def logits_of(model_name: str, photograph: str, short_side: int) -> torch.Tensor
     return model.eval()(**inputs).logits[0]
 
 
-def positions(logits: torch.Tensor, size: tuple[int, int]) -> list:
-    return [axis_positions(new, new, new, old, logits.dtype) for new, old in zip(size, logits.shape[1:], strict=True)]
-
-
 def find(logits: torch.Tensor, size: tuple[int, int], with_scores: bool) -> torch.Tensor:
-    return class_map(logits, *positions(logits, size), with_scores=with_scores)[0]
+    return class_map(logits, *whole_positions(size, logits), with_scores=with_scores)[0]
 
 
 def plain(logits: torch.Tensor, size: tuple[int, int], with_scores: bool) -> torch.Tensor:
     class_ids = torch.empty(size, dtype=torch.int64)
     sums = torch.zeros(2, len(logits), dtype=torch.float64)
-    for rows, enlarged in iterate_enlarged(logits, *positions(logits, size)):
+    for rows, enlarged in iterate_enlarged(logits, *whole_positions(size, logits)):
         greatest, class_ids[rows] = enlarged.max(dim=-1)
         if with_scores:
             found = class_ids[rows].flatten()

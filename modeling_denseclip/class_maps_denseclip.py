@@ -95,6 +95,15 @@ def axis_positions(
     return AxisPositions(lower, (lower + 1).clamp(max=last), positions - lower)
 
 
+def whole_positions(size: tuple[int, int], logits: torch.Tensor) -> tuple[AxisPositions, AxisPositions]:
+    """Of the rows and columns of a picture of this height and width, all of which its logits (..., h, w) cover."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    rows, columns = (
+        axis_positions(new, new, new, old, dtype) for new, old in zip(size, logits.shape[-2:], strict=True)
+    )
+    return rows, columns
+
+
 def mix(lower: torch.Tensor, upper: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     `lower + (upper - lower) * weight`, in operations of their own. `torch.lerp` fuses multiplication and addition in
@@ -401,4 +410,12 @@ def _add(totals: torch.Tensor, classes: torch.Tensor, nearest: torch.Tensor, pro
     totals[1].index_add_(0, classes.flatten(), sums.flatten())
 
 
-__all__ = ["NOT_FINITE", "AxisPositions", "ClassScores", "axis_positions", "class_map", "iterate_enlarged"]
+__all__ = [
+    "NOT_FINITE",
+    "AxisPositions",
+    "ClassScores",
+    "axis_positions",
+    "class_map",
+    "iterate_enlarged",
+    "whole_positions",
+]

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
-from .class_maps_denseclip import NOT_FINITE, axis_positions, class_map
+from .class_maps_denseclip import NOT_FINITE, class_map, whole_positions
 from .class_names_denseclip import check_weights_are_loaded
 from .configuration_denseclip import as_pair
 from .resizing_denseclip import at_least_float32, resize_logits
@@ -141,10 +141,8 @@ class DenseCLIPInferenceMixin:
             windows = self.segment_windows(pixel_values, *window)
         else:
             logits = self.segment(pixel_values).logits
-            dtype = torch.promote_types(logits.dtype, torch.float32)
-            lengths = zip(target_size, logits.shape[2:], strict=True)
-            rows, columns = (axis_positions(target, target, target, own, dtype) for target, own in lengths)
-            return torch.stack([class_map(of_image, rows, columns)[0] for of_image in logits])
+            positions = whole_positions(target_size, logits)
+            return torch.stack([class_map(of_image, *positions)[0] for of_image in logits])
         best = classes = None
         for first in range(0, self.num_labels, CLASSES_AT_A_TIME):
             some = slice(first, first + CLASSES_AT_A_TIME)

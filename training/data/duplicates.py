@@ -77,6 +77,24 @@ def picture_hash(image: PIL.Image.Image) -> int | None:
     return int("".join("1" if sign else "0" for sign in signs.flat), 2)
 
 
+class Groups:
+    """Places from 0 on, each alone at first, that are joined by pairs."""
+
+    def __init__(self, count: int):
+        self._earlier = list(range(count))  # of each place one of its group that is not later
+
+    def first(self, place: int) -> int:
+        """The first place of its group."""
+        earlier = self._earlier
+        while earlier[place] != place:
+            earlier[place] = place = earlier[earlier[place]]
+        return place
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.first(one), self.first(other)))
+        self._earlier[high] = low
+
+
 def find_near(hashes: Sequence[int | None], maximum_distance: int = MAXIMUM_DISTANCE) -> list[list[int]]:
     """
     Groups of pictures that are joined by pairs of nearly equal hashes, mirrored or not: places in `hashes`, two or
@@ -86,17 +104,11 @@ def find_near(hashes: Sequence[int | None], maximum_distance: int = MAXIMUM_DIST
     that share one with it: of 20,000 unlike pictures with about a hundred. `maximum_distance` is at most
     `MAXIMUM_DISTANCE`.
     """
-    parents = list(range(len(hashes)))
-
-    def root(place: int) -> int:
-        while parents[place] != place:
-            parents[place] = place = parents[parents[place]]
-        return place
-
+    groups = Groups(len(hashes))
     first_with: dict[int, int] = {}
     for place, value in enumerate(hashes):
         if value is not None:
-            parents[place] = first_with.setdefault(value, place)
+            groups.join(place, first_with.setdefault(value, place))
     edges = [round(edge) for edge in np.linspace(0, HASH_BITS, NUM_BANDS + 1)]
     for start, end in zip(edges, edges[1:], strict=False):
         band = (1 << end) - (1 << start)
@@ -104,11 +116,10 @@ def find_near(hashes: Sequence[int | None], maximum_distance: int = MAXIMUM_DIST
         for value, place in first_with.items():
             for variant in (value, value ^ MIRRORED_BITS):
                 for other in sharing[variant & band][-CROWDED:]:
-                    is_near = (variant ^ hashes[other]).bit_count() <= maximum_distance
-                    if is_near and root(other) != root(place):
-                        parents[root(place)] = root(other)
+                    if (variant ^ hashes[other]).bit_count() <= maximum_distance:
+                        groups.join(place, other)
             sharing[value & band].append(place)
-    groups: dict[int, list[int]] = defaultdict(list)
+    members: dict[int, list[int]] = defaultdict(list)
     for place in range(len(hashes)):
-        groups[root(place)].append(place)
-    return sorted(group for group in groups.values() if len(group) > 1)
+        members[groups.first(place)].append(place)
+    return sorted(group for group in members.values() if len(group) > 1)

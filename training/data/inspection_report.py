@@ -193,13 +193,17 @@ def report_to_json(report: DatasetReport) -> dict:
     }
 
 
+def spread(length: int, count: int) -> list[int]:
+    """So many places of a list, or all, spread evenly from its first to its last."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
+
+
 def draw_samples(report: DatasetReport, num_samples: int) -> PIL.Image.Image:
     """
     Draw a contact sheet of samples under their masks, spread evenly over the pairs whose mask fits the image, with a
     legend. The largest class is left faint: so it can be seen where two classes have each other's ids.
     """
-    last = len(report.drawable) - 1
-    indices = np.unique(np.linspace(0, last, min(num_samples, last + 1)).round().astype(int))
+    indices = spread(len(report.drawable), num_samples)
     id2label = dict(enumerate(report.class_names))
     image_processor = DenseCLIPImageProcessor(do_reduce_labels=report.reduce_labels)
     samples, captions = [], []

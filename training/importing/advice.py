@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.rows import advise_rows
-from .forms import recognise
 
 
 def advise_import(folder: str | Path) -> str:
@@ -16,6 +15,8 @@ def advise_import(folder: str | Path) -> str:
     What the folder holds, and the command that imports it or the argument that reads it; empty for one of our form, or
     of none that is known.
     """
+    from .forms import recognise  # all readers, which a training that finds its folder need not import
+
     folder = Path(folder)
     annotations = folder / "annotations"
     if not folder.is_dir() or (annotations.is_dir() and any(path.is_dir() for path in annotations.iterdir())):

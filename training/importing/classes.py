@@ -113,7 +113,7 @@ def name_keys(
         table |= of_masks
     elif answers.file is not None:
         table = _names_of_file(source, keys, answers.file, "--names", notes)
-    _apply(table, source, pixels, answers.names, notes)
+    _apply(table, source, pixels, answers.names)
     if not source.keys_are_colours and IGNORE_INDEX in keys and len(keys) > 2:
         if IGNORE_INDEX not in table:
             notes.append(
@@ -223,7 +223,6 @@ def _apply(
     source: Source,
     pixels: Mapping[int, int],
     names: Mapping[str, str],
-    notes: list[str],
 ) -> None:
     """Let the user's words replace names in the table."""
     for said, name in names.items():
@@ -233,7 +232,7 @@ def _apply(
         if not keys:
             keys = [key for key in [_parse_key(said, source)] if key is not None and (key in pixels or key in table)]
         if not keys:
-            known = [REST if key == UNCOVERED else _show(key, source) for key in sorted(pixels)]
+            known = [show_key(key, source) for key in sorted(pixels)]
             names_known = dict.fromkeys(name for name in table.values() if name is not None)
             raise ValueError(
                 f"--names {said}={name}: there is no {said}. There are {_listed([*known, *names_known])}."
@@ -319,21 +318,24 @@ def _ask(
     by_share = sorted(unnamed, key=lambda key: -pixels[key])
     lines = [f"No file says what {len(unnamed)} of the {what} in the masks mean. They are"]
     lines += [
-        f"    {_show(key, source):>8}  {_share(pixels, key):>8} of the pixels, such as in {holders[key]}"
+        f"    {show_key(key, source):>8}  {_share(pixels, key):>8} of the pixels, such as in {holders[key]}"
         for key in by_share[:NUM_ASKED]
     ]
     if len(by_share) > NUM_ASKED:
         lines.append(f"    and {len(by_share) - NUM_ASKED:,} more")
     if named := list(dict.fromkeys(name for name in table.values() if name is not None)):
         lines.append(f"Named are {_listed(named)}.")
-    pairs = " ".join(f"'{_show(key, source)}=NAME'" for key in sorted(by_share[:NUM_ASKED]))
+    pairs = " ".join(f"'{show_key(key, source)}=NAME'" for key in sorted(by_share[:NUM_ASKED]))
     lines.append(f"Name them: --names {pairs}, with '{UNLABELLED}' for what is no class; or by --names FILE.")
     if len(unnamed) > 2:
         lines.append(f"'{OTHERS}=NAME' names all that are left alike, such as numbers of single objects.")
     return "\n".join(lines)
 
 
-def _show(key: int, source: Source) -> str:
+def show_key(key: int, source: Source) -> str:
+    """A key as `--names` takes it."""
+    if key == UNCOVERED:
+        return REST
     return f"#{key:06x}" if source.keys_are_colours else str(key)
 
 

@@ -23,10 +23,10 @@ from modeling_denseclip.tools.files.photographs import open_photograph, read_ori
 from modeling_denseclip.tools.files.saving import replace_folder
 
 from ..data.class_names import CLASSES_FILE
-from ..data.duplicates import find_near, picture_hash, source_stem
+from ..data.duplicates import Groups, find_near, picture_hash, source_stem
 from ..data.files import IGNORE_INDEX, printable
 from ..data.findings import format_size, in_processes
-from .classes import REST, Classes, Question
+from .classes import Classes, Question, show_key
 from .sources import UNCOVERED, Drawing, Item, Source
 
 
@@ -237,27 +237,14 @@ def find_groups(items: Sequence[Item], digests: Sequence[int | None]) -> list[in
     Which photographs must not be parted, as a number for each: those whose names say that they are crops or copies of
     one, and those that look alike.
     """
-    groups = [[*positions] for positions in find_near(digests)]
+    groups = Groups(len(items))
     by_stem: dict[str, list[int]] = defaultdict(list)
     for position, item in enumerate(items):
         by_stem[source_stem(item.name)].append(position)
-    return _join(len(items), [*groups, *by_stem.values()])
-
-
-def _join(count: int, groups: Sequence[Sequence[int]]) -> list[int]:
-    """Of each of so many positions the first one that it belongs together with, by whatever chain of groups."""
-    first = list(range(count))
-
-    def find(position: int) -> int:
-        while first[position] != position:
-            first[position] = position = first[first[position]]
-        return position
-
-    for group in groups:
-        for position in group:
-            low, high = sorted((find(group[0]), find(position)))
-            first[high] = low
-    return [find(position) for position in range(count)]
+    for first, *others in (*find_near(digests), *by_stem.values()):
+        for other in others:
+            groups.join(first, other)
+    return [groups.first(position) for position in range(len(items))]
 
 
 # ---------------------------------------------------------------------------------------------------------- the writer
@@ -313,7 +300,7 @@ def write_folder(
             "source": printable(str(root.absolute())),
             "form": source.form,
             "classes": classes.names,
-            "ids": {_show_key(key, source): id for key, id in classes.id_of.items()},
+            "ids": {_name_of_key(key, source): id for key, id in classes.id_of.items()},
             "pictures": record,
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -323,10 +310,10 @@ def write_folder(
     return dict(counts)
 
 
-def _show_key(key: int, source: Source) -> str:
-    if key == UNCOVERED:
-        return REST
-    return f"#{key:06x}" if source.keys_are_colours else source.names.get(key, str(key))
+def _name_of_key(key: int, source: Source) -> str:
+    """What the source itself calls a key; of colours and of what nothing covers, as `--names` takes them."""
+    shown = show_key(key, source)
+    return shown if source.keys_are_colours or key == UNCOVERED else source.names.get(key, shown)
 
 
 def _write_mask(job: tuple[Item, Path], id_of: Mapping[int, int]) -> None:

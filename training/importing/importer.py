@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from modeling_denseclip.tools.command import escape_controls
 from modeling_denseclip.tools.files.saving import save_whole
 
 from ..data.inspection import DatasetReport, inspect_dataset
-from ..data.inspection_report import draw_samples, format_findings
+from ..data.inspection_report import draw_samples, format_findings, spread
 from ..data.name_files import read_colour
 from ..data.rows import advise_rows, is_saved
 from .classes import UNLABELLED, Answers, Classes, name_keys, read_answers
@@ -129,7 +127,7 @@ def import_data(
     classes = name_keys(source, seen.pixels, seen.holders, answers, found)
     for note in classes.notes:
         say(f"  {note}")
-    say(_format_classes(classes, seen, source))
+    say(_format_classes(classes, seen))
     splits = choose_splits(listing, seen, classes, wishes, say)
 
     if wishes.dry_run:
@@ -201,7 +199,7 @@ def _say_list(say: Callable[[str], object], title: str, entries: Sequence[str]) 
         say(f"    and {len(entries) - NUM_SHOWN:,} more")
 
 
-def _format_classes(classes: Classes, seen: Survey, source: Source) -> str:
+def _format_classes(classes: Classes, seen: Survey) -> str:
     total = sum(seen.pixels.values())
     lines = []
     for id, name in enumerate(classes.names):
@@ -304,7 +302,7 @@ def _draw_plan(
 ) -> None:
     """Write a few photographs as they all would be, aside, and draw them."""
     some = {
-        split: [items[i] for i in _spread(len(items), NUM_SAMPLES // len(splits))] for split, items in splits.items()
+        split: [items[i] for i in spread(len(items), NUM_SAMPLES // len(splits))] for split, items in splits.items()
     }
     with tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "sample"
@@ -313,10 +311,6 @@ def _draw_plan(
         _save_sheet(report, target.with_name(f"{target.name}_{SHEET}"), say)
     planned = ", ".join(f"{len(items):,} {split}" for split, items in splits.items())
     say(f"Nothing else is written. Without --dry_run {target} gets {planned}.")
-
-
-def _spread(length: int, count: int) -> list[int]:
-    return np.unique(np.linspace(0, length - 1, min(length, max(1, count))).round().astype(int)).tolist()
 
 
 def _inspect(folder: Path, splits: Mapping[str, Sequence[Item]], num_workers: int) -> DatasetReport:

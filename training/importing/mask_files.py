@@ -17,6 +17,7 @@ from modeling_denseclip.tools.files.photographs import (
     turn_upright,
 )
 
+from ..data.findings import COLOUR_MODES
 from .mat_files import MAXIMUM_BYTES, read_mat
 from .sources import UNCOVERED
 
@@ -25,7 +26,6 @@ MATRIX_SUFFIXES = (".npy", ".mat", ".txt", ".csv")
 MASK_FORMATS = ("GIF",)  # beyond those of photographs; a GIF holds exact indices
 ONLY_MASK_SUFFIXES = (*MATRIX_SUFFIXES, ".gif")
 MASK_FILE_SUFFIXES = (*IMAGE_SUFFIXES, *ONLY_MASK_SUFFIXES)
-COLOUR_MODES = ("RGB", "RGBA", "RGBX")
 VALUE_MODES = ("1", "L", "P", "I", "F", "LA")  # and those that begin with "I;16"
 MAXIMUM_TEXT_BYTES = 2**27
 KEY_RANGE = np.iinfo(np.int32)

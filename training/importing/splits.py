@@ -6,7 +6,7 @@ import csv
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import PurePosixPath
@@ -243,7 +243,3 @@ def split_by_share(
         chosen.update(groups[group])
     training = [item for position, item in enumerate(items) if position not in chosen]
     return training, [items[position] for position in sorted(chosen)]
-
-
-def count_groups(groups: Iterable[object]) -> int:
-    return len(set(groups))

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ...class_maps_denseclip import axis_positions, class_map
+from ...class_maps_denseclip import class_map, whole_positions
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
@@ -127,9 +127,7 @@ class ClassPredictor(Predictor):
 
     def find_classes(self, logits: torch.Tensor, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The logits of photographs of this height and width -> what a call returns."""
-        lengths = zip(size, logits.shape[2:], strict=True)
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        rows, columns = (axis_positions(target, target, target, own, dtype) for target, own in lengths)
+        rows, columns = whole_positions(size, logits)
         id_dtype = torch.uint8 if len(self.labels) <= 2**8 else torch.int32
         found = [class_map(of_image, rows, columns, with_scores=True, dtype=id_dtype) for of_image in logits]
         return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores in found]
