@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from modeling_denseclip.class_maps_denseclip import class_map, iterate_enlarged, whole_positions
+from modeling_denseclip.class_maps_denseclip import class_maps, iterate_enlarged, whole_positions
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 
@@ -49,7 +49,7 @@ def logits_of(model_name: str, photograph: str, short_side: int) -> torch.Tensor
 
 
 def find(logits: torch.Tensor, size: tuple[int, int], with_scores: bool) -> torch.Tensor:
-    return class_map(logits, *whole_positions(size, logits), with_scores=with_scores)[0]
+    return class_maps([(logits, *whole_positions(size, logits))], with_scores=with_scores)[0].class_ids
 
 
 def plain(logits: torch.Tensor, size: tuple[int, int], with_scores: bool) -> torch.Tensor:

@@ -24,7 +24,7 @@ Classes and logits are the same as if all were enlarged, to the last bit: every 
 operations, and a class counts as beaten only by more than these may round.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -136,15 +136,15 @@ def iterate_enlarged(
     max_elements = MAX_ELEMENTS if logits.device.type == "cpu" else MAX_DEVICE_ELEMENTS
     rows_per_slab = max(1, max_elements // elements_per_row)
     last_column = columns.upper[-1].item()
-    columns = columns.to(logits.device)
+    columns, device_rows = columns.to(logits.device), rows.to(logits.device)
     for start in range(0, height, rows_per_slab):
-        part = rows.part(start, start + rows_per_slab)
-        first, last = part.lower[0].item(), part.upper[-1].item()
+        end = min(start + rows_per_slab, height)
+        first, last = rows.lower[start].item(), rows.upper[end - 1].item()
         band = logits[:, first : last + 1, : last_column + 1].permute(1, 2, 0).to(dtype).contiguous()
-        part = part.to(logits.device)
+        part = device_rows.part(start, end)
         slab = mix(band[part.lower - first], band[part.upper - first], part.weight[:, None, None])
         enlarged = mix(slab[:, columns.lower], slab[:, columns.upper], columns.weight[:, None])
-        yield slice(start, start + rows_per_slab), enlarged
+        yield slice(start, end), enlarged
 
 
 class ClassScores(NamedTuple):
@@ -161,45 +161,74 @@ class ClassScores(NamedTuple):
     probability_sums: torch.Tensor
 
 
-def class_map(
-    logits: torch.Tensor,
-    rows: AxisPositions,
-    columns: AxisPositions,
+class ClassMap(NamedTuple):
+    """
+    The greatest class of each pixel of a picture.
+
+    Attributes:
+        class_ids (`torch.Tensor` of shape `(height, width)`): integers.
+        scores ([`ClassScores`], *optional*): if asked for.
+        enlarged (`torch.FloatTensor` of shape `(num_labels, height, width)`, *optional*): all logits, in float32, if
+            asked for.
+    """
+
+    class_ids: torch.Tensor
+    scores: ClassScores | None
+    enlarged: torch.Tensor | None
+
+
+def class_maps(
+    pictures: Iterable[tuple[torch.Tensor, AxisPositions, AxisPositions]],
     with_scores: bool = False,
+    with_enlarged: bool = False,
     dtype: torch.dtype = torch.int64,
-) -> tuple[torch.Tensor, ClassScores | None]:
+) -> list[ClassMap]:
     """
     The greatest class of each pixel; of equal ones the lowest.
 
-    On a CPU it is found with as few enlarged logits as needed. Elsewhere all are made, and nothing waits for the host
-    before all is done.
+    On a CPU it is found with as few enlarged logits as needed. Elsewhere all are made, and the host waits for the
+    device once, after the last picture.
 
     Args:
-        logits (`torch.Tensor` of shape `(num_labels, logits_height, logits_width)`): of any floating-point type.
-        rows, columns ([`AxisPositions`]): of the picture's height and width, on the CPU.
+        pictures: of each one the logits (`torch.Tensor` of shape `(num_labels, logits_height, logits_width)`, of any
+            floating-point type) and, on the CPU, the [`AxisPositions`] of its rows and its columns.
         with_scores (`bool`, *optional*, defaults to `False`): whether to count and score classes too.
+        with_enlarged (`bool`, *optional*, defaults to `False`): whether to keep all enlarged logits.
         dtype (`torch.dtype`, *optional*, defaults to `torch.int64`): of the ids. The fewer bytes it has, the less time
             goes into writing them.
 
     Returns:
-        The class ids, a tensor of integers of shape `(height, width)`, and the [`ClassScores`], or `None`.
+        `list[ClassMap]`: of each picture, on the device of its logits.
 
     Raises:
-        ValueError: for logits of the picture that are not finite. (Those of padding may be anything.)
+        ValueError: for logits of a picture that are not finite. (Those of padding may be anything.)
     """
-    num_labels = len(logits)
-    class_ids = torch.empty(len(rows.lower), len(columns.lower), dtype=dtype, device=logits.device)
-    totals = torch.zeros(2, num_labels, dtype=torch.float64, device=logits.device) if with_scores else None
-    seen = logits[:, : rows.upper[-1] + 1, : columns.upper[-1] + 1]
-    is_finite = seen.isfinite().all()
-    if logits.device.type != "cpu":
-        _enlarge_all(seen, rows, columns, class_ids, totals)
-    elif is_finite:
-        for start, end in _bands(seen, rows):
-            _find_classes(seen, rows.part(start, end), columns, class_ids[start:end], totals)
-    if not is_finite:
+    maps, checks = [], []
+    for logits, rows, columns in pictures:
+        size = len(rows.lower), len(columns.lower)
+        class_ids = torch.empty(size, dtype=dtype, device=logits.device)
+        totals = torch.zeros(2, len(logits), dtype=torch.float64, device=logits.device) if with_scores else None
+        enlarged = None
+        if with_enlarged:
+            enlarged = torch.empty(len(logits), *size, dtype=torch.float32, device=logits.device)
+        seen = logits[:, : rows.upper[-1] + 1, : columns.upper[-1] + 1]
+        checks.append(seen.isfinite().all())
+        if logits.device.type == "cpu":
+            _check_finite(checks)
+        if with_enlarged or logits.device.type != "cpu":
+            _enlarge_all(seen, rows, columns, class_ids, totals, enlarged)
+        else:
+            for start, end in _bands(seen, rows):
+                _find_classes(seen, rows.part(start, end), columns, class_ids[start:end], totals)
+        maps.append(ClassMap(class_ids, None if totals is None else ClassScores(*totals), enlarged))
+    _check_finite(checks)
+    return maps
+
+
+def _check_finite(checks: Sequence[torch.Tensor]) -> None:
+    """The host waits here. (Maps of logits that are not finite are worth nothing, but made without an error.)"""
+    if checks and not torch.stack(checks).all():
         raise ValueError(NOT_FINITE)
-    return class_ids, None if totals is None else ClassScores(*totals)
 
 
 def _enlarge_all(
@@ -208,10 +237,16 @@ def _enlarge_all(
     columns: AxisPositions,
     class_ids: torch.Tensor,
     totals: torch.Tensor | None,
+    kept: torch.Tensor | None = None,
 ) -> None:
-    """Write the class of each pixel into `class_ids`, and add to `totals`, by all logits of all pixels."""
+    """
+    Write the class of each pixel into `class_ids`, and add to `totals`, by all logits of all pixels, which are written
+    into `kept`.
+    """
     for part, enlarged in iterate_enlarged(logits, rows, columns):
         class_ids[part] = enlarged.argmax(dim=-1)
+        if kept is not None:
+            kept[:, part] = enlarged.movedim(-1, 0)
     if totals is not None:
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
         near_rows, near_columns = (
@@ -413,9 +448,10 @@ def _add(totals: torch.Tensor, classes: torch.Tensor, nearest: torch.Tensor, pro
 __all__ = [
     "NOT_FINITE",
     "AxisPositions",
+    "ClassMap",
     "ClassScores",
     "axis_positions",
-    "class_map",
+    "class_maps",
     "iterate_enlarged",
     "whole_positions",
 ]

@@ -37,7 +37,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring, logging
 
-from .class_maps_denseclip import AxisPositions, axis_positions, class_map, iterate_enlarged
+from .class_maps_denseclip import AxisPositions, axis_positions, class_maps
 from .configuration_denseclip import naming_errors, read_fields
 from .sizes_denseclip import resized_size
 
@@ -491,17 +491,13 @@ class DenseCLIPImageProcessor(PilBackend):
         Raises:
             `ValueError`: if the number of sizes is not the batch size, or a size is not two positive integers.
         """
-        results = []
-        for logits, rows, columns in self._iterate_positions(outputs.logits, target_sizes, input_sizes):
-            segmentation, _ = class_map(logits, rows, columns)
-            result = segmentation
-            if return_segmentation_scores:
-                scores = torch.empty(len(logits), *segmentation.shape, dtype=torch.float32, device=logits.device)
-                for part, enlarged in iterate_enlarged(logits, rows, columns):
-                    scores[:, part] = enlarged.movedim(-1, 0)
-                result = BatchFeature({"segmentation": segmentation, "segmentation_scores": scores})
-            results.append(result)
-        return results
+        pictures = self._iterate_positions(outputs.logits, target_sizes, input_sizes)
+        maps = class_maps(pictures, with_enlarged=return_segmentation_scores)
+        if not return_segmentation_scores:
+            return [found.class_ids for found in maps]
+        return [
+            BatchFeature({"segmentation": found.class_ids, "segmentation_scores": found.enlarged}) for found in maps
+        ]
 
     def post_process_panoptic_segmentation(
         self,
@@ -534,9 +530,9 @@ class DenseCLIPImageProcessor(PilBackend):
             nearest logits).
         """
         results = []
-        for logits, rows, columns in self._iterate_positions(outputs.logits, target_sizes, input_sizes):
-            segmentation, scores = class_map(logits, rows, columns, with_scores=True)
-            pixels, sums = torch.stack(scores).tolist()  # on a GPU, the one moment at which the host waits
+        pictures = self._iterate_positions(outputs.logits, target_sizes, input_sizes)
+        for segmentation, scores, _ in class_maps(pictures, with_scores=True):
+            pixels, sums = torch.stack(scores).tolist()
             segments_info = [
                 {"id": class_id, "label_id": class_id, "score": sums[class_id] / count}
                 for class_id, count in enumerate(pixels)

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
-from .class_maps_denseclip import NOT_FINITE, class_map, whole_positions
+from .class_maps_denseclip import NOT_FINITE, class_maps, whole_positions
 from .class_names_denseclip import check_weights_are_loaded
 from .configuration_denseclip import as_pair
 from .resizing_denseclip import at_least_float32, resize_logits
@@ -142,7 +142,9 @@ class DenseCLIPInferenceMixin:
         else:
             logits = self.segment(pixel_values).logits
             positions = whole_positions(target_size, logits)
-            return torch.stack([class_map(of_image, *positions)[0] for of_image in logits])
+            return torch.stack(
+                [found.class_ids for found in class_maps((of_image, *positions) for of_image in logits)]
+            )
         best = classes = None
         for first in range(0, self.num_labels, CLASSES_AT_A_TIME):
             some = slice(first, first + CLASSES_AT_A_TIME)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from modeling_denseclip import class_maps_denseclip
-from modeling_denseclip.class_maps_denseclip import axis_positions, class_map, iterate_enlarged
+from modeling_denseclip.class_maps_denseclip import axis_positions, class_maps, iterate_enlarged
 
 
 SIZES = [(13, 17), (52, 68), (101, 37), (9, 300), (7, 5), (1, 1), (120, 160), (1, 90)]
@@ -17,6 +17,11 @@ SIZES = [(13, 17), (52, 68), (101, 37), (9, 300), (7, 5), (1, 1), (120, 160), (1
 def positions(logits: torch.Tensor, size: tuple[int, int]):
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return [axis_positions(new, new, new, old, dtype) for new, old in zip(size, logits.shape[1:], strict=True)]
+
+
+def find(logits: torch.Tensor, size: tuple[int, int], **options):
+    """Class ids and scores of one picture."""
+    return class_maps([(logits, *positions(logits, size))], **options)[0][:2]
 
 
 def by_all_logits(logits: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -76,12 +81,12 @@ def test_classes_and_scores_are_those_of_all_logits(kind, size, num_labels, monk
     for values in ((0, 2.0, 2.0), (8, 0.9, 0.4), (10**9, 0.0, 0.0)):  # always few, as it is, always all
         for name, value in zip(limits, values, strict=True):
             monkeypatch.setattr(class_maps_denseclip, name, value)
-        class_ids, scores = class_map(logits, *positions(logits, size), with_scores=True)
+        class_ids, scores = find(logits, size, with_scores=True)
         assert torch.equal(class_ids, expected)
         assert torch.equal(scores.pixels, pixels)
         torch.testing.assert_close(scores.probability_sums, sums, rtol=1e-5, atol=1e-5)
-        assert torch.equal(class_map(logits, *positions(logits, size))[0], expected)
-        short, scores = class_map(logits, *positions(logits, size), with_scores=True, dtype=torch.uint8)
+        assert torch.equal(find(logits, size)[0], expected)
+        short, scores = find(logits, size, with_scores=True, dtype=torch.uint8)
         assert short.dtype == torch.uint8 and torch.equal(short.long(), expected)
         assert torch.equal(scores.pixels, pixels)
 
@@ -89,10 +94,10 @@ def test_classes_and_scores_are_those_of_all_logits(kind, size, num_labels, monk
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_are_small_and_change_nothing(kind, monkeypatch):
     logits = KINDS[kind](7, torch.Generator().manual_seed(0))
-    whole, scores = class_map(logits, *positions(logits, (100, 140)), with_scores=True)
+    whole, scores = find(logits, (100, 140), with_scores=True)
     for name in ("MAX_ELEMENTS", "MAX_BAND_ELEMENTS", "CELLS_AT_A_TIME", "CELLS_OF_A_GROUP"):
         monkeypatch.setattr(class_maps_denseclip, name, 3)
-    parts, scores_of_parts = class_map(logits, *positions(logits, (100, 140)), with_scores=True)
+    parts, scores_of_parts = find(logits, (100, 140), with_scores=True)
     assert torch.equal(parts, whole) and torch.equal(scores_of_parts.pixels, scores.pixels)
     torch.testing.assert_close(scores_of_parts.probability_sums, scores.probability_sums)
 
@@ -121,7 +126,7 @@ def test_any_number_of_classes(num_labels):
     logits = torch.randn(num_labels, 6, 5, generator=torch.Generator().manual_seed(0))
     logits[-1, 2:4, 2:4] += 20  # an area of the last class, whose id takes more than a byte
     expected, pixels, _ = by_all_logits(logits, (90, 70))
-    class_ids, scores = class_map(logits, *positions(logits, (90, 70)), with_scores=True)
+    class_ids, scores = find(logits, (90, 70), with_scores=True)
     assert torch.equal(class_ids, expected) and torch.equal(scores.pixels, pixels)
     assert pixels[-1] > 500
 
@@ -130,7 +135,7 @@ def test_any_number_of_classes(num_labels):
 def test_other_precisions(dtype):
     logits = like_a_trained_model(7, torch.Generator().manual_seed(0)).to(dtype)
     expected, _, _ = by_all_logits(logits, (100, 140))
-    assert torch.equal(class_map(logits, *positions(logits, (100, 140)))[0], expected)
+    assert torch.equal(find(logits, (100, 140))[0], expected)
 
 
 def test_few_logits_are_enlarged(monkeypatch):
@@ -147,7 +152,7 @@ def test_few_logits_are_enlarged(monkeypatch):
     areas = torch.randint(0, 20, (5, 6), generator=generator).repeat_interleave(12, 0).repeat_interleave(12, 1)
     logits = torch.randn(150, 60, 72, generator=generator)
     logits = logits.scatter_add(0, areas[None], torch.full((1, 60, 72), 8.0))
-    class_map(logits, *positions(logits, (480, 576)), with_scores=True)
+    find(logits, (480, 576), with_scores=True)
     assert sum(tensor.numel() for tensor in made) < 150 * 480 * 576 / 25
 
 
@@ -156,4 +161,32 @@ def test_logits_that_are_not_finite_are_refused(value):
     logits = torch.zeros(3, 6, 5)
     logits[1, 5, 4] = value
     with pytest.raises(ValueError, match="NaN or infinite, and have no greatest class"):
-        class_map(logits, *positions(logits, (30, 30)))
+        find(logits, (30, 30))
+
+
+@pytest.mark.parametrize("options", [{}, {"with_scores": True}, {"with_enlarged": True}])
+def test_on_a_device_the_host_waits_once_and_last(options, monkeypatch):
+    """Meta tensors have no values, and refuse everything that would have to wait for one."""
+    checked = []
+    monkeypatch.setattr(class_maps_denseclip, "_check_finite", lambda checks: checked.append(len(checks)))
+    logits = torch.empty(7, 13, 17, device="meta")
+    sizes = [(52, 68), (101, 37)]
+    maps = class_maps([(logits, *positions(logits, size)) for size in sizes], **options)
+    assert checked == [2]
+    assert [(found.class_ids.shape, found.class_ids.device.type) for found in maps] == [
+        (size, "meta") for size in sizes
+    ]
+    if "with_enlarged" in options:
+        assert [found.enlarged.shape for found in maps] == [(7, *size) for size in sizes]
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError):  # it would have been seen
+        class_maps([(logits, *positions(logits, (52, 68)))])
+
+
+def test_all_enlarged_logits_are_kept_on_request():
+    logits = like_a_trained_model(7, torch.Generator().manual_seed(0))
+    (found,) = class_maps([(logits, *positions(logits, (52, 68)))], with_scores=True, with_enlarged=True)
+    expected = F.interpolate(logits[None], size=(52, 68), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(found.enlarged, expected, atol=1e-5, rtol=0)
+    class_ids, scores = find(logits, (52, 68), with_scores=True)
+    assert torch.equal(found.class_ids, class_ids) and torch.equal(found.scores.pixels, scores.pixels)

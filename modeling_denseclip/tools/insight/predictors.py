@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ...class_maps_denseclip import class_map, whole_positions
+from ...class_maps_denseclip import class_maps, whole_positions
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
@@ -129,8 +129,8 @@ class ClassPredictor(Predictor):
         """The logits of photographs of this height and width -> what a call returns."""
         rows, columns = whole_positions(size, logits)
         id_dtype = torch.uint8 if len(self.labels) <= 2**8 else torch.int32
-        found = [class_map(of_image, rows, columns, with_scores=True, dtype=id_dtype) for of_image in logits]
-        return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores in found]
+        found = class_maps(((of_image, rows, columns) for of_image in logits), with_scores=True, dtype=id_dtype)
+        return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores, _ in found]
 
     def list_classes(self, totals: np.ndarray) -> list[dict[str, Any]]:
         """Pixels and sums of probabilities, `(2, num_labels)` -> the classes that are there, the largest first."""
