@@ -48,6 +48,15 @@ NUM_DRAWN = 4  # photographs that differ; the others are links to them
 WIDTH, HEIGHT = 4000, 3000
 
 
+def draw_logits(num_labels: int, size: tuple[int, int]) -> torch.Tensor:
+    """Smooth logits with some noise, `(1, num_labels, *size)`, whose map has borders as that of a trained model."""
+    generator = torch.Generator().manual_seed(0)
+    frequency = 8 * torch.randn(1, num_labels, 1, 1, generator=generator)
+    coarse = frequency + 6 * torch.randn(1, num_labels, 8, 11, generator=generator)
+    smooth = F.interpolate(coarse, size=size, mode="bicubic")
+    return smooth + 0.15 * torch.randn(smooth.shape, generator=generator)
+
+
 class ReplacedLogits(ClassPredictor):
     """Runs the model, unless `is_instant`, and returns other logits."""
 
@@ -57,12 +66,7 @@ class ReplacedLogits(ClassPredictor):
         if not self.is_instant:
             super().compute(copies, size)
         if not hasattr(self, "logits"):
-            generator = torch.Generator().manual_seed(0)
-            height, width = (side // 4 for side in copies[0].shape[2:])
-            frequency = 8 * torch.randn(1, len(self.labels), 1, 1, generator=generator)
-            coarse = frequency + 6 * torch.randn(1, len(self.labels), 8, 11, generator=generator)
-            smooth = F.interpolate(coarse, size=(height, width), mode="bicubic")
-            self.logits = smooth + 0.15 * torch.randn(smooth.shape, generator=generator)
+            self.logits = draw_logits(len(self.labels), tuple(side // 4 for side in copies[0].shape[2:]))
         return self.logits.expand(len(copies[0]), -1, -1, -1)
 
 

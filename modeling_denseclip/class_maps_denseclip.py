@@ -104,6 +104,11 @@ def whole_positions(size: tuple[int, int], logits: torch.Tensor) -> tuple[AxisPo
     return rows, columns
 
 
+def id_dtype(num_labels: int) -> torch.dtype:
+    """The type of the fewest bytes that holds the ids of this many classes."""
+    return torch.uint8 if num_labels <= 2**8 else torch.int32
+
+
 def mix(lower: torch.Tensor, upper: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     `lower + (upper - lower) * weight`, in operations of their own. `torch.lerp` fuses multiplication and addition in
@@ -344,7 +349,7 @@ def _find_classes(
         _enlarge_all(band.permute(2, 0, 1), row_cells.positions, column_cells.positions, class_ids, totals)
         return
 
-    of_cells = of_corners[..., 0].to(torch.uint8 if len(logits) <= 2**8 else torch.int32)  # fewer bytes to gather
+    of_cells = of_corners[..., 0].to(id_dtype(len(logits)))  # fewer bytes to gather
     class_ids.copy_(of_cells[row_cells.positions.lower][:, column_cells.positions.lower])
     if totals is not None:
         normalizers = best, (band - best[..., None]).exp_().sum(dim=-1)
@@ -452,6 +457,7 @@ __all__ = [
     "ClassScores",
     "axis_positions",
     "class_maps",
+    "id_dtype",
     "iterate_enlarged",
     "whole_positions",
 ]

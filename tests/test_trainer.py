@@ -7,6 +7,7 @@ import logging
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -213,6 +214,28 @@ def test_evaluation_equals_a_loop_over_whole_images(model, folder, tmp_path, pad
         assert metrics[f"eval_iou/{name}"] == pytest.approx(value)
         assert metrics[f"eval_accuracy/{name}"] == pytest.approx(recall)
     assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("num_rows", [640, 641])
+@torch.no_grad()
+def test_loss_of_large_masks_is_taken_at_the_logits(model, folder, tmp_path, num_rows):
+    """To small masks logits are enlarged; of larger ones OpenCV picks the pixels."""
+    trainer, sees = trainer_for(model.eval(), folder, tmp_path), (64, 96)
+    pixel_values = torch.rand(3, *sees)
+    labels = torch.randint(0, 3, (num_rows, 960), dtype=torch.uint8)
+    labels[:50] = 255
+    outputs = model(pixel_values[None])
+    segmentation, loss = trainer.segment_for_scoring(model, [pixel_values], labels)
+    picked = torch.from_numpy(cv2.resize(labels.numpy(), outputs.logits.shape[:1:-1], interpolation=cv2.INTER_NEAREST))
+    expected = model(pixel_values[None], labels=picked[None]).loss
+    torch.testing.assert_close(loss, expected)
+    enlarged = nn.functional.interpolate(outputs.logits, labels.shape, mode="bilinear", align_corners=False)
+    # Where two classes are equal up to rounding, either may win.
+    assert (segmentation != enlarged[0].argmax(0)).float().mean() < 1e-3
+
+    labels = labels[50 : 50 + sees[0], : sees[1]]
+    _, loss = trainer.segment_for_scoring(model, [pixel_values], labels)
+    torch.testing.assert_close(loss, model(pixel_values[None], labels=labels[None]).loss)
 
 
 @pytest.mark.parametrize("padding", [None, CANVAS], ids=["plain", "canvas"])

@@ -380,7 +380,7 @@ class EvaluationTransform:
         num_labels (`int`, *optional*): as of [`TrainingTransform`].
 
     Returns, for a batch of rows: `pixel_values`, for each image a list of float tensors `(3, height, width)`, one per
-    scale; `labels`, int64 tensors `(original height, original width)`; `index`, as in the rows.
+    scale; `labels`, tensors of uint8 or int64, `(original height, original width)`; `index`, as in the rows.
 
     Source: `MultiScaleFlipAug` of mmseg 0.19 with `img_ratios`, for the sizes.
     """
@@ -402,7 +402,10 @@ class EvaluationTransform:
                 [self.image_processor(image, size=size, **options)["pixel_values"][0] for size in self.sizes]
                 for image, _ in pairs
             ],
-            "labels": [torch.from_numpy(labels.astype(np.int64)) for _, labels in pairs],
+            # Of one byte where the mask is: eight would take as long to send as the mask to decode.
+            "labels": [
+                torch.tensor(labels if labels.dtype == np.uint8 else labels.astype(np.int64)) for _, labels in pairs
+            ],
             "index": rows["index"],
         }
 

@@ -7,7 +7,6 @@ Methods of the Trainer that begin with an underscore may change with any release
 no public counterpart; each says what would be lost without it.
 """
 
-import copy
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -32,6 +31,7 @@ from transformers.trainer_utils import (
 from transformers.utils import logging
 
 from modeling_denseclip import average_probabilities
+from modeling_denseclip.class_maps_denseclip import class_maps, id_dtype, whole_positions
 
 from ..data.processes import explain_worker_errors, leave_interrupts_to_us
 from ..data.transforms import collate_for_evaluation, normalize_batch
@@ -365,7 +365,8 @@ class DenseCLIPTrainer(Trainer):
             model (`nn.Module`): in evaluation mode.
             copies (`list[torch.Tensor]`): the image, `(3, height, width)`, not padded; in several sizes for
                 multi-scale testing.
-            labels (`torch.Tensor` of shape `(height, width)`): ids; also what the loss is computed with.
+            labels (`torch.Tensor` of shape `(height, width)`): ids. The loss is computed with them too or, where they
+                have more pixels than the image that the model sees, with those nearest to its logits.
 
         Returns:
             The class id of each pixel, of the shape of `labels`, and the loss of a single-scale image.
@@ -373,15 +374,14 @@ class DenseCLIPTrainer(Trainer):
         if len(copies) > 1:
             probabilities = average_probabilities(model, [copy[None] for copy in copies], tuple(labels.shape))
             return probabilities[0].argmax(dim=0), None
-        inputs = {"pixel_values": copies[0][None], "labels": labels[None]}
-        loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        # With `do_pad` the image processor would take the image, which was not padded, for a part of the logits.
-        image_processor = copy.copy(self.processing_class)
-        image_processor.do_pad = False
-        (segmentation,) = image_processor.post_process_semantic_segmentation(
-            outputs, target_sizes=[tuple(labels.shape)]
-        )
-        return segmentation, loss.detach()
+        outputs = model(pixel_values=copies[0][None], return_dict=True)
+        # At the size of a photograph of 12 megapixels, to which the loss brings them, logits of 150 classes are 7 GB.
+        is_larger = labels.numel() > copies[0][0].numel()
+        labels_for_loss = _take_nearest(labels, outputs.logits.shape[-2:]) if is_larger else labels
+        loss = sum(self.loss_function(outputs, labels_for_loss[None]).values())
+        positions = whole_positions(tuple(labels.shape), outputs.logits)
+        (found,) = class_maps([(outputs.logits[0], *positions)], dtype=id_dtype(outputs.logits.shape[1]))
+        return found.class_ids, loss.detach()
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
@@ -588,6 +588,14 @@ class DenseCLIPTrainer(Trainer):
                 push.result()
             except (OSError, ValueError) as error:
                 logger.warning(f"A checkpoint could not be pushed to the Hub: {error}")
+
+
+def _take_nearest(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Labels (height, width) at another size, by the rule of OpenCV's nearest neighbours."""
+    rows, columns = (
+        torch.arange(new, device=labels.device) * old // new for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
 
 
 @contextmanager

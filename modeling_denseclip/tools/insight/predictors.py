@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ...class_maps_denseclip import class_maps, whole_positions
+from ...class_maps_denseclip import class_maps, id_dtype, whole_positions
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
@@ -128,8 +128,8 @@ class ClassPredictor(Predictor):
     def find_classes(self, logits: torch.Tensor, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The logits of photographs of this height and width -> what a call returns."""
         rows, columns = whole_positions(size, logits)
-        id_dtype = torch.uint8 if len(self.labels) <= 2**8 else torch.int32
-        found = class_maps(((of_image, rows, columns) for of_image in logits), with_scores=True, dtype=id_dtype)
+        dtype = id_dtype(len(self.labels))
+        found = class_maps(((of_image, rows, columns) for of_image in logits), with_scores=True, dtype=dtype)
         return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores, _ in found]
 
     def list_classes(self, totals: np.ndarray) -> list[dict[str, Any]]:
