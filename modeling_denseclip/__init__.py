@@ -4,8 +4,14 @@ import os
 import sys
 
 
-if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") == "denseclip":
-    # The command is starting. Until it has imported PyTorch and the rest, nobody else sees Ctrl-C.
+def _is_command_starting() -> bool:
+    """Whether this process is the `denseclip` command, started by its script or by `python -m`."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe")
+    return name == "denseclip" or (name == "-m" and "modeling_denseclip.tools.command" in sys.orig_argv)
+
+
+if _is_command_starting():
+    # Until the command has begun, nobody else sees Ctrl-C.
     def _end_quietly(error_type, error, traceback):
         if issubclass(error_type, KeyboardInterrupt):
             os._exit(130)
@@ -13,31 +19,30 @@ if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") == "de
 
     sys.excepthook = _end_quietly
 
-from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
+    # PyTorch and Transformers take seconds to import, and help or an error about a file's name needs neither. So the
+    # names below are imported when they are asked for; a verb of the command imports from the files that it needs.
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import auto_classes_denseclip
+        from .tools import pictures
 
-# `from transformers import AutoImageProcessor` is a placeholder where torchvision is missing, up to transformers 5.17.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
+        return getattr(auto_classes_denseclip if hasattr(auto_classes_denseclip, name) else pictures, name)
 
-from .class_names_denseclip import ClassNameReport, tokenize_class_names
-from .configuration_denseclip import DenseCLIPConfig, DenseCLIPResNetConfig
-from .image_processing_denseclip import DenseCLIPImageProcessor
-from .inference_denseclip import average_probabilities, multi_scale_inference
-from .modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPSemanticSegmenterOutput
-from .modeling_denseclip_resnet import DenseCLIPResNetBackbone
-from .tools.pictures import plot_score_maps, plot_segmentation
-
-
-AutoConfig.register("denseclip", DenseCLIPConfig, exist_ok=True)
-AutoConfig.register("denseclip_resnet", DenseCLIPResNetConfig, exist_ok=True)
-AutoModel.register(DenseCLIPConfig, DenseCLIPForSemanticSegmentation, exist_ok=True)
-AutoModelForSemanticSegmentation.register(DenseCLIPConfig, DenseCLIPForSemanticSegmentation, exist_ok=True)
-AutoImageProcessor.register(DenseCLIPConfig, slow_image_processor_class=DenseCLIPImageProcessor, exist_ok=True)
-# What prepares inputs, as for other segmentation models. Of a folder, AutoProcessor would take the tokenizer instead.
-AutoProcessor.register(DenseCLIPConfig, DenseCLIPImageProcessor, exist_ok=True)
-# `save_pretrained` copies the code beside the weights, so that they load where this package is not installed.
-DenseCLIPConfig.register_for_auto_class()
-DenseCLIPForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
-DenseCLIPImageProcessor.register_for_auto_class("AutoImageProcessor")
+else:
+    from .auto_classes_denseclip import (
+        ClassNameReport,
+        DenseCLIPConfig,
+        DenseCLIPForSemanticSegmentation,
+        DenseCLIPImageProcessor,
+        DenseCLIPResNetBackbone,
+        DenseCLIPResNetConfig,
+        DenseCLIPSemanticSegmenterOutput,
+        average_probabilities,
+        multi_scale_inference,
+        tokenize_class_names,
+    )
+    from .tools.pictures import plot_score_maps, plot_segmentation
 
 __all__ = [
     "ClassNameReport",

@@ -255,10 +255,11 @@ class DenseCLIPClassNamesMixin:
             config.class_token_ids = class_token_ids
 
         self._rebuild_head(kept_rows)
+        kept = {*kept_rows}
         report = ClassNameReport(
             kept=tuple(name for name, row in zip(names, kept_rows, strict=True) if row is not None),
             new=tuple(name for name, row in zip(names, kept_rows, strict=True) if row is None),
-            dropped=tuple(name for row, name in enumerate(config.class_names) if row not in kept_rows),
+            dropped=tuple(name for row, name in enumerate(config.class_names) if row not in kept),
         )
         if kept_rows != list(range(len(config.class_names))):
             config.palette = None  # one colour per former class
@@ -298,8 +299,9 @@ class DenseCLIPClassNamesMixin:
             for own in (self.config.class_names, self.config.prompt_names)
         )
         rows = [called.get(key) for key in keys]
+        taken = {*rows}
         return [
-            read.get(key) if row is None and read.get(key) not in rows else row
+            read.get(key) if row is None and read.get(key) not in taken else row
             for key, row in zip(keys, rows, strict=True)
         ]
 

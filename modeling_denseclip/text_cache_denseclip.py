@@ -14,11 +14,16 @@
 """Keeps the class embeddings of an unchanged text tower between calls."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
 
+
+try:  # it comes with `datasets`, which not everybody has who loads this file from a Hub
+    import xxhash
+except ImportError:
+    xxhash = None
 
 # A checksum reads the bits of a tensor as integers, by the width of its numbers in bytes.
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int16, 8: torch.int16}
@@ -33,7 +38,12 @@ class TextEmbeddingCache:
 
     A stale entry would be a wrong answer that nobody notices, so the fingerprint looks at the weights themselves in
     each call: their version counters, types and devices, and a checksum of their bits. The counters see every edit
-    that autograd knows of; the checksum sees those behind its back (`parameter.data`, as EMA and LoRA merges write).
+    that autograd knows of; the checksum sees those behind its back (`parameter.data`, as EMA and LoRA merges write,
+    and views by NumPy or DLPack). No counter, pointer or hook of PyTorch tells of these, so each number is read in
+    each call. On a CPU a hash reads them about as fast as memory gives them. On other devices the checksum is made
+    there, and one number comes to the host, which has to know whether to run the text tower. Whoever knows that
+    nothing will change says so by `model.fuse()`, which looks at nothing any more.
+
     Entries are replaced whole, so threads that share a model each get a right one, as long as none changes weights or
     class names while another is in a call.
     """
@@ -66,11 +76,26 @@ class TextEmbeddingCache:
 @torch.no_grad()
 def fingerprint_tensors(tensors: Iterable[torch.Tensor]) -> tuple:
     """
-    Version and kind of each tensor, and one checksum of the bits of all, as a comparable tuple. One transfer from the
-    device. Numbers in another order, within a tensor or between two, have another checksum.
+    Version and kind of each tensor, and one checksum of the bits of all, as a comparable tuple. Numbers in another
+    order, within a tensor or between two, have another checksum.
     """
     tensors = [tensor.detach() for tensor in tensors]
     kinds = tuple((version_of(tensor), tensor.dtype, tensor.device, tensor.shape) for tensor in tensors)
+    if xxhash is not None and all(tensor.device.type == "cpu" for tensor in tensors):
+        return kinds, hash_bits(tensors)
+    return kinds, sum_bits(tensors)
+
+
+def hash_bits(tensors: Iterable[torch.Tensor]) -> int:
+    """A hash of 128 bits of the numbers of all tensors, which are on a CPU; a tenth of the time of [`sum_bits`]."""
+    hashed = xxhash.xxh3_128()
+    for tensor in tensors:
+        hashed.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return hashed.intdigest()
+
+
+def sum_bits(tensors: Sequence[torch.Tensor]) -> int:
+    """A checksum of 64 bits that needs nothing but PyTorch, on any device. One transfer from the device."""
     sums = []
     for tensor in tensors:
         # As integers of at most 16 bits, (rows, columns); a vector is one row.
@@ -79,7 +104,7 @@ def fingerprint_tensors(tensors: Iterable[torch.Tensor]) -> tuple:
         sums += [weighted_sum(part).to(tensors[0].device) for part in bits.split(ROWS_AT_A_TIME)]
     sums = torch.cat(sums)
     factors = odd_numbers(len(sums), 2**63 - 1, seed=0).to(sums.device)
-    return kinds, (sums * factors).sum().item()  # modulo 2**64
+    return (sums * factors).sum().item()  # modulo 2**64
 
 
 def weighted_sum(bits: torch.Tensor) -> torch.Tensor:

@@ -16,31 +16,73 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
+from modeling_denseclip.inference_denseclip import PAPER_SCALES
 from modeling_denseclip.tools import command
 from modeling_denseclip.tools.command import SUB_COMMANDS, main
 from modeling_denseclip.tools.commands import info
+from tests.warm import warm_python
 
 
 ROOT = Path(__file__).resolve().parents[1]
-# Runs the file by itself: importing it as a part of the package would import the package, and so PyTorch.
-RUN_BY_ITSELF = """
-import runpy, sys
-
-sys.argv = ["denseclip", "--help"]
-try:
-    runpy.run_path(PATH, run_name="__main__")
-except SystemExit as end:
-    print("status", end.code)
-print([name for name in ("torch", "transformers", "numpy", "PIL") if name in sys.modules])
+# Words that are answered without PyTorch, and the exit status. The name of a folder may be that of a repository too.
+QUICK_ANSWERS = {
+    "--help": 0,
+    "--version": 0,
+    **{f"{name} --help": 0 for name in SUB_COMMANDS},
+    "predict --batch_size 0 . --model . --out OUT": 2,
+    "predict nowhere --model . --out OUT": 2,
+    "predict . --model ./nowhere --out OUT": 2,
+    "predict . --model . --out OUT --text sky --tta": 2,
+    "info ./nowhere": 2,
+    "explain nowhere.jpg --model . --out OUT": 2,
+    "explain --model . --out OUT": 2,
+    "web --model ./nowhere": 2,
+}
+ANSWER_EACH = """
+import sys
+sys.argv[0] = "denseclip"
+from modeling_denseclip.tools.command import main
+for words in ANSWERS:
+    try:
+        status = main(words.split())
+    except SystemExit as end:
+        status = end.code
+    heavy = sorted({"torch", "transformers", "huggingface_hub.hf_api", "matplotlib", "cv2"} & {*sys.modules})
+    print("ANSWERED", words, status, heavy)
 """
 
 
-def test_help_needs_no_library():
-    script = f"PATH = {command.__file__!r}\n{RUN_BY_ITSELF}"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    *_, status, libraries = ended.stdout.splitlines()
-    assert (status, libraries) == ("status 0", "[]")
-    assert all(name in ended.stdout for name in SUB_COMMANDS) and ended.stderr == ""
+def test_help_and_errors_of_what_is_asked_for_need_no_pytorch(tmp_path):
+    script = f"ANSWERS = {list(QUICK_ANSWERS)}\n{ANSWER_EACH}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    answered = [line for line in ended.stdout.splitlines() if line.startswith("ANSWERED")]
+    assert answered == [f"ANSWERED {words} {status} []" for words, status in QUICK_ANSWERS.items()]
+    assert ended.stderr.count("error: ") == sum(status == 2 for status in QUICK_ANSWERS.values())
+    assert all(f"    {name} " in ended.stdout for name in SUB_COMMANDS)
+
+
+@pytest.mark.parametrize("is_module", [False, True])
+def test_in_the_command_the_package_offers_what_it_offers_elsewhere(is_module):
+    words = ["-m", "modeling_denseclip.tools.command"] if is_module else ["/usr/bin/denseclip"]
+    script = (
+        f"import sys; sys.argv = {words[:1]}; sys.orig_argv = ['python', *{words}]\n"
+        "import modeling_denseclip as package\n"
+        "assert not {'transformers', 'modeling_denseclip.modeling_denseclip'} & {*sys.modules}\n"
+        "assert not hasattr(package, 'nothing')\n"
+        "from modeling_denseclip import *\n"
+        "assert all(getattr(package, name) is globals()[name] for name in package.__all__)\n"
+        "from transformers import AutoConfig\n"
+        "assert type(AutoConfig.for_model('denseclip')) is DenseCLIPConfig\n"
+    )
+    subprocess.run([*warm_python(), "-c", script], cwd=ROOT, check=True)
+
+
+def test_help_names_what_the_model_does():
+    parser = command.build_parser("predict")
+    (subparsers,) = (action for action in parser._actions if isinstance(action.choices, dict))
+    assert f"over {len(PAPER_SCALES)} sizes" in " ".join(subparsers.choices["predict"].format_help().split())
 
 
 @pytest.mark.parametrize("name", SUB_COMMANDS)

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.commands.explain import add_arguments, find_class, run
+from modeling_denseclip.tools.commands.explain import find_class, run
 from modeling_denseclip.tools.insight.explanation import class_similarity
+from modeling_denseclip.tools.options.explain import add_arguments, check
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 
 
@@ -47,7 +48,9 @@ def explain(model_folder, tmp_path):
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         out = tmp_path / "out"
-        assert run(parser.parse_args([*map(str, words), "--model", str(model), "--out", str(out), "--json"])) == 0
+        args = parser.parse_args([*map(str, words), "--model", str(model), "--out", str(out), "--json"])
+        check(args)
+        assert run(args) == 0
         numbers = json.loads((out / "explanation.json").read_text(encoding="utf-8"))
         return sorted(path.name for path in out.iterdir()), numbers
 

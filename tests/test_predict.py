@@ -20,18 +20,17 @@ from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageP
 from modeling_denseclip.tools.command import main
 from modeling_denseclip.tools.commands import predict
 from modeling_denseclip.tools.commands.predict import (
-    OVERLAY_SIDE,
     ClassPredictor,
     batched,
     choose_targets,
     find_inputs,
-    parse_window,
     resize_ids,
     to_overlay_size,
 )
 from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
 from modeling_denseclip.tools.insight import predictors
 from modeling_denseclip.tools.insight.text_scores import draw_scores
+from modeling_denseclip.tools.options.predict import OVERLAY_SIDE, parse_window
 from modeling_denseclip.tools.pictures.drawing import OPACITY, draw_mask
 from modeling_denseclip.tools.pictures.palettes import color_blind_palette, generate_palette
 from tests.test_pipeline import SIZE, as_map, load_pipeline, save_model

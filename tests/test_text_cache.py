@@ -20,6 +20,7 @@ from modeling_denseclip.text_cache_denseclip import (
     row_factors,
     sum_as_floats,
     sum_as_integers,
+    sum_bits,
     weighted_sum,
 )
 from tests.tiny import tiny_model
@@ -28,6 +29,16 @@ from tests.tiny import tiny_model
 @pytest.fixture
 def model():
     return tiny_model("resnet").eval()
+
+
+@pytest.fixture(params=["hash", "sum"])
+def fingerprint(request, monkeypatch):
+    """`fingerprint_tensors` by either checksum: that of CPUs, and that of other devices or without xxhash."""
+    if request.param == "sum":
+        monkeypatch.setattr(text_cache_denseclip, "xxhash", None)
+    elif text_cache_denseclip.xxhash is None:
+        pytest.skip("xxhash is not installed")
+    return fingerprint_tensors
 
 
 @torch.no_grad()
@@ -162,7 +173,7 @@ def orders(bits):
 @pytest.mark.parametrize("shape", [(6, 8), (5, 7), (1, 12), (9, 1)])
 @pytest.mark.parametrize("values", ["any", "powers of two"])  # of the latter only the highest bits differ
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_order_of_the_bits_is_seen_in_every_type(dtype, values, shape):
+def test_the_order_of_the_bits_is_seen_in_every_type(dtype, values, shape, fingerprint):
     generator = torch.Generator().manual_seed(0)
     tensor = torch.randint(-3, 4, shape, generator=generator).double().exp2()
     if values == "any":
@@ -170,43 +181,43 @@ def test_the_order_of_the_bits_is_seen_in_every_type(dtype, values, shape):
     tensor = tensor.to(dtype)
     bits = tensor.view(INTEGERS[tensor.element_size()])
     other = torch.ones_like(tensor)
-    same = fingerprint_tensors([tensor, other])[1]
-    assert fingerprint_tensors([tensor.clone(), other.clone()])[1] == same
-    assert fingerprint_tensors([other, tensor])[1] != same
+    same = fingerprint([tensor, other])[1]
+    assert fingerprint([tensor.clone(), other.clone()])[1] == same
+    assert fingerprint([other, tensor])[1] != same
     changed = 0
     for order in orders(bits):
         if not torch.equal(order, bits):
             changed += 1
-            assert fingerprint_tensors([order.view(dtype), other])[1] != same
+            assert fingerprint([order.view(dtype), other])[1] != same
     assert changed > 10
 
 
-def test_tensors_of_any_layout_have_the_checksum_of_their_values():
+def test_tensors_of_any_layout_have_the_checksum_of_their_values(fingerprint):
     values = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
-    expected = fingerprint_tensors([values])[1]
+    expected = fingerprint([values])[1]
     shifted = torch.zeros(61)[1:].view(6, 10).copy_(values)  # begins where no number of 64 bits may
     for other in (values.T.contiguous().T, values.repeat(1, 2)[:, :10], shifted):
-        assert fingerprint_tensors([other])[1] == expected
-    assert isinstance(fingerprint_tensors([torch.tensor(3.0), torch.empty(0), values])[1], int)
+        assert fingerprint([other])[1] == expected
+    assert isinstance(fingerprint([torch.tensor(3.0), torch.empty(0), values])[1], int)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_edits_that_are_alike_in_all_columns_are_seen(dtype):
+def test_edits_that_are_alike_in_all_columns_are_seen(dtype, fingerprint):
     """Times a power of two and turned signs change the bits of all numbers alike, so no column tells."""
     values = torch.randn(40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
-    before = fingerprint_tensors([values])[1]
+    before = fingerprint([values])[1]
     draws = torch.Generator().manual_seed(1)
     for _ in range(300):
         rows = torch.randperm(40, generator=draws)[:3]
         powers = torch.tensor([4, 0.5, 2]) if torch.rand((), generator=draws) < 0.5 else torch.tensor([-1, -1, -1])
         edited = values.clone()
         edited[rows] *= powers[:, None].to(dtype)
-        assert fingerprint_tensors([edited])[1] != before, (rows, powers)
+        assert fingerprint([edited])[1] != before, (rows, powers)
     for first in range(39):  # neighbours: what factors in a row would miss
         edited = values.clone()
         edited[first] *= 4
         edited[first + 1] /= 2
-        assert fingerprint_tensors([edited])[1] != before
+        assert fingerprint([edited])[1] != before
 
 
 @pytest.mark.parametrize("value", [-(2**15), 2**15 - 1])
@@ -218,11 +229,33 @@ def test_sums_of_bits_are_exact_up_to_the_most_rows(value):
     expected = [sum(map(operator.mul, factors, column)) for column in bits.T.tolist()]
     assert weighted_sum(bits).tolist() == expected
     wide = torch.zeros(5000, 1)
-    before = fingerprint_tensors([wide])[1]
+    before = sum_bits([wide])
     for row in (0, 2047, 2048, 4999):
         changed = wide.clone()
         changed[row] = 1.0
-        assert fingerprint_tensors([changed])[1] != before
+        assert sum_bits([changed]) != before
+
+
+def test_where_xxhash_is_missing_edits_are_seen_too(model, monkeypatch):
+    monkeypatch.setattr(text_cache_denseclip, "xxhash", None)
+    runs = count_runs(model)
+    before = [embeddings(model), embeddings(model)][0].clone()
+    assert len(runs) == 1
+    weight(model).data.copy_(weight(model).data.roll(1, 0))
+    assert not torch.equal(embeddings(model), before)
+    assert_fresh(model)
+
+
+def test_an_edit_of_one_bit_by_numpy_is_seen(model):
+    """No counter of PyTorch tells of it."""
+    embeddings(model)
+    runs = count_runs(model)
+    versions = [parameter._version for parameter in model.parameters()]
+    for parameter in (weight(model), model.prompts.contexts, model.text_projection.weight):
+        for place in (0, -1):  # of the bytes
+            parameter.detach().view(torch.uint8).numpy().flat[place] ^= 1
+            embeddings(model)
+    assert len(runs) == 6 and versions == [parameter._version for parameter in model.parameters()]
 
 
 def test_rounds_of_dtypes_come_back(model):

@@ -3,14 +3,13 @@
 r"""
 The console command `denseclip`.
 
-A sub-command is a line of `SUB_COMMANDS` and a module of that name in `commands/`, with `add_arguments(parser)` and
-`run(args)`, which returns the exit status. Only the one that is named is imported: all of them need PyTorch, and
-`--help` does not.
+A sub-command is a line of `SUB_COMMANDS` and two modules of that name: in `options/`, with `add_arguments(parser)` and
+`check(args)`, which raises an error for what cannot be done, and in `commands/`, with `run(args)`, which returns the
+exit status. The latter needs PyTorch, and is imported once the former has found nothing wrong.
 """
 
 import argparse
 import importlib
-import importlib.metadata
 import io
 import logging
 import re
@@ -18,8 +17,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
-
-from huggingface_hub.errors import StrictDataclassError
 
 
 SUB_COMMANDS = {
@@ -67,9 +64,9 @@ def build_parser(named: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == named:
-            module = importlib.import_module(f"modeling_denseclip.tools.commands.{name}")
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+            options = importlib.import_module(f"modeling_denseclip.tools.options.{name}")
+            options.add_arguments(subparser)
+            subparser.set_defaults(check=options.check)
     return parser
 
 
@@ -81,12 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser(argv[0] if argv else None)
         args = parser.parse_args(argv)
         if args.version:
-            print(f"denseclip {importlib.metadata.version('modeling-denseclip')}")
+            from importlib.metadata import version  # half of the time of `--help`
+
+            print(f"denseclip {version('modeling-denseclip')}")
             return 0
         if not argv:
             parser.print_help()
             return 2
-        return args.run(args)
+        args.check(args)
+        return importlib.import_module(f"modeling_denseclip.tools.commands.{argv[0]}").run(args)
 
     return run_command(work, words=argv)
 
@@ -109,8 +109,7 @@ def run_command(work: Callable[[], object], error_status: int = 2, words: Sequen
         try:
             check_words(sys.argv[1:] if words is None else words)
             status = work()
-        # ImportError: an extra is not installed; StrictDataclassError: a config has values of a wrong type.
-        except (ImportError, OSError, ValueError, StrictDataclassError) as error:
+        except expected_errors() as error:
             print(escape_controls(f"error: {error}", but="\n\t"), file=sys.stderr)
             return error_status
         except MemoryError as error:
@@ -120,6 +119,14 @@ def run_command(work: Callable[[], object], error_status: int = 2, words: Sequen
             print(f"\nInterrupted. {stop}".rstrip(" "), file=sys.stderr)  # a line below a progress bar
             return 130
     return status if isinstance(status, int) else 0
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Those that come from files, options or the machine."""
+    # ImportError: an extra is not installed; StrictDataclassError: a config has values of a wrong type. Whoever raises
+    # the latter has imported it; to do so here would take longer than all of `--help`.
+    hub = sys.modules.get("huggingface_hub.errors")
+    return (ImportError, OSError, ValueError, *([] if hub is None else [hub.StrictDataclassError]))
 
 
 def escape_controls(text: str, but: str = "") -> str:

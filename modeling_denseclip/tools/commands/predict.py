@@ -16,11 +16,9 @@ import PIL.Image
 import torch
 from tqdm import tqdm
 
-from ...inference_denseclip import PAPER_SCALES
 from ..command import escape_controls
 from ..files.inputs import check_targets, find_inputs, is_video, leave_out
 from ..files.loading import (
-    DTYPES,
     TooLittleMemoryError,
     choose_device,
     load_model,
@@ -33,140 +31,16 @@ from ..files.saving import save_json, save_whole
 from ..insight.predictors import ClassPredictor, batched
 from ..insight.text_scores import TextPredictor, draw_scores, format_scores
 from ..insight.videos import write_overlays
-from ..pictures.drawing import PALETTE_SIZE, draw_mask, draw_overlay, to_picture_width
+from ..options.predict import OVERLAY_SIDE, PREDICTIONS
+from ..pictures.drawing import draw_mask, draw_overlay, to_picture_width
 from ..pictures.palettes import color_blind_palette, generate_palette
 
 
-PREDICTIONS = "predictions.json"
-# Arguments of a call of the model, by which it slides windows as its config says.
-MODEL_WINDOW = {"inference_mode": None, "window_size": None, "window_stride": None}
 JPEG_QUALITY = 90
-OVERLAY_SIDE = 1600  # the longer side of the photograph under an overlay, at most
 # How many classes the line about a photograph names.
 NAMED_CLASSES = 4
 # Raised for broken files, and for those that cannot be used; such a file is left out.
 LEFT_OUT = (OSError, ValueError)
-
-EPILOG = f"""files that are written, below --out:
-  NAME-overlay.jpg  the photograph, of {OVERLAY_SIDE} pixels at most, under the colours
-                    of its classes, beside a legend of names and areas
-  NAME-mask.png     the id of each pixel's class, in the size of the upright
-                    photograph: a PNG whose palette has the classes' colours,
-                    or of 16-bit greys for more than {PALETTE_SIZE} classes
-  NAME-overlay.mp4  of a video: the overlay alone, without sound
-  NAME-texts.png    with --text, instead: where each text matches
-  {PREDICTIONS}  for programs: each file's classes, their areas and scores
-
-A folder is searched at all depths, and the folders in it come again below
---out. A file that is there already is replaced as a whole, once the new one
-is complete; {PREDICTIONS}, written at the end, tells of this run alone.
-A file or folder that cannot be read, or for which memory does not suffice, is
-named and left out; so are frames of a video. Then the exit status is 1. Links
-to files are followed, links to folders only where they are named.
-
-In {PREDICTIONS} a name that is not UTF-8 has each byte of another encoding as
-\\udcXX: Python's os.fsencode makes of it the name on the disk.
-
-The area of a class is in pixels, and as a share of the picture, in [0, 1].
-Its score is the mean of its softmax probability over its pixels, the same as
-of pipeline("image-segmentation").
-
-examples:
-  denseclip predict street.jpg --model user/model --out results
-  denseclip predict photos "more/*/left.png" --model user/model --out results
-  denseclip predict drive.mp4 --model user/model --out results --batch_size 8
-  denseclip predict wide.jpg --model user/model --out results --window 512
-  denseclip predict street.jpg --model user/model --out results \\
-      --text "a bus stop" "a bicycle"
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="+",
-        help='photographs, videos, folders, and patterns in quotes ("photos/**/*.jpg")',
-    )
-    parser.add_argument("--model", required=True, help="a DenseCLIP: a folder, or the id of a repository on the Hub")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of a model on the Hub")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the results; made if it is missing")
-    parser.add_argument(
-        "--text",
-        metavar="TEXT",
-        nargs="+",
-        help="show where any words match instead, by the score map: cosines of CLIP's kind, no masks. The decode head,"
-        " which knows the classes of the training alone, takes no part",
-    )
-    parser.add_argument(
-        "--window",
-        metavar="WINDOW",
-        type=parse_window,
-        default=MODEL_WINDOW,
-        help='"whole", "slide" (the windows of the model\'s config), or SIZE or SIZE,STRIDE in pixels of the prepared'
-        " image, for overlapping windows; STRIDE is two thirds of SIZE if not said. By default as the config says",
-    )
-    parser.add_argument(
-        "--tta",
-        action="store_true",
-        help=f"average over {len(PAPER_SCALES)} sizes of the photograph, each seen mirrored too, as the paper's"
-        " multi-scale and flip: the model sees 17 times the pixels",
-    )
-    parser.add_argument(
-        "--batch_size",
-        metavar="N",
-        type=positive_integer,
-        default=4,
-        help="photographs of one size, one behind the other, or frames, that go through the model at once (default:"
-        " 4). Nothing is padded. At most twice as many threads read photographs, and as many write results",
-    )
-    parser.add_argument(
-        "--palette",
-        choices=("auto", "colorblind"),
-        default="auto",
-        help="colours: the model's, or else generated ones (auto); or ones that colour-blind people tell apart, as far"
-        " as the number of classes allows",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="take masks in folders too. They are passed over where they lie beside their photographs: called as"
-        " these, with an ending such as _mask or _label or with another suffix, and of few colours",
-    )
-    parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="auto",
-        help="what numbers the model computes in. auto is bfloat16, about twice as fast, where the processor"
-        " multiplies in it (GPUs; of CPUs those with AVX-512 BF16 or AMX, under Linux), and float32 elsewhere and with"
-        " --text. In bfloat16 a few pixels in a thousand get another class",
-    )
-
-
-def positive_integer(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more; got {word}")
-    return number
-
-
-def parse_window(word: str) -> dict[str, Any]:
-    """What a call of the model takes for `--window`."""
-    if word in ("whole", "slide"):
-        return {**MODEL_WINDOW, "inference_mode": word}
-    try:
-        size, *others = (int(number) for number in word.split(","))
-    except ValueError:
-        size, others = 0, []
-    stride = others[0] if others else 2 * size // 3
-    # How small a window may be depends on the model, which is not loaded yet.
-    if len(others) > 1 or not 0 < stride <= size:
-        raise argparse.ArgumentTypeError(
-            f'must be "whole", "slide", SIZE or SIZE,STRIDE, with STRIDE of 1 to SIZE pixels; got {word!r}'
-        )
-    return {"inference_mode": "slide", "window_size": size, "window_stride": stride}
 
 
 def choose_targets(names: Mapping[Path, Path], output: Path, has_texts: bool) -> dict[Path, list[Path]]:
@@ -381,10 +255,6 @@ def run(args: argparse.Namespace) -> int:
         ValueError: for inputs, options or a model that do not serve; nothing is written then.
         OSError: for a model that cannot be reached, or results that cannot be written.
     """
-    if args.text and (args.tta or args.window != MODEL_WINDOW or args.palette != "auto"):
-        raise ValueError(
-            "--text scores whole photographs and has colours of its own: leave --tta, --window and --palette away."
-        )
     output = Path(args.out)
     left_out = {}
     masks = None if args.all else []

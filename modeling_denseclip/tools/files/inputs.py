@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..command import escape_controls
+from ..options.names import check_word
 from .photographs import IMAGE_SUFFIXES, naming_errors, open_image
 
 
@@ -111,18 +112,15 @@ def _expand(word: str, output: Path, left_out: dict[Path, str] | None) -> list[t
         if Path(error.filename) not in left_out:
             leave_out(Path(error.filename), error, left_out)
 
+    check_word(word)
     path = Path(word)
     if path.is_file():
         return [(path, Path(path.name))]
     if path.is_dir():
         root, found = path, _search(path, ["**"], note)
-    elif glob.has_magic(word):
+    else:
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         found = _search(root, path.parts[len(root.parts) :], note)
-    elif os.path.lexists(path):
-        raise ValueError(f"{word} is neither a file nor a folder: it is a device or a pipe, or a link that is broken.")
-    else:
-        raise ValueError(f"{word}: there is no such file or folder.")
     top, results = os.path.realpath(root), os.path.realpath(output)
     if top == results:
         raise ValueError(

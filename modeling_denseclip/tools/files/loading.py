@@ -13,14 +13,14 @@ from typing import Any
 import torch
 import yaml
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, StrictDataclassError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, StrictDataclassError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
-from huggingface_hub.utils import validate_repo_id
 
 from ...configuration_denseclip import DenseCLIPConfig, shorten
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...loading_denseclip import CLEAR_ERRORS, ask_hub, load_clip_tokenizer
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ..options.names import check_model_name
 
 
 # Ten times the largest card of the Hub. PyYAML reads about 100 kB in a second.
@@ -37,8 +37,6 @@ NO_MEMORY = re.compile(
 )
 
 
-# What `--dtype` may say.
-DTYPES = ("auto", "float32", "bfloat16")
 # Flags of /proc/cpuinfo: processors with one of them multiply matrices in bfloat16. Others only store numbers in it.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -255,13 +253,7 @@ def read_config(name_or_path: str, revision: str = "main") -> DenseCLIPConfig:
         ValueError: for what is no checkpoint, or one of another kind.
         OSError: for a repository that cannot be reached.
     """
-    if not Path(name_or_path).is_dir():
-        try:
-            validate_repo_id(name_or_path)
-        except HFValidationError:
-            raise ValueError(
-                f"{name_or_path} is neither a folder nor the id of a repository on the Hub, such as user/name."
-            ) from None
+    check_model_name(name_or_path)
     try:
         fields = DenseCLIPConfig.get_config_dict(name_or_path, revision=revision)[0]
     except OSError as error:

@@ -7,12 +7,9 @@ that its text tower cannot tell apart.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from torch.nn import functional as F
 
 from ...class_names_denseclip import normalize_class_name
@@ -20,6 +17,7 @@ from ...configuration_denseclip import DenseCLIPConfig
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation, compute_score_map
 from ...resizing_denseclip import resize_logits
 from ..files.loading import load_denseclip
+from ..options.names import check_model_name
 
 
 # How names are read where the learned contexts are untrained: as a caption, as CLIP saw them in its training.
@@ -291,13 +289,7 @@ def load_text_reader(
         ValueError: for a model of another kind, or names that do not serve.
         OSError: for what is not there.
     """
-    if not Path(name_or_path).exists():
-        try:
-            validate_repo_id(name_or_path)
-        except HFValidationError:
-            raise ValueError(
-                f"{name_or_path} is neither a file, nor a folder, nor the id of a repository on the Hub."
-            ) from None
+    check_model_name(name_or_path, may_be_file=True)
     try:
         model_type = DenseCLIPConfig.get_config_dict(name_or_path)[0].get("model_type")
     except OSError:  # weights without a config are OpenAI's or open_clip's

@@ -135,12 +135,13 @@ class ClassPredictor(Predictor):
     def list_classes(self, totals: np.ndarray) -> list[dict[str, Any]]:
         """Pixels and sums of probabilities, `(2, num_labels)` -> the classes that are there, the largest first."""
         pixels, probabilities = totals.tolist()  # plain numbers, as JSON takes them
+        total = sum(pixels)
         return [
             {
                 "id": index,
                 "label": self.labels[index],
                 "pixels": int(pixels[index]),
-                "area": round(pixels[index] / sum(pixels), 6),
+                "area": round(pixels[index] / total, 6),
                 "score": round(probabilities[index] / pixels[index], 6),
             }
             for index in np.argsort(-totals[0], kind="stable")[: np.count_nonzero(pixels)].tolist()
