@@ -28,15 +28,15 @@ SIZES = ((1080, 1920), (3000, 4000))
 NUM_LABELS, LOGITS_SIZE, NUM_AREAS = 150, (128, 171), 24
 
 
-def areas_in_noise() -> torch.Tensor:
+def areas_in_noise(num_labels: int = NUM_LABELS) -> torch.Tensor:
     """Logits of areas with noise all over, `(num_labels, logits_height, logits_width)`."""
     generator = np.random.default_rng(0)
     fields = [
         np.asarray(PIL.Image.fromarray(field).resize(LOGITS_SIZE[::-1], PIL.Image.Resampling.BICUBIC))
         for field in generator.normal(size=(NUM_AREAS, 6, 8)).astype(np.float32)
     ]
-    areas = torch.from_numpy(generator.permutation(NUM_LABELS)[:NUM_AREAS][np.argmax(fields, axis=0)])
-    logits = torch.from_numpy(generator.normal(size=(NUM_LABELS, *LOGITS_SIZE)).astype(np.float32))
+    areas = torch.from_numpy(generator.permutation(num_labels)[:NUM_AREAS][np.argmax(fields, axis=0)])
+    logits = torch.from_numpy(generator.normal(size=(num_labels, *LOGITS_SIZE)).astype(np.float32))
     return logits.scatter_add(0, areas[None], torch.full((1, *LOGITS_SIZE), 6.0))
 
 

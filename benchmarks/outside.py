@@ -29,8 +29,11 @@ from training.data.transforms import EvaluationTransform, with_transform
 from training.learning.trainer import DenseCLIPTrainer
 from training.options.arguments import DenseCLIPTrainingArguments
 
-from .predict import HEIGHT, WIDTH, draw_logits, draw_photograph
+from .predict import draw_logits, draw_photograph
 from .speed import make_config
+
+
+HEIGHT, WIDTH = 3000, 4000
 
 
 class TimedModel(DenseCLIPForSemanticSegmentation):
@@ -72,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for index in range(args.photographs):
             for kind, picture in (
-                ("images", draw_photograph(index)),
+                ("images", draw_photograph(index, HEIGHT, WIDTH)),
                 ("annotations", PIL.Image.fromarray(np.roll(found.class_ids.numpy(), 40 * index))),
             ):
                 path = Path(folder, kind, "validation", f"{index}.{'jpg' if kind == 'images' else 'png'}")

@@ -41,11 +41,11 @@ from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.insight.predictors import ClassPredictor, batched
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 
-from .speed import make_config
+from .speed import make_config, wait_for
 
 
 NUM_DRAWN = 4  # photographs that differ; the others are links to them
-WIDTH, HEIGHT = 4000, 3000
+MODEL, COMMAND = "model's own passes", "command"
 
 
 def draw_logits(num_labels: int, size: tuple[int, int]) -> torch.Tensor:
@@ -66,18 +66,19 @@ class ReplacedLogits(ClassPredictor):
         if not self.is_instant:
             super().compute(copies, size)
         if not hasattr(self, "logits"):
-            self.logits = draw_logits(len(self.labels), tuple(side // 4 for side in copies[0].shape[2:]))
+            size = tuple(side // 4 for side in copies[0].shape[2:])
+            self.logits = draw_logits(len(self.labels), size).to(copies[0])
         return self.logits.expand(len(copies[0]), -1, -1, -1)
 
 
-def draw_photograph(seed: int) -> PIL.Image.Image:
+def draw_photograph(seed: int, height: int, width: int) -> PIL.Image.Image:
     """Blots of all sizes under a camera's noise, of which a JPEG has about 3 MB."""
     generator = np.random.default_rng(seed)
-    pixels = generator.normal(128, 3, size=(HEIGHT, WIDTH, 3)).astype(np.float32)
+    pixels = generator.normal(128, 3, size=(height, width, 3)).astype(np.float32)
     for columns, strength in ((8, 60), (64, 30), (400, 20), (1500, 8)):
         blots = generator.normal(0, strength, size=(3, columns * 3 // 4, columns)).astype(np.float32)
         for channel, values in enumerate(blots):
-            pixels[..., channel] += np.asarray(PIL.Image.fromarray(values).resize((WIDTH, HEIGHT)))
+            pixels[..., channel] += np.asarray(PIL.Image.fromarray(values).resize((width, height)))
     return PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -103,22 +104,41 @@ def measure(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def main() -> None:
+    args = parse_arguments()
+    torch.manual_seed(0)
+    model = DenseCLIPForSemanticSegmentation(make_config(args.model)).eval().fuse()
+    predictor = ReplacedLogits(model, DenseCLIPImageProcessor(), generate_palette(model.config.num_labels))
+    seconds = compare(predictor, args)
+    print(f"{args.photographs} photographs, batches of {args.batch_size}, {os.cpu_count()} cores\n")
+    print("| What | Time of one | Beside the model | Processor time of one | Beside the model |")
+    print("|---|---:|---:|---:|---:|")
+    for name, values in seconds.items():
+        cells = []
+        for kind in range(2):
+            ratios = [value[kind] / own[kind] for value, own in zip(values, seconds[MODEL], strict=True)]
+            each = statistics.median(value[kind] for value in values) / args.photographs
+            cells += [f"{each:.3f} s", f"{statistics.median(ratios):.2f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", default="denseclip_fpn_rn50", metavar="STEM", help="of a file in configuration/models/"
     )
     parser.add_argument("--photographs", type=int, default=40)
+    parser.add_argument("--size", type=int, nargs=2, default=(3000, 4000), metavar=("HEIGHT", "WIDTH"), help="of each")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    return parser.parse_args(words)
 
-    torch.manual_seed(0)
-    model = DenseCLIPForSemanticSegmentation(make_config(args.model)).eval().fuse()
-    predictor = ReplacedLogits(model, DenseCLIPImageProcessor(), generate_palette(model.config.num_labels))
+
+def compare(predictor: ReplacedLogits, args: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """Of each of the four things and each round: seconds that pass and those of the processor, of all photographs."""
     with tempfile.TemporaryDirectory() as folder:
         drawn = [Path(folder, f"drawn{seed}.jpg") for seed in range(NUM_DRAWN)]
         for seed, file in enumerate(drawn):
-            draw_photograph(seed).save(file, quality=90)
+            draw_photograph(seed, *args.size).save(file, quality=90)
         files = [Path(folder, f"{index:03}.jpg") for index in range(args.photographs)]
         for index, file in enumerate(files):
             file.symlink_to(drawn[index % NUM_DRAWN])
@@ -142,7 +162,8 @@ def main() -> None:
 
         def run_model() -> None:
             for _ in range(args.photographs // args.batch_size):
-                predictor.compute(prepared, (HEIGHT, WIDTH))
+                predictor.compute(prepared, tuple(args.size))
+            wait_for(predictor.model.device.type)
 
         def run_without_model() -> None:
             predictor.is_instant = True
@@ -163,8 +184,8 @@ def main() -> None:
             raise SystemExit("The two ways differ; nothing is timed.")
 
         sides = {
-            "model's own passes": run_model,
-            "command": run_command,
+            MODEL: run_model,
+            COMMAND: run_command,
             "one after the other": run_plainly,
             "command, model that takes no time": run_without_model,
         }
@@ -174,18 +195,7 @@ def main() -> None:
                 with redirect_stdout(StringIO()):
                     seconds[name].append(measure(sides[name]))
                 print(f"{name}: {seconds[name][-1]}", file=sys.stderr)
-        print(f"{args.photographs} photographs, batches of {args.batch_size}, {os.cpu_count()} cores\n")
-        print("| What | Time of one | Beside the model | Processor time of one | Beside the model |")
-        print("|---|---:|---:|---:|---:|")
-        for name, values in seconds.items():
-            cells = []
-            for kind in range(2):
-                ratios = [
-                    value[kind] / own[kind] for value, own in zip(values, seconds["model's own passes"], strict=True)
-                ]
-                each = statistics.median(value[kind] for value in values) / args.photographs
-                cells += [f"{each:.3f} s", f"{statistics.median(ratios):.2f}"]
-            print(f"| {name} | {' | '.join(cells)} |")
+    return seconds
 
 
 if __name__ == "__main__":
