@@ -520,8 +520,10 @@ def test_command_line_from_folder_to_checkpoint(folder, tokenizer, tmp_path, cap
         "--per_device_train_batch_size 2 --disable_tqdm true".split()
     )  # fmt: skip
     table = capsys.readouterr().out
-    for name in (*NAMES, "mIoU", "mAcc", "aAcc"):
+    for name in (*NAMES, "mIoU", "mAcc", "aAcc", "JPEGs: decoded at 1/2, 1/4 or 1/8 of their size where"):
         assert name in table
+    assert trainer.train_dataset.format["format_kwargs"]["transform"].reduce_jpegs
+    assert torch.load(output / "training_args.bin", weights_only=False).jpeg_decoding == "reduced"
     saved = json.loads((output / "eval_results.json").read_text())
     assert saved["eval_mean_iou"] == pytest.approx(trainer.scores.mean_iou)
     assert saved["eval_protocol"] == "SS, whole images, short side 64, long side at most 128"
