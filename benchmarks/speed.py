@@ -266,7 +266,7 @@ def make_training_steps(
     Args:
         stem (`str`): the row of the paper.
         pixel_values, labels (`torch.Tensor`): a batch, on the device that both run on.
-        dtype (`torch.dtype`): what ours computes in; in bfloat16 it is compiled too.
+        dtype (`torch.dtype`): what ours computes in, by autocast; in bfloat16 on a GPU it is compiled too.
     """
     plain, ours = (model.to(pixel_values.device) for model in make_pair(stem))
     for model in (plain, ours):  # without dropout, or the losses of the two sides could not be compared
@@ -282,7 +282,7 @@ def make_training_steps(
     plain_optimizer = torch.optim.AdamW(plain_groups, foreach=False)
     optimizer = torch.optim.AdamW(build_parameter_groups(ours, 1e-4, 1e-4, 0.1), fused=True)
     half = dtype != torch.float32
-    run = torch.compile(ours) if half else ours
+    run = torch.compile(ours) if half and pixel_values.is_cuda else ours
 
     def step(model: Callable, optimizer: torch.optim.Optimizer, is_half: bool) -> torch.Tensor:
         with torch.autocast(pixel_values.device.type, dtype=dtype, enabled=is_half):
@@ -310,6 +310,21 @@ def training_step(rounds: int, rate: float) -> Row:
     times = alternate(plain, ours, rounds)
     flops = 3 * 4 * multiply_adds(make_config("denseclip_fpn_rn50"), (512, 512))
     return Row("denseclip_fpn_rn50, training step, 4 x 512 x 512", *times, ">= 1.3", times[2] >= 1.3, flops / rate)
+
+
+def training_step_bfloat16(rounds: int, rate: float) -> list[Row]:
+    """Plain in float32 beside ours by autocast, in processor time; no row where that is emulated."""
+    if not multiplies_bfloat16(torch.device("cpu")):
+        print("training step: this processor does not multiply in bfloat16.", file=sys.stderr)
+        return []
+    pixel_values, labels = torch.randn(4, 3, 512, 512), torch.randint(0, 150, (4, 512, 512))
+    plain, ours = make_training_steps("denseclip_fpn_rn50", pixel_values, labels, torch.bfloat16)
+    check_losses(plain, ours, 2e-2)
+    times = alternate(plain, ours, rounds, time.process_time)
+    multiplied = 3 * 4 * multiply_adds(make_config("denseclip_fpn_rn50"), (512, 512))
+    floor = multiplied / matrix_rate(dtype=torch.bfloat16, clock=time.process_time)
+    what = "denseclip_fpn_rn50, training step, 4 x 512 x 512: plain in float32, ours in bfloat16 (processor time)"
+    return [Row(what, *times, ">= 1.8", times[2] >= 1.8, floor)]
 
 
 def load(rounds: int, rate: float) -> Row:
@@ -415,6 +430,7 @@ ROWS = {
     "vit_bfloat16": partial(bfloat16, "denseclip_fpn_vit_b16", 1.7),
     "sliding_window": sliding_window,
     "training_step": training_step,
+    "training_step_bfloat16": training_step_bfloat16,
     "evaluation": evaluation,
     "load": load,
     "import": import_package,

@@ -737,6 +737,18 @@ def test_ten_steps_in_float32_have_the_published_losses(kind, beside, tmp_path):
     assert [parts["score_map"] for parts, _ in history] == pytest.approx(trajectory.score_map, rel=1e-3)
 
 
+@pytest.mark.parametrize("kind, beside", PUBLISHED_RUNS)
+def test_ten_steps_in_bfloat16_have_the_published_losses(kind, beside, tmp_path):
+    """By autocast, as `--bf16 true` trains; a CPU that does not multiply in bfloat16 emulates it."""
+    trajectory = load_published_run(kind, beside)
+    history = walk(trajectory, tmp_path, bf16=True).history
+    decode = [parts["decode"] for parts, _ in history]
+    assert decode == pytest.approx(trajectory.decode, rel=2e-2)
+    assert [parts["score_map"] for parts, _ in history] == pytest.approx(trajectory.score_map, rel=2e-2)
+    # It is bfloat16: in float32 losses agree a hundred times better.
+    assert decode != pytest.approx(trajectory.decode, rel=1e-5)
+
+
 def test_model_sees_normalised_pictures_and_nothing_beside_them(model, folder, tmp_path):
     trainer = trainer_for(model, folder, tmp_path, max_steps=1, per_device_train_batch_size=6)
     seen = []
