@@ -374,6 +374,21 @@ def training_step(rounds: int) -> Row:
     return Row("denseclip_fpn_rn50, training step, 4 x 512 x 512", *times, ">= 1.3", times[2] >= 1.3, floor)
 
 
+def training_step_bfloat16(rounds: int) -> list[Row]:
+    """Plain in float32 beside ours by autocast, in processor time; no row where that is emulated."""
+    if not multiplies_bfloat16(torch.device("cpu")):
+        print("training step: this processor does not multiply in bfloat16.", file=sys.stderr)
+        return []
+    pixel_values, labels = torch.randn(4, 3, 512, 512), torch.randint(0, 150, (4, 512, 512))
+    plain, ours = make_training_steps("denseclip_fpn_rn50", pixel_values, labels, torch.bfloat16)
+    check_losses(plain, ours, 2e-2)
+    rate = Rate(torch.bfloat16, clock=time.process_time)
+    times = alternate(plain, ours, rounds, time.process_time, rate)
+    floor = 3 * 4 * multiply_adds(make_config("denseclip_fpn_rn50"), (512, 512)) / rate.best
+    what = "denseclip_fpn_rn50, training step, 4 x 512 x 512: plain in float32, ours in bfloat16 (processor time)"
+    return [Row(what, *times, ">= 1.8", times[2] >= 1.8, floor)]
+
+
 def load(rounds: int) -> Row:
     """`from_pretrained` beside reading the file and building the modules."""
     config = make_config("denseclip_fpn_rn50")
@@ -480,6 +495,7 @@ ROWS = {
     "vit_text_check": partial(text_check, "denseclip_fpn_vit_b16"),
     "sliding_window": sliding_window,
     "training_step": training_step,
+    "training_step_bfloat16": training_step_bfloat16,
     "evaluation": evaluation,
     "load": load,
     "import": import_package,

@@ -59,10 +59,7 @@ def loss_parts(
         cross_entropy = partial(pixel_cross_entropy, ignore_index=config.ignore_index)
 
     def part(logits: torch.Tensor, loss: Callable) -> torch.Tensor:
-        logits = at_least_float32(logits.to(device))
-        if logits.shape[-2:] != labels.shape[-2:]:
-            logits = resize_logits(logits, labels.shape[-2:])
-        return loss(logits, labels)
+        return loss(resize_to_labels(logits.to(device), labels), labels)
 
     parts = {"decode": part(outputs.logits, decode_loss or cross_entropy)}
     if outputs.score_map is not None:
@@ -70,6 +67,27 @@ def loss_parts(
     if outputs.auxiliary_logits is not None:
         parts["auxiliary"] = config.auxiliary_loss_weight * part(outputs.auxiliary_logits, cross_entropy)
     return parts
+
+
+def resize_to_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Logits of any size in that of the labels, in float32 or more."""
+    logits = at_least_float32(logits)
+    if logits.shape[-2:] == labels.shape[-2:]:
+        return logits
+    if not logits.is_cuda:
+        # The classes of a pixel side by side: for `by_pixel`, and interpolated in fewer steps.
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    return resize_logits(logits, labels.shape[-2:])
+
+
+def by_pixel(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    On a CPU `(pixels, num_labels)` and `(pixels,)`, of which a cross-entropy over 150 classes takes less than half of
+    the time that it takes of maps. A GPU gets the maps themselves.
+    """
+    if logits.is_cuda:
+        return logits, labels
+    return logits.movedim(1, -1).flatten(0, -2), labels.flatten()
 
 
 def pixel_cross_entropy(
@@ -83,7 +101,9 @@ def pixel_cross_entropy(
         ValueError: for labels that are no classes.
     """
     try:
-        loss = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=ignore_index, reduction="sum")
+        loss = F.cross_entropy(
+            *by_pixel(logits, labels), weight=class_weights, ignore_index=ignore_index, reduction="sum"
+        )
     except IndexError as error:  # on a CPU; a GPU says that an assertion failed
         raise ValueError(
             f"`labels` must lie in [0, {logits.shape[1] - 1}], or be {ignore_index} (`config.ignore_index`) for pixels"
@@ -112,4 +132,4 @@ def check_labels(labels: torch.Tensor, batch_size: int, num_labels: int):
         )
 
 
-__all__ = ["check_labels", "loss_parts", "pixel_cross_entropy"]
+__all__ = ["by_pixel", "check_labels", "loss_parts", "pixel_cross_entropy", "resize_to_labels"]

@@ -8,7 +8,6 @@ import torch
 from modeling_denseclip import DenseCLIPSemanticSegmenterOutput, loss_denseclip
 from modeling_denseclip.resizing_denseclip import resize_logits
 from tests.tiny import tiny_config, tiny_model
-from training.learning import losses
 from training.learning.losses import SegmentationLoss, dice_loss, read_class_weights
 
 
@@ -122,8 +121,7 @@ def test_logits_are_resized_once_for_all_parts_that_read_them(monkeypatch, outpu
         resized.append(size)
         return resize_logits(logits, size)
 
-    for module in (losses, loss_denseclip):
-        monkeypatch.setattr(module, "resize_logits", resize)
+    monkeypatch.setattr(loss_denseclip, "resize_logits", resize)
     SegmentationLoss(tiny_config("resnet"), dice_weight=0.5)(outputs, torch.zeros(2, 24, 32, dtype=torch.long))
     assert resized == [(24, 32)]
 

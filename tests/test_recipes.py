@@ -18,7 +18,7 @@ from training.data.load import SegmentationData
 from training.learning.trainer import DenseCLIPTrainer
 from training.options.command_line import parse_train_arguments
 from training.options.recipes import load_recipe
-from training.train import build_image_processor, build_model, choose_dice_weight
+from training.train import build_image_processor, build_model, choose_dice_weight, choose_jpeg_decoding
 
 
 FOLDER = REPOSITORY / "configuration" / "recipes" / "ade20k"
@@ -269,6 +269,31 @@ def test_rare_classes_get_a_dice_loss_where_nobody_chose_a_loss(words, weight, t
     even = dataclasses.replace(DATA, pixels={"training": {0: 500, 1: 500}})
     training_args.dice_weight = None
     assert choose_dice_weight(even, data_args, training_args) == "" and training_args.dice_weight == 0.0
+
+
+@pytest.mark.parametrize(
+    "words, decoding",
+    [
+        (["--data_dir", "d"], "reduced"),
+        (["--dataset_name", "user/scenes"], "reduced"),
+        (["--dataset", "ade20k", "--dataset_name", "user/scenes"], "reduced"),
+        (["OWN.yaml"], "reduced"),
+        (["--data_dir", "d", "--jpeg_decoding", "full"], "full"),
+        (["--dataset", "ade20k"], "full"),
+        (["PAPER.yaml"], "full"),
+        (["PAPER.yaml", "--dataset", "folder", "--data_dir", "d"], "full"),
+        (["PAPER.yaml", "--jpeg_decoding", "reduced"], "reduced"),
+    ],
+)
+def test_jpegs_are_decoded_as_published_where_the_paper_is_repeated(words, decoding, tmp_path):
+    (tmp_path / "own.yaml").write_text("data:\n  data_dir: d\n")
+    files = {
+        "OWN.yaml": str(tmp_path / "own.yaml"),
+        "PAPER.yaml": str(REPOSITORY / "configuration/recipes/ade20k/denseclip_fpn_rn50.yaml"),
+    }
+    data_args, _, training_args, _ = parse(*(files.get(word, word) for word in words), "--output_dir", "o")
+    choose_jpeg_decoding(data_args, training_args)
+    assert training_args.jpeg_decoding == decoding
 
 
 def test_words_override_the_recipe():

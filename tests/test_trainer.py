@@ -543,8 +543,10 @@ def test_command_line_from_folder_to_checkpoint(folder, tokenizer, tmp_path, cap
         "--per_device_train_batch_size 2 --disable_tqdm true".split()
     )  # fmt: skip
     table = capsys.readouterr().out
-    for name in (*NAMES, "mIoU", "mAcc", "aAcc"):
+    for name in (*NAMES, "mIoU", "mAcc", "aAcc", "JPEGs: decoded at 1/2, 1/4 or 1/8 of their size where"):
         assert name in table
+    assert trainer.train_dataset.format["format_kwargs"]["transform"].reduce_jpegs
+    assert torch.load(output / "training_args.bin", weights_only=False).jpeg_decoding == "reduced"
     saved = json.loads((output / "eval_results.json").read_text())
     assert saved["eval_mean_iou"] == pytest.approx(trainer.scores.mean_iou)
     assert saved["eval_protocol"] == "SS, whole images, short side 64, long side at most 128"
@@ -756,6 +758,18 @@ def test_ten_steps_in_float32_have_the_published_losses(kind, beside, tmp_path):
     history = walk(trajectory, tmp_path).history
     assert [parts["decode"] for parts, _ in history] == pytest.approx(trajectory.decode, rel=1e-3)
     assert [parts["score_map"] for parts, _ in history] == pytest.approx(trajectory.score_map, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind, beside", PUBLISHED_RUNS)
+def test_ten_steps_in_bfloat16_have_the_published_losses(kind, beside, tmp_path):
+    """By autocast, as `--bf16 true` trains; a CPU that does not multiply in bfloat16 emulates it."""
+    trajectory = load_published_run(kind, beside)
+    history = walk(trajectory, tmp_path, bf16=True).history
+    decode = [parts["decode"] for parts, _ in history]
+    assert decode == pytest.approx(trajectory.decode, rel=2e-2)
+    assert [parts["score_map"] for parts, _ in history] == pytest.approx(trajectory.score_map, rel=2e-2)
+    # It is bfloat16: in float32 losses agree a hundred times better.
+    assert decode != pytest.approx(trajectory.decode, rel=1e-5)
 
 
 def test_model_sees_normalised_pictures_and_nothing_beside_them(model, folder, tmp_path):

@@ -8,6 +8,7 @@ import cv2
 import datasets
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -25,12 +26,14 @@ from training.data.transforms import (
     TrainingTransform,
     collate_for_evaluation,
     has_dominant_class,
+    jpeg_reduction,
     normalize_batch,
     photometric_distortion,
     read_image,
     read_labels,
     read_mask,
     read_pair,
+    read_scaled_image,
     scaled_size,
     with_transform,
 )
@@ -76,6 +79,8 @@ def test_jpeg_pixels_are_those_of_pillow(tmp_path):
     }
     pictures = {name: (picture, kwargs) for name, kwargs in options.items()}
     pictures |= {"grey": (picture.convert("L"), {}), "cmyk": (picture.convert("CMYK"), {})}
+    # As phones write them: a second picture behind the first.
+    pictures["several"] = (picture, {"format": "MPO", "save_all": True, "append_images": [picture.rotate(90)]})
     for name, (image, kwargs) in pictures.items():
         path = tmp_path / f"{name}.jpg"
         image.save(path, **kwargs)
@@ -84,6 +89,61 @@ def test_jpeg_pixels_are_those_of_pillow(tmp_path):
         assert np.array_equal(read_image({"path": None, "bytes": path.read_bytes()}), expected), name
         assert np.array_equal(read_image(PIL.Image.fromarray(expected)), expected), name
     assert read_image(encoded(tmp_path / "rotated.jpg")).shape == (67, 45, 3)
+
+
+@pytest.mark.parametrize(
+    "size, resized, factor",
+    [
+        ((3000, 4000), (512, 683), 4),
+        ((3000, 4000), (375, 500), 8),  # just enough
+        ((3000, 4000), (376, 501), 4),
+        ((3000, 4000), (751, 1001), 2),
+        ((3000, 4000), (1501, 2001), 1),
+        ((3000, 4000), (300, 600), 4),  # the wider one counts
+        ((512, 683), (1024, 1366), 1),
+        ((64, 64), (8, 8), 8),
+        # 3001 pixels are 375 eighths and one more, which stands for 7 beyond the edge. 3008 in place of 3001 move the
+        # last of 375 pixels by 375 * 7 / 3001 = 0.9, the last of 100 by 0.23.
+        ((3001, 4000), (375, 500), 2),  # at 1/4, 3 beyond: 375 * 3 / 3001 = 0.37; at 1/2, 1 beyond: 0.12
+        ((3001, 4000), (100, 133), 8),
+        ((4000, 3001), (133, 100), 8),
+    ],
+)
+def test_jpegs_are_reduced_as_far_as_nothing_is_lost_or_moved(size, resized, factor):
+    assert jpeg_reduction(size, resized) == factor
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_reduced_jpegs_have_the_pixels_of_pillows_draft(tmp_path, mode, orientation, factor):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    draw_picture(128, 64).convert(mode).save(tmp_path / "a.jpg", exif=exif, quality=90)
+    asked = []
+
+    def resized_size(height, width):
+        asked.append((height, width))
+        return height // factor, width // factor
+
+    pixels, size = read_scaled_image(encoded(tmp_path / "a.jpg"), resized_size)
+    draft = PIL.Image.open(tmp_path / "a.jpg")
+    draft.draft(mode, (128 // factor, 64 // factor))
+    expected = np.asarray(PIL.ImageOps.exif_transpose(draft).convert("RGB"))
+    upright = (128, 64) if orientation == 6 else (64, 128)
+    assert size == upright and asked == [upright]
+    assert pixels.shape == expected.shape == (upright[0] // factor, upright[1] // factor, 3)
+    # Two builds of libjpeg may round in other ways.
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_only_jpegs_are_reduced(tmp_path):
+    picture = draw_picture(64, 64)
+    picture.save(tmp_path / "a.png")
+    picture.convert("CMYK").save(tmp_path / "a.jpg")
+    for image in (encoded(tmp_path / "a.png"), encoded(tmp_path / "a.jpg"), picture):
+        pixels, size = read_scaled_image(image, lambda height, width: (8, 8))
+        assert size == (64, 64) and np.array_equal(pixels, read_image(image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
@@ -459,6 +519,46 @@ def test_decoded_rows_give_the_same(rows):
     for decoded, encoded_row in zip(rows.with_transform(transform), with_transform(rows, transform), strict=True):
         assert torch.equal(decoded["pixel_values"], encoded_row["pixel_values"])
         assert torch.equal(decoded["labels"], encoded_row["labels"])
+
+
+def waves(height: int, width: int) -> np.ndarray:
+    """A picture of waves, 12 to the short side: what moves by a pixel of a sample shows."""
+    rows, columns = (np.arange(length) * (24 * np.pi / min(height, width)) for length in (height, width))
+    return (127.5 + 60 * np.sin(rows)[:, None] + 60 * np.sin(columns)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("height, width", [(1152, 1536), (1153, 1541)])
+def test_samples_of_reduced_jpegs_are_the_published_ones(tmp_path, no_distortion, height, width):
+    """The same labels, and the same places of the picture: none moves by as much as half a pixel of the sample."""
+    picture = waves(height, width)
+    ids = (np.add.outer(np.arange(height) // 90, np.arange(width) // 110) % 4).astype(np.uint8)
+    PIL.Image.fromarray(picture).convert("RGB").save(tmp_path / "a.jpg", quality=98)
+    PIL.Image.fromarray(ids).save(tmp_path / "a.png")
+    files = [encoded(tmp_path / name) for name in ("a.jpg", "a.png")]
+    # A short side of 72 to 288 of 1152: at 1/4 or 1/8, and odd sides at 1/2 where it is long.
+    full, reduced = (
+        transform_for((320, 420), short_side=144, long_side=600, reduce_jpegs=flag) for flag in (False, True)
+    )
+    for index in range(12):
+        one, other = (transform.augment(*files, index) for transform in (full, reduced))
+        assert torch.equal(one["labels"], other["labels"]) and torch.equal(one["sizes"], other["sizes"])
+        (rows, columns), pixels = one["sizes"].tolist(), one["pixel_values"].float()
+        difference = (pixels - other["pixel_values"].float())[:, :rows, :columns].abs()
+        # Along rows and columns waves differ by 60 * 4 * 12 / 288 = 10 levels on average from a pixel of the largest
+        # samples to the next, and by more in smaller ones.
+        assert difference.mean() < 4, index
+
+
+def test_jpegs_that_are_no_larger_than_samples_stay_as_published(tmp_path):
+    draw_picture(90, 60).save(tmp_path / "a.jpg")
+    PIL.Image.new("L", (90, 60), 1).save(tmp_path / "a.png")
+    files = [encoded(tmp_path / name) for name in ("a.jpg", "a.png")]
+    samples = [
+        [transform_for(short_side=61, reduce_jpegs=flag).augment(*files, index) for index in range(8)]
+        for flag in (False, True)
+    ]
+    for one, other in zip(*samples, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_seed_epoch_and_index_all_change_the_crop():

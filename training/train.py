@@ -38,6 +38,14 @@ logger = logging.get_logger(__name__)
 
 DICE_WEIGHT_OF_RARE_CLASSES = 1.0
 NUM_NAMES_SHOWN = 5
+# What is printed of `jpeg_decoding`. Where nobody chose for "auto", it is as published.
+FULL = "decoded in full, as published. --jpeg_decoding reduced is faster where they are large."
+JPEG_DECODING = {
+    "reduced": "decoded at 1/2, 1/4 or 1/8 of their size where a sample is smaller anyway. --jpeg_decoding full is as"
+    " published.",
+    "full": FULL,
+    "auto": FULL,
+}
 
 
 def main(words: list[str] | None = None) -> DenseCLIPTrainer:
@@ -68,6 +76,7 @@ def train(
     image_processor = build_image_processor(data_args, model_args, data.reduce_labels)
     check_for_training(data, image_processor, model.min_image_size)
     chosen_loss = choose_dice_weight(data, data_args, training_args)
+    choose_jpeg_decoding(data_args, training_args)
     trainer = build_trainer(model, image_processor, data, data_args, training_args)
     if trainer.is_world_process_zero():
         print(describe_run(trainer))
@@ -105,8 +114,7 @@ def choose_dice_weight(
     if training_args.dice_weight is not None:
         return ""
     training_args.dice_weight = 0.0
-    is_ade20k = data_args.dataset == "ade20k" and data_args.dataset_name is None
-    if is_ade20k or training_args.class_weights is not None or training_args.ohem_threshold is not None:
+    if is_ade20k(data_args) or training_args.class_weights is not None or training_args.ohem_threshold is not None:
         return ""
     rare = data.rare_classes()
     if not rare:
@@ -118,6 +126,17 @@ def choose_dice_weight(
         f"loss: cross-entropy, and {DICE_WEIGHT_OF_RARE_CLASSES} x Dice for rare classes:"
         f" {', '.join(names[:NUM_NAMES_SHOWN])}{more} of the labelled pixels. --dice_weight 0 switches it off."
     )
+
+
+def choose_jpeg_decoding(data_args: DataArguments, training_args: DenseCLIPTrainingArguments) -> None:
+    """Set `jpeg_decoding` where nobody chose it: ADE20K is trained as published, photographs of others faster."""
+    if training_args.jpeg_decoding == "auto":
+        training_args.jpeg_decoding = "full" if is_ade20k(data_args) else "reduced"
+
+
+def is_ade20k(data_args: DataArguments) -> bool:
+    """Whether the paper's data set is trained on."""
+    return data_args.dataset == "ade20k" and data_args.dataset_name is None
 
 
 def build_trainer(
@@ -136,6 +155,7 @@ def build_trainer(
         max_class_share=data_args.max_class_share,
         seed=training_args.seed,
         num_labels=num_labels,
+        reduce_jpegs=training_args.jpeg_decoding == "reduced",
     )
     trainer = DenseCLIPTrainer(
         model=model,
@@ -161,6 +181,7 @@ def describe_run(trainer: DenseCLIPTrainer) -> str:
         f" {args.world_size} process{'' if args.world_size == 1 else 'es'}",
         f"batch norm: {args.batch_norm}, statistics over"
         f" {per_device * (1 if args.batch_norm == 'local' else args.world_size)} images at a time",
+        f"JPEGs: {JPEG_DECODING[args.jpeg_decoding]}",
     ]
     if args.recipe_batch_size not in (None, batch_size):
         logger.warning(

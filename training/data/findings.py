@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ from .files import (
     upright_size,
 )
 from .processes import leave_interrupts_to_parent, starting_helpers
-from .transforms import EncodedImage, decode_mask, encoded_file, stored_form
+from .transforms import EncodedImage, decode_mask, encoded_bytes, encoded_file, stored_form
 
 
 DEEP_IMAGE_MODES = ("I;16", "I;16B")
@@ -450,9 +451,11 @@ def _examine_image(image: EncodedImage, name: str, findings: list[Finding], with
 def _examine_mask(mask: EncodedImage, name: str, findings: list[Finding]) -> FileFacts:
     facts, form = FileFacts(), ""
     try:
-        picture = open_image(encoded_file(mask), name)
+        with naming_errors(name):
+            encoded = encoded_bytes(mask)
+        picture = open_image(BytesIO(encoded), name)
         facts, form = FileFacts(picture.format, picture.mode, picture.size), stored_form(picture)
-        ids = decode_mask(picture, name)
+        ids = decode_mask(picture, name, encoded)
         facts.pixels = _count_ids(ids)
     except (MemoryError, OSError, ValueError) as error:
         rule, said = "unreadable", None

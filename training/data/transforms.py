@@ -5,9 +5,10 @@ What happens to an image and its mask between the file and the model: in trainin
 evaluation the image processor.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from modeling_denseclip.tools.files.photographs import (
 )
 
 from .files import IGNORE_INDEX, MASK_MODES, find_wrong_ids
+from .png_ids import decode_plain_png
 
 
 # Workers are the parallelism: threads of OpenCV's own, one per core in each of them, would only fight for cores.
@@ -44,6 +46,16 @@ EVERY_VALUE = np.arange(256, dtype=np.uint8)
 EncodedImage = dict[str, Any]
 # A photograph or a mask as a row holds it: encoded, or decoded already.
 Picture = EncodedImage | PIL.Image.Image
+# Height and width of a picture -> those to which it is resized.
+ResizedSize = Callable[[int, int], tuple[int, int]]
+
+# By what libjpeg can make a picture smaller while it decodes, and how OpenCV is told.
+JPEG_REDUCTIONS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 def with_transform(dataset: datasets.Dataset, transform: "TrainingTransform | EvaluationTransform"):
@@ -72,25 +84,70 @@ def read_bytes(path: str | Path) -> bytes:
         return file.read()
 
 
+def encoded_bytes(image: EncodedImage) -> bytes:
+    """What the file of an encoded image holds."""
+    return read_bytes(image["path"]) if image["bytes"] is None else image["bytes"]
+
+
 def read_image(image: Picture) -> np.ndarray:
     """
     Read an image as upright RGB: an array of shape `(height, width, 3)` and type uint8. See [`decode_photograph`].
     """
+    return read_scaled_image(image)[0]
+
+
+def read_scaled_image(image: Picture, resized_size: ResizedSize | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """
+    Read an image as [`read_image`], or a JPEG smaller by the factor that [`jpeg_reduction`] allows.
+
+    Args:
+        resized_size (`Callable[[int, int], tuple[int, int]]`, *optional*): what height and width the upright image
+            will be resized to. By default no image is made smaller.
+
+    Returns:
+        The pixels, and the height and width of the upright image as its file has it.
+    """
     if isinstance(image, PIL.Image.Image):
-        return np.asarray(to_rgb(image))
-    encoded = image["bytes"] if image["bytes"] is not None else read_bytes(image["path"])
+        pixels = np.asarray(to_rgb(image))
+        return pixels, pixels.shape[:2]
+    encoded = encoded_bytes(image)
     source = f"The image {image['path']}"
     picture = open_photograph(BytesIO(encoded), source)
-    if picture.format == "JPEG" and picture.mode in ("L", "RGB"):
+    if picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB"):
+        orientation = read_orientation(picture)
+        size = picture.size if orientation >= 5 else picture.size[::-1]
+        reduction = 1 if resized_size is None else jpeg_reduction(size, resized_size(*size))
         # The pixels that Pillow gives, without its detour through four bytes per pixel. OpenCV knows fewer ways to
         # write an orientation, so it is asked to leave the picture as it is.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = JPEG_REDUCTIONS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
         if decoded is not None:
             decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-            orientation = read_orientation(picture)
-            return decoded if orientation == 1 else np.asarray(turn_upright(PIL.Image.fromarray(decoded), orientation))
-    return np.asarray(decode_photograph(picture, source))
+            if orientation != 1:
+                decoded = np.asarray(turn_upright(PIL.Image.fromarray(decoded), orientation))
+            return decoded, size
+    pixels = np.asarray(decode_photograph(picture, source))
+    return pixels, pixels.shape[:2]
+
+
+def jpeg_reduction(size: tuple[int, int], resized: tuple[int, int]) -> int:
+    """
+    By which factor a JPEG can be decoded smaller before it is resized: the greatest of 8, 4, 2 and 1 that leaves both
+    sides at least as long as they have to become, and moves nothing in the result by more than a quarter of a pixel.
+
+    A decoder makes one pixel of `factor x factor`. Where a side is no multiple of the factor, the last one stands for
+    pixels beyond the edge too, so that what is resized is a little longer than the picture.
+
+    Args:
+        size (`tuple[int, int]`): height and width of the picture.
+        resized (`tuple[int, int]`): height and width to which it is resized.
+    """
+    for factor in sorted(JPEG_REDUCTIONS, reverse=True):
+        beyond = [-side % factor for side in size]
+        is_enough = all(-(-side // factor) >= wanted for side, wanted in zip(size, resized, strict=True))
+        if is_enough and all(4 * b * wanted <= side for b, side, wanted in zip(beyond, size, resized, strict=True)):
+            return factor
+    return 1
 
 
 def read_mask(mask: Picture) -> np.ndarray:
@@ -109,14 +166,19 @@ def read_mask(mask: Picture) -> np.ndarray:
     if isinstance(mask, PIL.Image.Image):
         return decode_mask(mask, "The mask", is_upright=True)
     source = f"The mask {mask['path']}" if mask["path"] else "The mask"
-    return decode_mask(open_image(encoded_file(mask), source), source)
+    with naming_errors(source):
+        encoded = encoded_bytes(mask)
+    return decode_mask(open_image(BytesIO(encoded), source), source, encoded)
 
 
-def decode_mask(mask: PIL.Image.Image, source: str, is_upright: bool = False) -> np.ndarray:
+def decode_mask(
+    mask: PIL.Image.Image, source: str, encoded: bytes | None = None, is_upright: bool = False
+) -> np.ndarray:
     """
     The ids of a mask that [`open_image`] has opened, as [`read_mask`].
 
     Args:
+        encoded (`bytes`, *optional*): the file, where it is known. A plain PNG is decoded faster from it.
         is_upright (`bool`, *optional*, defaults to `False`): whether it is turned no more. One of a file is turned as
             its image is; of a picture that others have opened it cannot be known whether it already was.
     """
@@ -144,6 +206,8 @@ def decode_mask(mask: PIL.Image.Image, source: str, is_upright: bool = False) ->
             f"{source} is a greyscale {mask.format} in which 0 is white. Readers invert it, so that ids change:"
             " save the ids as PNG."
         )
+    if encoded is not None and (plain := decode_plain_png(encoded)) is not None:
+        return plain
     with naming_errors(source):
         ids = np.asarray(mask if is_upright else turn_upright(mask, read_orientation(mask)))
     return ids if ids.dtype == np.uint8 else ids.astype(np.int32)
@@ -197,9 +261,11 @@ def read_pair(
     index: int,
     image_processor: DenseCLIPImageProcessor,
     num_labels: int | None = None,
+    resized_size: ResizedSize | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    An image and its labels; see [`read_image`] and [`read_labels`].
+    An image and its labels; see [`read_scaled_image`] and [`read_labels`]. The labels have the size of the file,
+    whatever that of the image.
 
     Raises:
         ChangedRowError: for a file that is gone or broken; an image and a mask that differ in size; or, of
@@ -208,12 +274,12 @@ def read_pair(
     """
     image_name, mask_name = _name(image, f"The image of row {index}"), _name(mask, f"The mask of row {index}")
     with _naming_changes(image_name):
-        picture = read_image(image)
+        picture, size = read_scaled_image(image, resized_size)
     with _naming_changes(mask_name):
         labels = read_labels(mask, image_processor, num_labels)
-    if picture.shape[:2] != labels.shape:
+    if size != labels.shape:
         raise ChangedRowError(
-            f"{image_name} has {picture.shape[:2]} pixels (height, width) and its mask {labels.shape}. When the data"
+            f"{image_name} has {size} pixels (height, width) and its mask {labels.shape}. When the data"
             " set was checked they were equal: put back what was changed, and go on by --resume_from_checkpoint last."
         )
     return picture, labels
@@ -257,6 +323,10 @@ class TrainingTransform:
             has at least this share of its labelled pixels; at 1 none is.
         seed (`int`, *optional*, defaults to 0): the seed.
         num_labels (`int`, *optional*): K. Masks that hold other ids are refused, which the loss could not name.
+        reduce_jpegs (`bool`, *optional*, defaults to `False`): whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their
+            size where that is enough for the size at the scale that was drawn; see [`jpeg_reduction`]. Samples then
+            have the places, colours and labels of the published ones, in pixels that are averages of several and not
+            single ones.
 
     Returns, for a batch of rows, tensors that stack: `pixel_values`, uint8 `(3, crop height, crop width)`; `labels`
     `(crop height, crop width)`, uint8, or int32 if a mask of the batch has more than 8 bits; `sizes`, int64 `(2,)`,
@@ -271,6 +341,7 @@ class TrainingTransform:
     max_class_share: float = 0.75
     seed: int = 0
     num_labels: int | None = None
+    reduce_jpegs: bool = False
 
     def __post_init__(self):
         # In shared memory, so that workers that outlive an epoch see it change.
@@ -289,9 +360,13 @@ class TrainingTransform:
     def augment(self, image: Picture, mask: Picture, index: int) -> dict[str, torch.Tensor]:
         """Augment one image and its mask."""
         generator = np.random.default_rng((self.seed, int(self.epoch), index))
-        image, labels = read_pair(image, mask, index, self.image_processor, self.num_labels)
         size = scaled_size(self.image_processor.size, generator.uniform(*self.scale_range))
-        height, width = self.image_processor.get_resized_size(*labels.shape, size)
+        resized_size = partial(self.image_processor.get_resized_size, size=size)
+        image, labels = read_pair(
+            *(image, mask, index, self.image_processor, self.num_labels),
+            resized_size if self.reduce_jpegs else None,
+        )
+        height, width = resized_size(*labels.shape)
         # The image processor's own `resize` gives the same pixels without OpenCV, and takes forty times as long.
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from modeling_denseclip import DenseCLIPSemanticSegmenterOutput
 from modeling_denseclip.configuration_denseclip import DenseCLIPConfig
-from modeling_denseclip.loss_denseclip import loss_parts, pixel_cross_entropy
-from modeling_denseclip.resizing_denseclip import at_least_float32, resize_logits
+from modeling_denseclip.loss_denseclip import by_pixel, loss_parts, pixel_cross_entropy, resize_to_labels
 
 from ..options.arguments import DenseCLIPTrainingArguments
 
@@ -68,7 +67,7 @@ class SegmentationLoss:
                 are resized to them.
         """
         # Resized here, once for all parts that read them: at the size of the labels they take most of the memory.
-        logits = resize_logits(at_least_float32(outputs.logits), labels.shape[-2:])
+        logits = resize_to_labels(outputs.logits, labels)
         outputs = dataclasses.replace(outputs, logits=logits)
         parts = loss_parts(outputs, labels, self.config, self._cross_entropy, self._decode_loss)
         if self.dice_weight > 0:
@@ -86,7 +85,9 @@ class SegmentationLoss:
         if not self.ohem_threshold:
             return self._cross_entropy(logits, labels)
         weight, ignore_index = self._weights_for(logits), self.config.ignore_index
-        pixel_losses = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index, reduction="none")
+        pixel_losses = F.cross_entropy(
+            *by_pixel(logits, labels), weight=weight, ignore_index=ignore_index, reduction="none"
+        ).view_as(labels)
         labelled = labels != ignore_index
         # Chosen by probability, not by loss: class weights do not make a pixel harder.
         with torch.no_grad():
@@ -105,7 +106,7 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> 
     num_labels = logits.shape[1]
     labelled = labels != ignore_index
     # (batch_size, num_labels, height, width) -> (labelled pixels, num_labels)
-    probabilities = logits.softmax(dim=1).movedim(1, -1)[labelled]
+    probabilities = logits.movedim(1, -1).softmax(dim=-1)[labelled]
     labels = labels[labelled]
     pixels = torch.bincount(labels, minlength=num_labels)
     overlap = probabilities.gather(1, labels[:, None])[:, 0]

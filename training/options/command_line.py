@@ -25,8 +25,8 @@ def parse_train_arguments(
     Read `[RECIPE.yaml] [--recipe_hardware NAME] [--argument value ...]`. Words override the recipe.
 
     Without a recipe, pretrained weights make two defaults the published ones: with --clip or --image the rate of the
-    image encoder is x 0.1, with --clip the text encoder is frozen. With a recipe of the paper there is no Dice loss
-    unless words ask for it.
+    image encoder is x 0.1, with --clip the text encoder is frozen. With a recipe of the paper there is no Dice loss,
+    and JPEGs are decoded in full, unless words ask for the other.
 
     Returns:
         The arguments, and the recipe if the run follows it. `None` if words change more than place and machine.
@@ -54,7 +54,8 @@ def parse_train_arguments(
         " lines say on which hardware it runs how.",
     )
     if recipe is not None and recipe.paper:
-        parser.set_defaults(dice_weight=0.0)  # the published loss, whatever data it is trained on
+        # The published loss and pictures, whatever data it is trained on.
+        parser.set_defaults(dice_weight=0.0, jpeg_decoding="full")
     if recipe is None:
         known = parser.parse_known_args(words)[0]
         starts_from_clip, starts_from_image = (name not in (None, "none") for name in (known.clip, known.image))
