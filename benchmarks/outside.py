@@ -21,6 +21,7 @@ import numpy as np
 import PIL.Image
 import torch
 from transformers import pipeline
+from transformers.utils import logging
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.class_maps_denseclip import class_maps, id_dtype, whole_positions
@@ -64,6 +65,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = TimedModel(make_config("denseclip_fpn_rn50")).eval().fuse()
+    logging.set_verbosity_error()  # the pipeline does not know the name of the class
     image_processor = DenseCLIPImageProcessor()
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     prepared = image_processor.get_resized_size(HEIGHT, WIDTH)
