@@ -15,11 +15,13 @@ import shutil
 import signal
 import string
 import struct
+import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +61,7 @@ from tests.tiny import (
     draw_jpeg,
     draw_picture,
     make_tiny_tokenizer,
+    pack_archives,
     save_checkpoint,
     save_tiny_architecture,
     save_tiny_dataset,
@@ -217,16 +220,34 @@ class Room:
     def load_rows(self, **arguments):
         return load_data(dataset_name=str(self.path / "rows"), cache_dir=self.path / "cache", **arguments)
 
-    def words(self, folder: Path, extra: str = "") -> list[str]:
+    def words(self, folder: Path | None, extra: str = "") -> list[str]:
+        source = "" if folder is None else f"--data_dir {folder}"
         return (
-            f"--data_dir {folder} {save_tiny_architecture(self.path, 'resnet')} --short_side 64 --long_side 128"
+            f"{source} {save_tiny_architecture(self.path, 'resnet')} --short_side 64 --long_side 128"
             " --crop_size 64 --max_steps 6 --per_device_train_batch_size 2 --save_strategy steps --save_steps 1"
             " --use_cpu true --report_to none --disable_tqdm true --num_sample_images 0 --preprocessing_num_workers 1"
             f" --output_dir {self.path / 'run'} {extra}"
         ).split()
 
-    def train(self, folder: Path, extra: str = "") -> None:
+    def train(self, folder: Path | None, extra: str = "") -> None:
         train.main(self.words(folder, extra))
+
+    def pack(self) -> Path:
+        """The data set in two archives; returns that to train on."""
+        folder, archives = self.path / "data", self.path / "archives"
+        if not folder.exists():
+            self.data_set()
+        pack_archives(folder, "validation", archives, "validation", [2])
+        return pack_archives(folder, "training", archives, "train", [4])[0]
+
+    def stream(self, extra: str = "") -> None:
+        """Train on these archives, which are packed unless they are there."""
+        folder = self.path / "data"
+        if not (self.path / "archives").exists():
+            self.pack()
+        columns = "--image_column jpg --label_column png"
+        source = f"--dataset_name {self.path / 'archives'} {columns} --class_names_file {folder / 'classes.txt'}"
+        self.train(None, f"{source} --streaming true {extra}")
 
     def check_last_checkpoint(self, step: int) -> None:
         """The last checkpoint that a training can go on from is that of a step, and loads."""
@@ -1919,6 +1940,11 @@ def _(room):
     room.train(room.path / "rows")
 
 
+@case("archives as --data_dir")
+def _(room):
+    room.train(room.pack().parent)
+
+
 @case("a mask of another size than its image")
 def _(room):
     folder = room.data_set()
@@ -1990,6 +2016,80 @@ def _(room):
     words = room.words(room.data_set(), "--per_device_train_batch_size 1")
     save_tiny_architecture(room.path, "resnet", decode_head_type="upernet", auxiliary_head_hidden_size=8)
     train.main(words)
+
+
+@case("a sample that is streamed and lacks its mask")
+def _(room):
+    with tarfile.open(room.pack(), "a") as archive:
+        archive.add(room.path / "data/images/training/0.png", "4.jpg")
+    room.stream()
+
+
+@case("a sample that is streamed, with an id that has no name")
+def _(room):
+    folder = room.data_set()
+    save(PIL.Image.fromarray(np.full((64, 96), 7, np.uint8)), folder / "annotations/training/2.png")
+    room.stream()
+
+
+@case("an archive that is streamed and was cut off")
+def _(room):
+    cut(room.pack())
+    room.stream()
+
+
+@case("addresses of archives of which one is not there")
+def _(room):
+    source = f"--dataset_name webdataset --train_split {room.path}/archives/train-{{000..001}}.tar"
+    room.stream(f"{source} --validation_split {room.path}/archives/validation-000.tar")
+
+
+@case("archives whose columns are not named")
+def _(room):
+    room.stream("--image_column image")
+
+
+@case("streaming without --max_steps")
+def _(room):
+    room.stream("--max_steps -1")
+
+
+@case("streaming with --save_strategy epoch")
+def _(room):
+    room.stream("--save_strategy epoch")
+
+
+@case("streaming with --shuffle_buffer 0")
+def _(room):
+    room.stream("--shuffle_buffer 0")
+
+
+@case("a folder of pictures with --streaming")
+def _(room):
+    room.train(room.data_set(), "--streaming true")
+
+
+@case("rows that save_to_disk wrote, with --streaming")
+def _(room):
+    room.rows(room.data_set(), "training").save_to_disk(room.path / "rows")
+    room.load_rows(class_names=TINY_CLASS_NAMES, streaming=True, splits=("training",))
+
+
+@case("a part of a split with --streaming")
+def _(room):
+    room.stream("--train_split train[:50%]")
+
+
+@case("one split to stream and to load")
+def _(room):
+    room.stream("--validation_split train")
+
+
+@case("batches of one image that are streamed, for UperNet")
+def _(room):
+    architecture = {"decode_head_type": "upernet", "auxiliary_head_hidden_size": 8}
+    room.monkeypatch.setitem(globals(), "save_tiny_architecture", partial(save_tiny_architecture, **architecture))
+    room.stream("--per_device_train_batch_size 1")
 
 
 @case("fewer images than a batch, with --dataloader_drop_last")
@@ -2145,6 +2245,18 @@ def _(room):
     room.train(folder, "--max_steps 1")
     (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES[::-1]))
     room.train(folder, "--resume_from_checkpoint last")
+
+
+@case("a checkpoint of a run that was not streamed")
+def _(room):
+    room.train(room.data_set(), "--max_steps 1")
+    room.stream("--resume_from_checkpoint last")
+
+
+@case("a checkpoint of a run that was streamed")
+def _(room):
+    room.stream("--max_steps 1")
+    room.train(room.path / "data", "--resume_from_checkpoint last")
 
 
 @case("a checkpoint of --save_only_model")

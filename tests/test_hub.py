@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pushing a model to a Hub on loopback, and loading it from there in a process that has nothing else."""
 
+import io
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -441,6 +443,32 @@ def test_a_data_set_of_the_hub_is_trained_on_by_its_columns(hub, run, training_w
     code, output = run("training.evaluate", tmp_path / "run", *source, "--use_cpu", "true")
     assert code == 0 and "They are taken for the classes of the model" in output, output
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["per_class"] == report["per_class"]
+
+
+def test_a_data_set_of_the_hub_is_streamed(hub, run, training_words, tmp_path):
+    """Tables with names of classes in their features; those to train on are not fetched as a whole."""
+    pictures = dict.fromkeys(("image", "annotation"), datasets.Image())
+    features = datasets.Features({**pictures, "kind": datasets.ClassLabel(names=list(TINY_CLASS_NAMES))})
+    files = {}
+    for name in ("train", "validation"):
+        for index in range(2):
+            picture = draw_picture(96, 64, seed=index)
+            row = {"image": picture, "annotation": picture.convert("L").point(lambda value: value // 60), "kind": 0}
+            datasets.Dataset.from_list([row], features=features).to_parquet(table := io.BytesIO())
+            files[f"data/{name}-{index:05d}-of-00002.parquet"] = table.getvalue()
+    hub.add_files("dataset", f"{USER}/tables", files)
+    words = [word for word in training_words if word != "--push_to_hub"]
+    words[words.index("--data_dir") : words.index("--data_dir") + 2] = []
+    code, output = run("training.train", *words, "--dataset_name", f"{USER}/tables", "--streaming", "true")
+    assert code == 0, output
+    assert f"streamed: the split 'train' of {USER}/tables, 2 shards for 1 reader" in output
+    assert "taken for the classes of its column 'kind'" in output
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert report["dataset"] == {"name": f"{USER}/tables", "split": "validation", "num_images": 2}
+    assert [entry["name"] for entry in report["per_class"]] == list(TINY_CLASS_NAMES)
+    asked = [(request.path.rpartition("/")[2], request.range) for request in hub.requests if request.method == "GET"]
+    tables = [(name.partition("-")[0], size is None) for name, size in asked if name.endswith(".parquet")]
+    assert set(tables) == {("train", False), ("validation", True)}  # the latter are fetched whole, to stay
 
 
 def test_training_does_not_start_for_a_hub_that_will_not_take_it(hub, run, training_words, tmp_path):

@@ -4,7 +4,9 @@ import io
 import json
 import string
 import struct
+import tarfile
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,22 @@ def save_tiny_dataset(folder: Path, blocks: tuple[int, int] = (4, 6), **counts: 
             Image.fromarray(image).save(folder / "images" / split / f"{index}.png")
             Image.fromarray(mask).save(folder / "annotations" / split / f"{index}.png")
     (folder / "classes.txt").write_text("\n".join(TINY_CLASS_NAMES))
+
+
+def pack_archives(data_dir: Path, split: str, archives: Path, name: str, sizes: list[int]) -> list[Path]:
+    """
+    Archives of the pairs of a split of a folder, sorted by name, the next `sizes` of them each: `0.jpg` and `0.png`,
+    say, one behind the other.
+    """
+    archives.mkdir(exist_ok=True)
+    images = iter(sorted((data_dir / "images" / split).iterdir()))
+    paths = [archives / f"{name}-{index:03d}.tar" for index in range(len(sizes))]
+    for path, size in zip(paths, sizes, strict=True):
+        with tarfile.open(path, "w") as archive:
+            for image in islice(images, size):
+                archive.add(image, f"{image.stem}.jpg")
+                archive.add(data_dir / "annotations" / split / f"{image.stem}.png", f"{image.stem}.png")
+    return paths
 
 
 def save_checkpoint(

@@ -21,6 +21,7 @@ from modeling_denseclip.tools.command import run_command
 
 from .data.load import SegmentationData, check_for_training, load_data
 from .data.processes import quiet_interrupts
+from .data.streaming import RowStream, TrainingStream
 from .data.transforms import AugmentationEpoch, EvaluationTransform, TrainingTransform, with_transform
 from .importing.advice import advising_import
 from .learning.building import build_image_processor, build_model, check_pretrained
@@ -66,6 +67,8 @@ def train(
     check_pretrained(model_args, training_args)
     set_seed(training_args.seed)
 
+    if data_args.streaming:
+        training_args.check_for_stream()
     source = (data_args.dataset, data_args.data_dir, data_args.dataset_name)
     with advising_import(*source), training_args.main_process_first(desc="checking the data"):
         data = load_data(**data_args.source())
@@ -106,7 +109,8 @@ def choose_dice_weight(
 ) -> str:
     """
     Set `dice_weight` where nobody chose a loss: 1.0 if training has a class of few pixels, which the published loss
-    finds late or never (docs/special_data.md has figures), and else 0. ADE20K is trained as published.
+    finds late or never (docs/special_data.md has figures), and else 0. ADE20K is trained as published, and data that
+    are streamed, which nobody has counted.
 
     Returns:
         `str`: what to print of it; empty if nothing was added.
@@ -116,6 +120,8 @@ def choose_dice_weight(
     training_args.dice_weight = 0.0
     if is_ade20k(data_args) or training_args.class_weights is not None or training_args.ohem_threshold is not None:
         return ""
+    if data_args.streaming:
+        return "loss: cross-entropy. Pixels that are streamed are not counted: for rare classes add --dice_weight 1.0."
     rare = data.rare_classes()
     if not rare:
         return ""
@@ -157,10 +163,16 @@ def build_trainer(
         num_labels=num_labels,
         reduce_jpegs=training_args.jpeg_decoding == "reduced",
     )
+    if isinstance(data.train, RowStream):
+        processes = (training_args.process_index, training_args.world_size, training_args.dataloader_num_workers)
+        choices = (data_args.shuffle_buffer, *processes, data_args.leave_out_unreadable)
+        train_dataset = TrainingStream(data.train, train_transform, *choices)
+    else:
+        train_dataset = with_transform(data.train, train_transform)
     trainer = DenseCLIPTrainer(
         model=model,
         args=training_args,
-        train_dataset=with_transform(data.train, train_transform),
+        train_dataset=train_dataset,
         eval_dataset=with_transform(data.validation, EvaluationTransform(image_processor, num_labels=num_labels)),
         processing_class=image_processor,
         callbacks=[AugmentationEpoch(train_transform)],
@@ -183,6 +195,8 @@ def describe_run(trainer: DenseCLIPTrainer) -> str:
         f" {per_device * (1 if args.batch_norm == 'local' else args.world_size)} images at a time",
         f"JPEGs: {JPEG_DECODING[args.jpeg_decoding]}",
     ]
+    if isinstance(trainer.train_dataset, TrainingStream):
+        lines.append(trainer.train_dataset.describe())
     if args.recipe_batch_size not in (None, batch_size):
         logger.warning(
             f"The effective batch is {batch_size}, the recipe's learning rate was chosen for {args.recipe_batch_size}"

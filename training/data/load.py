@@ -17,6 +17,7 @@ from .files import IGNORE_INDEX, count_by_class, find_rare, holds_no_label, is_b
 from .findings import IMPORT_COMMAND
 from .rows import RowForm
 from .segmentation_folder import FolderForm, SegmentationFolder
+from .streaming import WEB_DATASET, RowStream, name_shards
 from .transforms import encoded_file, with_encoded
 
 
@@ -41,25 +42,29 @@ class SegmentationData:
         reduce_labels (`bool`): whether 0 is unlabelled in the masks and a class has its id plus one. The ids are as
             the files have them; the transforms reduce them, if their image processor's `do_reduce_labels` is set.
         train, validation (`datasets.Dataset`): the splits that were asked for. Columns: `image` and `annotation`
-            (decoded when read), `name`, and `index`, the position.
+            (decoded when read), `name`, and `index`, the position. Of data that are streamed `train` is a
+            [`RowStream`].
         left_out (`tuple[str, ...]`): what is wrong with each pair of a folder that was left out of its split.
         validation_split (`str`): what the data set itself calls the split that is scored, for reports.
         pixels (`dict[str, dict[int, int]]`): of "training" and "validation", as far as they were asked for: each id,
-            as the masks store it, with its number of pixels.
+            as the masks store it, with its number of pixels. What is streamed is not counted.
     """
 
     name: str
     class_names: list[str]
     palette: tuple[tuple[int, int, int], ...] | None
     reduce_labels: bool
-    train: datasets.Dataset | None
+    train: datasets.Dataset | RowStream | None
     validation: datasets.Dataset | None
     left_out: tuple[str, ...] = ()
     validation_split: str = "validation"
     pixels: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def rare_classes(self) -> dict[str, float]:
-        """Name -> share of the labelled pixels of training, of the classes that [`find_rare`] finds."""
+        """
+        Name -> share of the labelled pixels of training, which is not streamed, of the classes that [`find_rare`]
+        finds.
+        """
         pixels = count_by_class(self.pixels["training"], len(self.class_names), self.reduce_labels)
         return {self.class_names[index]: float(pixels[index] / pixels.sum()) for index in find_rare(pixels)}
 
@@ -80,6 +85,7 @@ def load_data(
     cache_dir: str | Path | None = None,
     leave_out_unreadable: bool = False,
     class_names: Sequence[str] | None = None,
+    streaming: bool = False,
 ) -> SegmentationData:
     """
     Load a data set, and check all images and masks of it the first time.
@@ -106,11 +112,18 @@ def load_data(
             cannot be read are left out, and not refused. (Of ADE20K none is: its scores are of the whole set.)
         class_names (`Sequence[str]`, *optional*): names for a `dataset_name` that tells none: those of the model to
             score. They are warned of.
+        streaming (`bool`, *optional*, defaults to `False`): whether "training" of `dataset_name` is neither fetched
+            nor checked, but read as it comes. "validation" is, without the files of other splits.
 
     Raises:
         `ValueError`: if an argument or the data set is wrong; it names the file or row.
     """
     sources = name_splits(dataset_name, train_split, validation_split)
+    if streaming and sources["training"] == sources["validation"] and len(splits) > 1:
+        raise ValueError(
+            f"The split '{sources['training']}' cannot be streamed for training and loaded for validation: name two"
+            " by train_split and validation_split."
+        )
     form = open_source(
         *(dataset, data_dir, dataset_name, dataset_config_name, image_column, label_column),
         splits=[sources[split] for split in splits],
@@ -118,6 +131,7 @@ def load_data(
         class_names=class_names,
         reduce_labels=reduce_labels,
         cache_dir=cache_dir,
+        streamed=[sources["training"]] if streaming else None,
     )
     for refusal in form.refusals.values():
         raise refusal
@@ -125,6 +139,9 @@ def load_data(
     _check_names(form.name, names)
     loaded, pixels, left_out = {}, {}, []
     for split in splits:
+        if streaming and split == "training":
+            loaded[split] = form.open_stream(sources[split])
+            continue
         if isinstance(form, RowForm):
             loaded[split], pixels[split] = form.load(sources[split], len(names), num_workers)
             continue
@@ -137,7 +154,7 @@ def load_data(
     train, validation = loaded.get("training"), loaded.get("validation")
     return SegmentationData(
         *(form.name, names, palette, form.reduce_labels, train, validation, tuple(left_out)),
-        validation_split=sources["validation"],
+        validation_split=(name_shards if dataset_name == WEB_DATASET else str)(sources["validation"]),
         pixels=pixels,
     )
 
@@ -164,10 +181,11 @@ def open_source(
     class_names: Sequence[str] | None = None,
     reduce_labels: bool | None = None,
     cache_dir: str | Path | None = None,
+    streamed: Sequence[str] | None = None,
 ) -> FolderForm | RowForm:
     """
-    What loading and inspection both ask of a data set. The arguments are those of [`load_data`], but for `splits`:
-    the names that the data set itself has for them.
+    What loading and inspection both ask of a data set. The arguments are those of [`load_data`], but for `splits`, the
+    names that the data set itself has for them, and `streamed`, as of [`RowForm`].
 
     Raises:
         ValueError: for a form that is none of `FORMS`, or as the form itself.
@@ -176,7 +194,13 @@ def open_source(
     if dataset_name is not None:
         return RowForm(
             *(dataset_name, splits, dataset_config_name, data_dir, image_column, label_column),
-            *(class_names_file, class_names, reduce_labels, cache_dir),
+            *(class_names_file, class_names, reduce_labels, cache_dir, streamed),
+        )
+    if streamed is not None:
+        raise ValueError(
+            "Only rows are streamed: --dataset_name names a data set of the Hub, or a folder of archives or of other"
+            " files that `datasets` reads. Pictures of a folder, and ADE20K, are read from the disk when they are"
+            " asked for anyway: leave --streaming out."
         )
     if dataset not in FORMS:
         raise ValueError(
@@ -194,7 +218,7 @@ def check_for_training(
     the same.
 
     Args:
-        data ([`SegmentationData`]): both of its splits.
+        data ([`SegmentationData`]): both of its splits; of what is streamed nothing is known.
         image_processor ([`DenseCLIPImageProcessor`]): gives the size at which the model sees an image.
         min_image_size (`int`, *optional*, defaults to 32): the least side in pixels that the model takes.
 
@@ -202,7 +226,7 @@ def check_for_training(
         ValueError: for a split without a labelled pixel; masks that hold 0 and 255 alone, which mostly means that 255
             is the second class; or an image of the validation that is too narrow for the model.
     """
-    ids = {split: set(data.pixels[split]) for split in ("training", "validation")}
+    ids = {split: set(pixels) for split, pixels in data.pixels.items()}
     for name, found in ids.items():
         if holds_no_label(found, data.reduce_labels):
             raise ValueError(

@@ -5,8 +5,11 @@
 import csv
 import json
 import shlex
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import datasets
@@ -19,6 +22,7 @@ from .class_names import read_class_names
 from .files import printable, without_path
 from .findings import Finding, UnreadableFileError, examine_pair, first_error
 from .segmentation_folder import sum_pixels
+from .streaming import KEY, WEB_DATASET, RowStream, expand_shards
 from .transforms import EncodedImage, with_encoded
 
 
@@ -56,6 +60,17 @@ def _names_two_files(path: Path) -> bool:
     except (OSError, RecursionError, StopIteration, TypeError, ValueError, csv.Error):
         return False
     return sum(str(column).strip().endswith("file_name") for column in columns) >= 2
+
+
+def has_archives(folder: str | Path) -> bool:
+    """Whether a folder, or one in it, has archives of samples: files that share a name, one behind the other."""
+    archives = (path for place in ("*.tar", "*/*.tar") for path in sorted(Path(folder).glob(place)))
+    try:
+        with tarfile.open(next(archives), "r:") as archive:
+            paths = [PurePosixPath(member.name) for member in islice(filter(tarfile.TarInfo.isfile, archive), 2)]
+    except (StopIteration, OSError, tarfile.TarError):
+        return False
+    return len(paths) == 2 and len({(path.parent, path.name.partition(".")[0]) for path in paths}) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +123,8 @@ class RowForm:
         class_names (`Sequence[str]`, *optional*): names that are taken, with a warning, where neither tells them.
         reduce_labels (`bool`, *optional*): whether 0 is unlabelled and a class has its id plus one.
         cache_dir (`str` or `Path`, *optional*): instead of the cache of `datasets`.
+        streamed (`Sequence[str]`, *optional*): those of the splits that are not loaded, see [`open_stream`]. Of the
+            others then only their own files are fetched.
 
     The attribute `refusals` (`dict[str, ValueError]`) says of each split that cannot be loaded why.
 
@@ -138,6 +155,7 @@ class RowForm:
         class_names: Sequence[str] | None = None,
         reduce_labels: bool | None = None,
         cache_dir: str | Path | None = None,
+        streamed: Sequence[str] | None = None,
     ):
         self.dataset_name, self.name = dataset_name, without_path(dataset_name)
         self.place = dataset_name  # what a report is of
@@ -145,11 +163,18 @@ class RowForm:
         self.reduce_labels, self.cache_dir = bool(reduce_labels), cache_dir
         self.is_saved = is_saved(dataset_name)
         columns = {"image_column": image_column, "label_column": label_column}
-        rows: dict[str, datasets.Dataset] = {}
+        rows: dict[str, datasets.Dataset | datasets.IterableDataset] = {}
         self.refusals: dict[str, ValueError] = {}
+        self.files: dict[str, list[str]] = {}  # of the splits that are streamed
+        source = (dataset_name, dataset_config_name, None if data_dir is None else str(data_dir))
         for split in splits:
             try:
-                rows[split] = _load_split(dataset_name, dataset_config_name, data_dir, split, cache_dir)
+                if streamed is None:
+                    rows[split] = _load_split(*source, split, cache_dir)
+                elif split in streamed:
+                    rows[split], self.files[split] = _open_split(*source, split, cache_dir)
+                else:
+                    rows[split] = _load_split_alone(*source, split, cache_dir)
             except ValueError as error:
                 self.refusals[split] = error
         if not rows:
@@ -250,6 +275,17 @@ class RowForm:
         rows = rows.add_column("name", [f"{index:08d}" for index in range(len(rows))], new_fingerprint=None)
         return rows.add_column("index", list(range(len(rows))), new_fingerprint=None), sum_pixels(counts)
 
+    def open_stream(self, split: str) -> RowStream:
+        """
+        A split that is streamed: nothing of it is checked.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        if split in self.refusals:
+            raise self.refusals[split]
+        return RowStream(self.rows[split], self._describe(split), self.files[split])
+
     def _describe(self, split: str) -> str:
         return f"the split '{split}' of {self.dataset_name}"
 
@@ -266,20 +302,86 @@ def _is_missing(column):
 
 
 def _load_split(
-    dataset_name: str,
-    config_name: str | None,
-    data_dir: str | Path | None,
-    split: str,
-    cache_dir: str | Path | None,
+    dataset_name: str, config_name: str | None, data_dir: str | None, split: str, cache_dir: str | Path | None
 ) -> datasets.Dataset:
-    data_dir = None if data_dir is None else str(data_dir)
-    try:
+    with _naming_split(dataset_name, split):
         if is_saved(dataset_name):
             rows = _read_saved(dataset_name, config_name, data_dir, split)
         else:
+            name, files = _files_of(dataset_name, split)
             rows = datasets.load_dataset(
-                dataset_name, config_name, data_dir=data_dir, split=split, cache_dir=cache_dir
+                dataset_name, config_name, data_dir=data_dir, split=name, cache_dir=cache_dir, **files
             )
+    if len(rows) == 0:
+        raise ValueError(f"The split '{split}' of {dataset_name} has no rows. Name another, or a larger part of it.")
+    return rows
+
+
+def _load_split_alone(
+    dataset_name: str, config_name: str | None, data_dir: str | None, split: str, cache_dir: str | Path | None
+) -> datasets.Dataset:
+    """As [`_load_split`], which fetches and prepares the files of all splits: here those of this one alone."""
+    if is_saved(dataset_name) or dataset_name == WEB_DATASET:
+        return _load_split(dataset_name, config_name, data_dir, split, cache_dir)
+    with _naming_split(dataset_name, split):
+        builder, files = _find_files(dataset_name, config_name, data_dir, split, cache_dir)
+        rows = datasets.load_dataset(
+            type(builder).__module__.rpartition(".")[2],  # the reader of `datasets` that the files of the Hub name
+            data_files={split: files},
+            split=split,
+            features=builder.info.features,
+            cache_dir=cache_dir,
+        )
+    if len(rows) == 0:
+        raise ValueError(f"The split '{split}' of {dataset_name} has no rows. Name another.")
+    return rows
+
+
+def _open_split(
+    dataset_name: str, config_name: str | None, data_dir: str | None, split: str, cache_dir: str | Path | None
+) -> tuple[datasets.IterableDataset, list[str]]:
+    """A split that is read as it comes, and the names of its files."""
+    if is_saved(dataset_name):
+        raise ValueError(
+            f"{dataset_name} was written by save_to_disk: its rows are read from the disk when they are asked for, and"
+            " are not streamed. Leave --streaming out."
+        )
+    with _naming_split(dataset_name, split):
+        builder, files = _find_files(dataset_name, config_name, data_dir, split, cache_dir)
+        rows = builder.as_streaming_dataset(split=DEFAULT_SPLIT if dataset_name == WEB_DATASET else split)
+    if rows.features is None:
+        raise ValueError(f"{dataset_name} does not say which columns it has, so it cannot be streamed.")
+    return rows, files
+
+
+def _find_files(
+    dataset_name: str, config_name: str | None, data_dir: str | None, split: str, cache_dir: str | Path | None
+) -> tuple[datasets.DatasetBuilder, list[str]]:
+    """What reads a data set, and the files of a split, of which none is read."""
+    if "[" in split and dataset_name != WEB_DATASET:
+        raise ValueError(
+            "parts of a split are not streamed. Make each a split of its own; of archives, --dataset_name"
+            f" {WEB_DATASET} takes the names of files for splits"
+        )
+    name, files = _files_of(dataset_name, split)
+    builder = datasets.load_dataset_builder(dataset_name, config_name, data_dir=data_dir, cache_dir=cache_dir, **files)
+    found = {str(key): list(names) for key, names in (builder.config.data_files or {}).items()}
+    if name not in found:
+        raise ValueError(f'Unknown split "{name}". Should be one of {list(found)}')
+    return builder, found[name]
+
+
+def _files_of(dataset_name: str, split: str) -> tuple[str, dict]:
+    """What `datasets` is asked for: the name of the split, and the files, where these are the name."""
+    if dataset_name != WEB_DATASET:
+        return split, {}
+    return DEFAULT_SPLIT, {"data_files": {DEFAULT_SPLIT: expand_shards(split)}}
+
+
+@contextmanager
+def _naming_split(dataset_name: str, split: str) -> Iterator[None]:
+    try:
+        yield
     except (DatasetGenerationError, OSError, ValueError) as error:
         # What pyarrow says of broken files is an OSError without a number; others tell that there is no such data set.
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
@@ -290,9 +392,6 @@ def _load_split(
             f"The split '{split}' of {dataset_name} cannot be loaded: {said}. Splits are named by train_split and"
             f" validation_split ({SLICES}), a configuration by dataset_config_name."
         ) from error
-    if len(rows) == 0:
-        raise ValueError(f"The split '{split}' of {dataset_name} has no rows. Name another, or a larger part of it.")
-    return rows
 
 
 def _read_saved(folder: str, config_name: str | None, data_dir: str | None, split: str) -> datasets.Dataset:
@@ -323,8 +422,13 @@ def _name_alone(rows: datasets.Dataset) -> str:
     return name if name.isidentifier() else DEFAULT_SPLIT
 
 
-def _choose_columns(dataset_name: str, rows: datasets.Dataset, columns: dict[str, str]) -> datasets.Dataset:
-    """The columns of photographs and masks alone, as `image` and `annotation`; `columns` has their names here."""
+def _choose_columns(
+    dataset_name: str, rows: datasets.Dataset | datasets.IterableDataset, columns: dict[str, str]
+) -> datasets.Dataset | datasets.IterableDataset:
+    """
+    The columns of photographs and masks alone, as `image` and `annotation`; `columns` has their names here. What is
+    streamed stays encoded, and keeps the keys of archives.
+    """
     for argument, column in columns.items():
         if not isinstance(rows.features.get(column), datasets.Image):
             raise ValueError(
@@ -332,7 +436,13 @@ def _choose_columns(dataset_name: str, rows: datasets.Dataset, columns: dict[str
                 f" right one by {argument}."
             )
     names = list(columns.values())
-    rows = rows.select_columns(names).rename_columns(dict(zip(names, ("image", "annotation"), strict=True)))
+    new_names = dict(zip(names, ("image", "annotation"), strict=True))
+    if isinstance(rows, datasets.IterableDataset):
+        rows = rows.decode(False)  # before all else, which would decode pictures and encode them anew
+        rows = rows.select_columns([*names, KEY] if KEY in rows.features else names)
+        changed = {old: new for old, new in new_names.items() if old != new}
+        return rows.rename_columns(changed) if changed else rows
+    rows = rows.select_columns(names).rename_columns(new_names)
     for column in ("image", "annotation"):
         # No `mode`: converting a palette image to "L" replaces its ids by the grey values of their colours.
         rows = rows.cast_column(column, datasets.Image())
@@ -364,6 +474,8 @@ def advise_rows(folder: str | Path) -> str:
         what = "was written by save_to_disk"
     elif has_metadata(folder):
         what = "holds pictures with a metadata file, which `datasets` reads as rows"
+    elif has_archives(folder):
+        what = "holds archives, which `datasets` reads as rows, with a column for each suffix of the files in them"
     else:
         return ""
     named = shlex.quote(printable(str(folder)))

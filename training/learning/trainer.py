@@ -34,6 +34,7 @@ from modeling_denseclip import average_probabilities
 from modeling_denseclip.class_maps_denseclip import class_maps, id_dtype, whole_positions
 
 from ..data.processes import explain_worker_errors, leave_interrupts_to_us
+from ..data.streaming import STREAM_POSITION, TrainingStream
 from ..data.transforms import collate_for_evaluation, normalize_batch
 from ..metrics import SegmentationScores, mean_iou_from_confusion
 from ..publishing.hub import HUB_ERRORS, explain_hub_error, push_directory
@@ -51,6 +52,7 @@ from .optimization import (
 )
 from .resuming import check_optimizer, check_resumable, check_weights, naming_file, unusable
 from .scoring import RunningCounts, check_metric_for_best_model, name_scores
+from .stream_progress import STATES, StreamProgress
 
 
 logger = logging.get_logger(__name__)
@@ -116,6 +118,14 @@ class DenseCLIPTrainer(Trainer):
             self.averaged_weights = AveragedWeights(self.model, self.args.ema_decay)
             self.add_callback(self.averaged_weights)
 
+        self.stream_progress: StreamProgress | None = None
+        if isinstance(self.train_dataset, TrainingStream):
+            self.stream_progress = StreamProgress(self.train_dataset)
+            self.add_callback(self.stream_progress)
+            # The stream itself goes on where it was. The Trainer would read all former batches again, and begin the
+            # second pass at the end of the first one.
+            self.args.ignore_data_skip = True
+
         self.last_evaluation: tuple[int, dict[str, float]] | None = None
         self.scores: SegmentationScores | None = None
         self.confusion: torch.Tensor | None = None
@@ -146,6 +156,10 @@ class DenseCLIPTrainer(Trainer):
         for name in ("logging_steps", "eval_steps"):  # of these the checkpoint's apply, and steps are divided by them
             if state.get(name) == 0 and getattr(self.args, name) != 0:
                 raise unusable(checkpoint / TRAINER_STATE_NAME, f"{name} is 0")
+        if self.stream_progress is not None:
+            self.stream_progress.load(checkpoint)
+        elif any(checkpoint.glob(STATES)):
+            raise ValueError(f"{checkpoint} comes from a run with --streaming. Go on from it with the same.")
         if (checkpoint / SCALER_NAME).is_file() and getattr(self.accelerator, "scaler", None) is None:
             raise ValueError(f"{checkpoint} comes from a run with --fp16. Go on from it with the same.")
         self._state_of_checkpoint = state
@@ -169,6 +183,9 @@ class DenseCLIPTrainer(Trainer):
         if self.args.logs_by_length:
             *_, max_steps = values
             self.args.logging_steps = min(max(1, max_steps // LOSSES_OF_A_RUN), TrainingArguments.logging_steps)
+        if self.stream_progress is not None:
+            # A stream does not end, so one epoch of the Trainer does, in place of as many as a number can count.
+            return 1, *values[1:]
         return values
 
     # ------------------------------------------------------------------------------------------------- optimisation
@@ -227,6 +244,8 @@ class DenseCLIPTrainer(Trainer):
         Raises:
             ValueError: if all batches are like that, or none is left.
         """
+        if self.stream_progress is not None:
+            return self._stream_dataloader()
         with self._loading(self.data_collator, self._must_drop_last() or self.args.dataloader_drop_last):
             dataloader = leave_interrupts_to_us(super().get_train_dataloader())
         if has_length(dataloader) and len(dataloader) == 0:
@@ -238,18 +257,46 @@ class DenseCLIPTrainer(Trainer):
             )
         return dataloader
 
+    def _stream_dataloader(self) -> DataLoader:
+        # Not prepared by Accelerate, which would let one process read for all of them, or each read everything.
+        self._must_drop_last()  # of full batches none is dropped; it raises where they are of one image
+        self.stream_progress.begin()
+        args = self.args
+        return leave_interrupts_to_us(
+            DataLoader(
+                self.train_dataset,
+                batch_size=self._train_batch_size,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory,
+                prefetch_factor=args.dataloader_prefetch_factor,
+                multiprocessing_context=args.dataloader_multiprocessing_context,
+                # From the global one it would draw a number behind the point to which a resumed run sets that back.
+                generator=torch.Generator(),
+            )
+        )
+
+    def training_step(self, model, inputs, *args, **kwargs) -> torch.Tensor:
+        if STREAM_POSITION in inputs:
+            self.stream_progress.note(inputs.pop(STREAM_POSITION))
+        return super().training_step(model, inputs, *args, **kwargs)
+
     def _must_drop_last(self) -> bool:
         """Whether the last batch is one image on which the model cannot be trained; raises if all batches are."""
         num_processes, batch_size = self.args.world_size, self._train_batch_size
-        if not has_length(self.train_dataset) or self._is_sharded:
+        is_streamed = self.stream_progress is not None
+        if self._is_sharded or not (is_streamed or has_length(self.train_dataset)):
             return False
         if num_processes > 1 and self.args.batch_norm != "local":
             return False  # statistics are over the images of all processes
-        # With several processes, the last batches are filled up with images from the beginning.
-        last = len(self.train_dataset) % batch_size if num_processes == 1 else 0
+        # With several processes, the last batches are filled up with images from the beginning; a stream has no last.
+        last = len(self.train_dataset) % batch_size if num_processes == 1 and not is_streamed else 0
         if batch_size > 1 and (last != 1 or self.args.dataloader_drop_last):
             return False
-        size = tuple(self.train_dataset[0]["pixel_values"].shape[-2:])
+        if is_streamed:
+            size = self.train_dataset.transform.crop_size
+        else:
+            size = tuple(self.train_dataset[0]["pixel_values"].shape[-2:])
         norm = find_norm_of_one_value(self.model, size, self._modules_in_evaluation)
         if norm is None:
             return False
@@ -460,6 +507,8 @@ class DenseCLIPTrainer(Trainer):
         # whole. Without this, averaged weights would be lacking in it, and random numbers of other processes might be.
         if self.averaged_weights is not None and self.args.should_save:
             self.averaged_weights.save(output_dir)
+        if self.stream_progress is not None:
+            self.stream_progress.save(output_dir)
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 

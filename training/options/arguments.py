@@ -95,6 +95,19 @@ class DataArguments(SourceArguments):
     max_class_share: float = HfArg(
         default=0.75, help="A crop is drawn again, up to 10 times, if one class has this share of it."
     )
+    streaming: bool = HfArg(
+        default=False,
+        help="Read the split to train on of --dataset_name as it comes, and neither fetch nor check it before. Of the"
+        " split to evaluate on only its own files are fetched.",
+    )
+    shuffle_buffer: int = HfArg(
+        default=256,
+        help="Rows from which each process that loads images draws the next one, where they are streamed.",
+    )
+    leave_out_unreadable: bool = HfArg(
+        default=False,
+        help="Leave out rows that are streamed and lack a file, or have one that cannot be read, with a warning each.",
+    )
 
     def __post_init__(self):
         self.check_sizes(1)  # again where the model is known, which may demand more
@@ -114,10 +127,12 @@ class DataArguments(SourceArguments):
                 raise ValueError(f"--{name} is at most {MAX_SIDE} pixels; got {sides}.")
         if self.dataset == "folder" and self.data_dir is None and self.dataset_name is None:
             raise ValueError("No data set is named: pass --data_dir FOLDER, --dataset ade20k or --dataset_name NAME.")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"--shuffle_buffer is a number from 1 on; got {self.shuffle_buffer}.")
 
     def source(self) -> dict:
         """What [`load_data`] is to load, and how it is checked."""
-        return {"num_workers": self.preprocessing_num_workers, **super().source()}
+        return {"num_workers": self.preprocessing_num_workers, "streaming": self.streaming, **super().source()}
 
     def check_sizes(self, min_image_size: int) -> None:
         """
@@ -303,6 +318,20 @@ class DenseCLIPTrainingArguments(TrainingArguments):
                 "--load_best_model_at_end would load the raw weights of the checkpoint whose *averaged* weights were"
                 " best. Use one of --ema_decay and --load_best_model_at_end."
             )
+
+    def check_for_stream(self) -> None:
+        """
+        Raises:
+            ValueError: where the end of an epoch is asked for, which data that are streamed do not tell.
+        """
+        if self.max_steps <= 0:
+            raise ValueError(
+                "How many rows a split has that is streamed is not known before it was read, so --num_train_epochs"
+                " says nothing: give --max_steps. An epoch has the number of rows over that of images in a step."
+            )
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            if getattr(self, name) == "epoch":
+                raise ValueError(f"--{name} epoch needs the end of an epoch, which a stream has not: use 'steps'.")
 
     def check_launcher(self) -> None:
         """
