@@ -194,6 +194,58 @@ def check_static_quantization(path: Path, card: dict, images: list[Path], target
     assert target.stat().st_size < 0.6 * path.stat().st_size
 
 
+def small_file(path: Path):
+    """Two convolutions as an ONNX file: "light" where the red of a pixel is more than half, else "dark"."""
+    weights = np.zeros((2, 3, 1, 1), np.float32)
+    weights[:, 0, 0, 0] = -1, 1
+    shape = ["batch_size", 3, "height", "width"]
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Conv", ["pixel_values", "same"], ["copied"], name="first"),
+            onnx.helper.make_node("Conv", ["copied", "weights", "bias"], ["logits"], name="classifier"),
+        ],
+        "small",
+        [onnx.helper.make_tensor_value_info("pixel_values", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [shape[0], 2, *shape[2:]])],
+        [
+            onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32)[:, :, None, None], "same"),
+            onnx.numpy_helper.from_array(weights, "weights"),
+            onnx.numpy_helper.from_array(np.float32([127.5, -127.5]), "bias"),
+        ],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_openvino_computes_the_same_file(is_int8, tmp_path, capsys):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    path, image = tmp_path / "small.onnx", tmp_path / "a.png"
+    small_file(path)
+    picture = draw_picture(90, 60)
+    picture.save(image)
+    if is_int8:
+        formats.quantize(path, tmp_path / "int8.onnx", CARD, "static", [image] * 2)
+        path = tmp_path / "int8.onnx"
+    Path(f"{path}.json").write_text(json.dumps(CARD))
+    assert run_onnx.main([str(path), str(image), "--output", str(tmp_path), "--runtime", "openvino"]) == 0
+    red = np.asarray(picture.convert("RGB"))[..., 0].astype(int)
+    found = np.asarray(Image.open(tmp_path / "a-classes.png"))
+    assert 0 < found.mean() < 1
+    is_clear = abs(red - 127.5) > (2 if is_int8 else 0)
+    assert np.array_equal(found[is_clear], red[is_clear] > 127.5)
+    session = run_onnx.load(path, "openvino")[0]
+    with pytest.raises(RuntimeError):  # which `main` reports of a photograph
+        session.run(None, {"pixel_values": np.zeros((1, 5, 8, 8), np.float32)})
+
+
+def test_openvino_that_is_missing_is_named(tmp_path, monkeypatch):
+    small_file(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.json").write_text(json.dumps(CARD))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match="--runtime openvino: .*pip install openvino"):
+        run_onnx.main([str(tmp_path / "m.onnx"), "a.png", "--output", str(tmp_path), "--runtime", "openvino"])
+
+
 def test_class_map_of_a_vit_is_that_of_the_image_processor(tmp_path):
     folder, target = tmp_path / "model", tmp_path / "vit.onnx"
     model = save(tiny_model("shallow vit", prompting_mode="language", inference_mode="slide"), folder)
@@ -474,7 +526,7 @@ def test_no_map_of_run_onnx_replaces_another_or_a_photograph(tmp_path):
 
 def test_run_onnx_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
     card = {"class_names": ["dark", "light"], "palette": [(0, 0, 0), (255, 255, 255)]}
-    monkeypatch.setattr(run_onnx, "load", lambda path: (None, card))
+    monkeypatch.setattr(run_onnx, "load", lambda *_: (None, card))
 
     def segment(session, card, picture):
         if picture.shape[0] == 9:
@@ -544,7 +596,7 @@ def test_run_onnx_names_a_model_that_is_none(tmp_path, data):
 
 def test_run_onnx_shows_what_a_terminal_would_obey(tmp_path, monkeypatch, capsys):
     card = CARD | {"class_names": ["dark\x1b[2J", "light\u202e"]}
-    monkeypatch.setattr(run_onnx, "load", lambda path: (None, card))
+    monkeypatch.setattr(run_onnx, "load", lambda *_: (None, card))
     monkeypatch.setattr(run_onnx, "segment", lambda session, card, picture: np.eye(8, dtype=np.int64))
     good, broken = tmp_path / "good\r99 done\x1b[A.png", tmp_path / "broken\n\x9b2J.png"
     draw_picture(8, 8).save(good)
@@ -561,7 +613,7 @@ def test_run_onnx_shows_what_a_terminal_would_obey(tmp_path, monkeypatch, capsys
 
 
 def test_map_of_run_onnx_replaces_an_older_one_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_onnx, "load", lambda path: (None, CARD))
+    monkeypatch.setattr(run_onnx, "load", lambda *_: (None, CARD))
     monkeypatch.setattr(run_onnx, "segment", lambda session, card, picture: np.eye(8, dtype=np.int64))
     draw_picture(8, 8).save(tmp_path / "a.png")
     words = ["m.onnx", str(tmp_path / "a.png"), "--output", str(tmp_path / "maps")]
@@ -583,7 +635,7 @@ def test_map_of_run_onnx_replaces_an_older_one_as_a_whole(tmp_path, monkeypatch)
 
 
 def test_more_classes_than_the_card_of_run_onnx_names_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_onnx, "load", lambda path: (None, CARD))
+    monkeypatch.setattr(run_onnx, "load", lambda *_: (None, CARD))
     monkeypatch.setattr(run_onnx, "segment", lambda session, card, picture: np.full((8, 8), 2))
     draw_picture(8, 8).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="m.onnx has more classes than the 2 that m.onnx.json names"):

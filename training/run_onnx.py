@@ -5,7 +5,8 @@ Segment photographs by a file that `python -m training.export` wrote.
 
     python run_onnx.py model.onnx street.jpg --output maps
 
-It needs onnxruntime, NumPy, OpenCV and Pillow, not PyTorch. What it knows of the model stands in `model.onnx.json`.
+It needs onnxruntime, NumPy, OpenCV and Pillow, not PyTorch; with `--runtime openvino` also OpenVINO, which computes
+then, by the same file. What it knows of the model stands in `model.onnx.json`.
 In a checkout it reads photographs by `modeling_denseclip/tools/files/photographs.py` and resizes them by the rule of
 `modeling_denseclip/sizes_denseclip.py`. The copy that `training.export` writes beside a model holds the texts of both
 files, and needs nothing else of this repository: take it to where the model runs.
@@ -19,7 +20,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -52,17 +53,49 @@ resized_size = load_file(PACKAGE / "sizes_denseclip.py").resized_size
 # End
 
 
+RUNTIMES = ("onnxruntime", "openvino")
 # What terminals obey, in names of classes and files: control characters, and marks that turn the order of letters.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def load(path: str | Path) -> tuple[onnxruntime.InferenceSession, dict]:
+class OpenVINOSession:
     """
-    The model, on the CPU, and what `PATH.json` says of it.
+    A file in OpenVINO, on the CPU, with what is used here of `onnxruntime.InferenceSession`. What is no integer is
+    computed in float32: by itself OpenVINO takes bfloat16 where the processor has it.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int = 0):
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(f"--runtime openvino: {error}. pip install openvino") from error
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads}  # 0: as many as there are
+        self.model = openvino.Core().compile_model(path, "CPU", options)
+
+    def get_inputs(self) -> list:
+        return [SimpleNamespace(name=port.any_name) for port in self.model.inputs]
+
+    def run(self, output_names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [self.model(feed)[0]]
+
+
+def open_session(path: str | Path, runtime: str) -> onnxruntime.InferenceSession | OpenVINOSession:
+    """A file on the CPU."""
+    if runtime == "openvino":
+        return OpenVINOSession(path)
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def load(
+    path: str | Path, runtime: str = "onnxruntime"
+) -> tuple[onnxruntime.InferenceSession | OpenVINOSession, dict]:
+    """
+    The model, on the CPU, and what `PATH.json` says of it; `runtime` is one of `RUNTIMES`.
 
     Raises:
         OSError: for a file that is not there.
         ValueError: for files of which one is broken or not what `training.export` writes.
+        ImportError: for OpenVINO that is not installed.
     """
     try:
         card = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
@@ -75,8 +108,8 @@ def load(path: str | Path) -> tuple[onnxruntime.InferenceSession, dict]:
             " it anew."
         ) from error
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except MemoryError:
+        session = open_session(path, runtime)
+    except (MemoryError, ImportError):
         raise
     except Exception as error:  # onnxruntime has a class of errors for each of its codes
         raise ValueError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -161,7 +194,7 @@ def prepare(picture: np.ndarray, card: dict) -> np.ndarray:
     return np.ascontiguousarray(resized.transpose(2, 0, 1)[None])
 
 
-def segment(session: onnxruntime.InferenceSession, card: dict, picture: np.ndarray) -> np.ndarray:
+def segment(session: onnxruntime.InferenceSession | OpenVINOSession, card: dict, picture: np.ndarray) -> np.ndarray:
     """The class id of each pixel of a picture: uint8 `(height, width, 3)` -> int64 `(height, width)`."""
     pixel_values = prepare(picture, card)
     if card["output"] == "class_map":
@@ -170,7 +203,7 @@ def segment(session: onnxruntime.InferenceSession, card: dict, picture: np.ndarr
     return best_classes(run(session, card, pixel_values), *picture.shape[:2])
 
 
-def run(session: onnxruntime.InferenceSession, card: dict, pixel_values: np.ndarray) -> np.ndarray:
+def run(session: onnxruntime.InferenceSession | OpenVINOSession, card: dict, pixel_values: np.ndarray) -> np.ndarray:
     """The logits of one image, `(num_labels, height / 4, width / 4)`, or of full size where windows slide over it."""
     windows, (height, width) = card["windows"], pixel_values.shape[2:]
     if windows is None or (height <= windows["size"][0] and width <= windows["size"][1]):
@@ -242,18 +275,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="MODEL.onnx", help="with MODEL.onnx.json beside it")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="photographs")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the maps")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime", help="what computes")
     args = parser.parse_args(argv)
     if not all(word.strip() for word in (args.model, args.output, *args.images)):
         raise ValueError("A word is empty, as of a variable that is not set. It would stand for the current folder.")
     targets = choose_targets(list(map(Path, args.images)), Path(args.output))
-    session, card = load(args.model)
+    session, card = load(args.model, args.runtime)
     names = card["class_names"]
     Path(args.output).mkdir(parents=True, exist_ok=True)
     left_out = 0
     for image, target in targets.items():
         try:
             classes = segment(session, card, read_picture(image))
-        except (OSError, ValueError, MemoryError, cv2.error, RuntimeException) as error:
+        except (OSError, ValueError, MemoryError, cv2.error, RuntimeException, RuntimeError) as error:
             reason = str(error) or "It needs more memory than there is."
             print(printable(f"left out: {image}: {reason}"), file=sys.stderr)
             left_out += 1
@@ -280,7 +314,7 @@ if __name__ == "__main__":
         stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
-    except (MemoryError, OSError, ValueError) as error:
+    except (ImportError, MemoryError, OSError, ValueError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
