@@ -29,10 +29,12 @@ import numpy as np
 import PIL.Image
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.commands.predict import (
     PreparedPhotograph,
+    Task,
     predict_photographs,
     save_classes,
     to_overlay_size,
@@ -90,8 +92,8 @@ def predict_plainly(predictor: ClassPredictor, targets: dict[Path, list[Path]], 
         size = batch[0][1].size[::-1]
         logits = predictor.compute(predictor.prepare_scales([photograph for _, photograph in batch]), size)
         for (file, photograph), of_one in zip(batch, logits, strict=True):
-            prepared = PreparedPhotograph(file, size, to_overlay_size(photograph), [])
-            entry, _ = save_classes(predictor, prepared, of_one, targets[file])
+            prepared = PreparedPhotograph(Task(file, targets[file]), size, to_overlay_size(photograph), [])
+            entry, _ = save_classes(predictor, prepared, of_one)
             entries.append({"file": str(file), "width": size[1], "height": size[0], **entry})
     return entries
 
@@ -150,9 +152,11 @@ def compare(predictor: ReplacedLogits, args: argparse.Namespace) -> dict[str, li
             }
 
         def run_command(output: str = "command") -> list[dict]:
-            return predict_photographs(
-                predictor, to_overlay_size, save_classes, name_targets(output), args.batch_size, {}
-            )
+            tasks = [Task(file, paths) for file, paths in name_targets(output).items()]
+            progress = tqdm(total=len(tasks), disable=True)
+            ways = (to_overlay_size, save_classes)
+            predicted = predict_photographs(predictor, *ways, tasks, progress, args.batch_size, {})
+            return [entry for entry, _ in predicted]
 
         def run_plainly(output: str = "plain") -> list[dict]:
             return predict_plainly(predictor, name_targets(output), args.batch_size)

@@ -1705,6 +1705,35 @@ def _(room):
     return room.denseclip("predict", file, "--model", room.saved.folder, "--out", "out", "--window", "16")
 
 
+@case("a run that goes on with another window")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    assert room.predict(file)[0] == 0
+    words = ("--out", room.path / "out", "--window", "32", "--resume")
+    return room.denseclip("predict", file, "--model", room.saved.folder, *words)
+
+
+@case("a run that did not end, begun anew")
+def _(room):
+    file = save(PICTURE, room.path / "a.png")
+    assert room.predict(file)[0] == 0
+    settings = room.path / "out" / "predictions.settings.json"
+    settings.write_text(settings.read_text().replace('"finished": true', '"finished": false'))
+    return room.predict(file)
+
+
+@case("a list of files with NUL characters")
+def _(room):
+    words = ("--files_from", write(room.path / "list.txt", b"a.png\0b.png\0"))
+    return room.denseclip("predict", *words, "--model", room.saved.folder, "--out", "out")
+
+
+@case("a list of files that names none")
+def _(room):
+    words = ("--files_from", write(room.path / "list.txt", b"\n\n"))
+    return room.denseclip("predict", *words, "--model", room.saved.folder, "--out", "out")
+
+
 @case("a device that is not there")
 def _(room):
     file = save(PICTURE, room.path / "a.png")

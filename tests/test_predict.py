@@ -27,6 +27,7 @@ from modeling_denseclip.tools.commands.predict import (
     resize_ids,
     to_overlay_size,
 )
+from modeling_denseclip.tools.files.inputs import FoundFiles
 from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
 from modeling_denseclip.tools.insight import predictors
 from modeling_denseclip.tools.insight.text_scores import draw_scores
@@ -46,6 +47,10 @@ PHOTOGRAPHS = {
     "inner/c.png": (64, 64),
     "inner/deep/d.png": (133, 71),
 }
+
+
+# What a run writes of all its files, in the order of names.
+OF_ALL = ("predictions.json", "predictions.jsonl", "predictions.settings.json")
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +159,7 @@ def test_results_are_those_of_the_pipeline(saved, work):
     assert seen == set(TINY_CLASS_NAMES)
     assert Image.open("out/turned-mask.png").size == (80, 100)
     written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
-    assert written == {"predictions.json"} | {
-        entry[kind] for entry in report["images"] for kind in ("overlay", "mask")
-    }
+    assert written == {*OF_ALL} | {entry[kind] for entry in report["images"] for kind in ("overlay", "mask")}
 
 
 def test_the_overlay_has_the_colours_of_the_mask(saved, work):
@@ -339,12 +342,13 @@ def test_an_interrupt_ends_it_with_whole_files(saved, work, monkeypatch, capsys)
 
     monkeypatch.setattr(ClassPredictor, "compute", interrupt)
     assert main(["predict", "photos", "--model", str(saved), "--out", "out", "--batch_size", "1"]) == 130
-    assert "Interrupted" in capsys.readouterr().err
+    assert "Interrupted. What has a line in predictions.jsonl is done; --resume goes on" in capsys.readouterr().err
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
     written = [path for path in Path("out").rglob("*") if path.is_file()]
-    assert all(path.name.endswith(("-overlay.jpg", "-mask.png")) for path in written)
+    assert {*OF_ALL[1:]} == {path.name for path in written if path.suffix not in (".jpg", ".png")}
     for path in written:
-        Image.open(path).load()
+        if path.suffix in (".jpg", ".png"):
+            Image.open(path).load()
     assert not list(Path("out").rglob(".*"))
 
 
@@ -374,7 +378,7 @@ def test_which_files_words_stand_for(tmp_path, monkeypatch):
     # Above all photographs, results are in nobody's way.
     assert "photos/out/a-overlay.jpg" in {file.as_posix() for file in find_inputs(["photos"], Path())}
     targets = choose_targets({Path("x/a.b.jpg"): Path("a.b"), Path("x/a.b.mp4"): Path("a.b")}, output, False)
-    assert [path.name for paths in targets.values() for path in paths] == [
+    assert [path.name for _, paths in targets.items() for path in paths] == [
         *("a.b-overlay.jpg", "a.b-mask.png", "a.b-overlay.mp4")
     ]
 
@@ -555,13 +559,13 @@ def test_masks_beside_photographs_are_passed_over_and_said_to_be(saved, work, ca
     ids.save(folder / "c_mask.png")  # of no photograph
     ids.save(folder / "other/a_mask.png")  # in another folder than its photograph
     (folder / "b_mask.png").write_bytes(b"broken")
-    masks = []
+    masks = FoundFiles()
     taken = {file.as_posix()[5:] for file in find_inputs(["data"], Path("out"), masks=masks)}
     assert [mask.name for mask in masks] == ["a.png", "a_mask.png", "b_gtFine_labelIds.tif"]
     others = {"alone_mask.png", "b_label.jpg", "b_mask.png", "c_mask.png", "other/a_mask.png"}
     assert taken == {"a.jpg", "b.png", "left_L.jpg", "left.jpg", *others}
     # What is named, or fits a pattern, is taken as it is.
-    masks = []
+    masks = FoundFiles()
     assert len(find_inputs(["data/a_mask.png", "data/b*.tif"], Path("out"), masks=masks)) == 2 and not masks
 
     (folder / "b_mask.png").unlink()
@@ -707,7 +711,7 @@ def test_texts(saved, model, image_processor, work, capsys):
         drawn = draw_scores(photograph, scores, texts, model.config.temperature, f"{name}.png")
         picture = Image.open(Path("out") / entry["picture"])
         assert np.abs(np.asarray(drawn).astype(int) - np.asarray(picture)).max() <= 1
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a-texts.png", "b-texts.png", "predictions.json"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a-texts.png", "b-texts.png", *OF_ALL]
 
 
 # --- Videos ----------------------------------------------------------------------------------------------------------
@@ -771,7 +775,7 @@ def test_videos_that_cannot_be_done_are_left_out(saved, work, monkeypatch, capsy
 
     def left_out(*words) -> dict[str, str]:
         report = run(saved, *words, status=1)
-        assert [path.name for path in Path("out").iterdir()] == ["predictions.json"]
+        assert sorted(path.name for path in Path("out").iterdir()) == [*OF_ALL]
         return {entry["file"]: entry["error"] for entry in report["left_out"]}
 
     assert left_out("bad.mp4") == {"bad.mp4": "OpenCV does not read it as a video."}

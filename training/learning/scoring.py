@@ -30,7 +30,8 @@ class RunningCounts:
         confusion (`torch.Tensor` of shape `(num_labels, num_labels)` and type int64): row = label, column =
             prediction.
         num_images (`int`): how many were counted.
-        losses (`torch.Tensor` of shape `(2,)`): the sum and the number of the losses of images.
+        losses (`list[float]`): of the images that have one. Not their sum, whose last bits would depend on the order,
+            and so on the number of processes.
         worst_images (`list[tuple[float, int]]`): mean IoU and index of the worst.
     """
 
@@ -38,28 +39,31 @@ class RunningCounts:
         self.config = config
         self.confusion = torch.zeros((config.num_labels, config.num_labels), dtype=torch.int64, device=device)
         self.num_images = 0
-        self.losses = torch.zeros(2, device=device)
+        self.losses: list[float] = []
         self.worst_images: list[tuple[float, int]] = []
 
     def add(self, segmentation: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | None, index: int) -> None:
         """Count one image: its classes, its loss where it has one, and its index in the data set."""
         if loss is not None:
-            self.losses += torch.stack([loss, torch.ones_like(loss)]).float()
+            self.losses.append(float(loss))
         confusion = confusion_matrix(segmentation, labels, self.config.num_labels, self.config.ignore_index)
         self.confusion += confusion
         self.num_images += 1
         mean_iou = mean_iou_from_confusion(confusion).mean_iou
         if not math.isnan(mean_iou):
-            self.worst_images.append((mean_iou, int(index)))
-            # Of images with the same IoU the later ones are kept.
-            self.worst_images = sorted(self.worst_images, key=lambda image: (image[0], -image[1]))[:NUM_WORST_IMAGES]
+            self._keep_worst([*self.worst_images, (mean_iou, int(index))])
 
     def sum_over_processes(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the counts by those of all processes; `reduce` sums a tensor over them."""
         self.confusion = reduce(self.confusion).cpu()
         self.num_images = int(reduce(torch.tensor(self.num_images)))
-        self.losses = reduce(self.losses)
-        self.worst_images = sorted(gather_object(self.worst_images))[:NUM_WORST_IMAGES]
+        self.losses = gather_object(self.losses)
+        self._keep_worst(gather_object(self.worst_images))
+        self.worst_images.sort()
+
+    def _keep_worst(self, images: list[tuple[float, int]]) -> None:
+        """Of images with the same IoU the later ones are kept."""
+        self.worst_images = sorted(images, key=lambda image: (image[0], -image[1]))[:NUM_WORST_IMAGES]
 
 
 def name_scores(scores: SegmentationScores, id2label: dict[int, str]) -> dict[str, float]:

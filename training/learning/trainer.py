@@ -7,6 +7,7 @@ Methods of the Trainer that begin with an underscore may change with any release
 no public counterpart; each says what would be lost without it.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -450,9 +451,8 @@ class DenseCLIPTrainer(Trainer):
             )
         self.scores = mean_iou_from_confusion(self.confusion)
         self.worst_images = self._counts.worst_images
-        loss_sum, num_losses = self._counts.losses.tolist()
-        if num_losses:  # multi-scale testing has none
-            output.metrics[f"{metric_key_prefix}_loss"] = loss_sum / num_losses
+        if losses := self._counts.losses:  # multi-scale testing has none
+            output.metrics[f"{metric_key_prefix}_loss"] = math.fsum(losses) / len(losses)
         for name, value in name_scores(self.scores, config.id2label).items():
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output

@@ -16,6 +16,7 @@ from ...class_maps_denseclip import class_maps, id_dtype, whole_positions
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ..stopwatch import Stopwatch
 
 
 Item = TypeVar("Item")
@@ -25,7 +26,7 @@ class Predictor:
     """
     What all predictions of photographs share, by a model in evaluation mode, at some `scales` of the image processor's
     size. Images are not padded, even if it pads batches: what lies beside a photograph changes its classes, and maps
-    have to lie on it.
+    have to lie on it. Its `stopwatch` measures where the time goes, if one is put there that is on.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Predictor:
         self.image_processor = copy.copy(image_processor)
         self.image_processor.do_pad = False
         self.scales = scales
+        self.stopwatch = Stopwatch()
         smaller = "make it smaller" if model.device.type == "cpu" else "--device cpu"
         self.memory_advice = f"{model.device} has too little memory for this: try --batch_size 1, or {smaller}."
 
@@ -62,7 +64,8 @@ class Predictor:
 
     def prepare_scales(self, photographs: Sequence[PIL.Image.Image]) -> list[torch.Tensor]:
         """Photographs of one size -> what the model sees of them at each of the scales, as [`~Predictor.prepare`]."""
-        return [self.prepare(photographs, scale) for scale in self.scales]
+        with self.stopwatch.measure("preparing"):
+            return [self.prepare(photographs, scale) for scale in self.scales]
 
     def prepare(self, photographs: Sequence[PIL.Image.Image], scale: float = 1.0) -> torch.Tensor:
         """Photographs of one size -> `(batch_size, 3, height, width)`."""
@@ -116,21 +119,23 @@ class ClassPredictor(Predictor):
         What [`~Predictor.prepare_scales`] has made of photographs of this height and width -> logits, `(batch_size,
         num_labels, logits_height, logits_width)`.
         """
-        if not self.use_tta:
-            return self.model(copies[0], return_dict=True, **self.window).logits
-        # At the photograph's own size, as in the evaluation, unless that is large: the probabilities of all classes
-        # would take gigabytes.
-        smaller = min(size, self.prepared_size(size), key=math.prod)
-        probabilities = average_probabilities(self.model, copies, smaller, **self.window)
-        # The softmax of these logarithms gives the probabilities back.
-        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        with self.stopwatch.measure_model(self.model.device):
+            if not self.use_tta:
+                return self.model(copies[0], return_dict=True, **self.window).logits
+            # At the photograph's own size, as in the evaluation, unless that is large: the probabilities of all
+            # classes would take gigabytes.
+            smaller = min(size, self.prepared_size(size), key=math.prod)
+            probabilities = average_probabilities(self.model, copies, smaller, **self.window)
+            # The softmax of these logarithms gives the probabilities back.
+            return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
     def find_classes(self, logits: torch.Tensor, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The logits of photographs of this height and width -> what a call returns."""
-        rows, columns = whole_positions(size, logits)
-        dtype = id_dtype(len(self.labels))
-        found = class_maps(((of_image, rows, columns) for of_image in logits), with_scores=True, dtype=dtype)
-        return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores, _ in found]
+        with self.stopwatch.measure("resizing"):
+            rows, columns = whole_positions(size, logits)
+            dtype = id_dtype(len(self.labels))
+            found = class_maps(((of_image, rows, columns) for of_image in logits), with_scores=True, dtype=dtype)
+            return [(class_ids.cpu().numpy(), torch.stack(scores).cpu().numpy()) for class_ids, scores, _ in found]
 
     def list_classes(self, totals: np.ndarray) -> list[dict[str, Any]]:
         """Pixels and sums of probabilities, `(2, num_labels)` -> the classes that are there, the largest first."""

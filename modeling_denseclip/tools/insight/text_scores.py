@@ -46,12 +46,13 @@ class TextPredictor(Predictor):
 
     def compute(self, copies: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """What [`~Predictor.prepare_scales`] has made of photographs of any one size -> what a call returns."""
-        return self.model.score_text(
-            copies[0],
-            self.texts,
-            learned_prompts=self.learned_prompts,
-            value_projection=self.value_projection,
-        )
+        with self.stopwatch.measure_model(self.model.device):
+            return self.model.score_text(
+                copies[0],
+                self.texts,
+                learned_prompts=self.learned_prompts,
+                value_projection=self.value_projection,
+            )
 
     def explain_scores(self, name: str) -> str:
         """Say what the scores of the model that is called so are."""

@@ -48,7 +48,7 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
     capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG)
     frames_per_second = capture.get(cv2.CAP_PROP_FPS)
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less where the format does not say it
-    lost = 0
+    lost, measure = 0, predictor.stopwatch.measure
 
     def read() -> Iterator[PIL.Image.Image]:
         nonlocal lost
@@ -56,7 +56,8 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
         # OpenCV tells the end and a broken frame alike, so it is asked some more times: a broken frame has others
         # behind it.
         while failed <= min(max(stated - num_read - lost, LOST_FRAMES[0]), LOST_FRAMES[1]):
-            is_there, frame = capture.read()
+            with measure("reading"):
+                is_there, frame = capture.read()
             if is_there and frame is not None:
                 num_read, lost, failed = num_read + 1, lost + failed, 0
                 yield PIL.Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -78,10 +79,12 @@ def write_overlays(predictor: ClassPredictor, file: Path, target: Path, batch_si
     with tqdm(total=stated if stated > 0 else None, unit="frame", desc=name, disable=None) as progress:
         for batch in batched(itertools.chain([first], frames), batch_size, key=lambda frame: frame.size):
             for frame, (class_ids, frame_totals) in zip(batch, predictor(batch), strict=True):
-                overlay = draw_overlay(frame, class_ids, id2label, predictor.palette, legend=False)
-                if overlay.size != first.size:  # OpenCV would drop a frame of another size
-                    overlay = overlay.resize(first.size)
-                writer.write(cv2.cvtColor(np.asarray(overlay), cv2.COLOR_RGB2BGR))
+                with measure("drawing"):
+                    overlay = draw_overlay(frame, class_ids, id2label, predictor.palette, legend=False)
+                    if overlay.size != first.size:  # OpenCV would drop a frame of another size
+                        overlay = overlay.resize(first.size)
+                with measure("writing"):
+                    writer.write(cv2.cvtColor(np.asarray(overlay), cv2.COLOR_RGB2BGR))
                 totals, count = totals + frame_totals, count + 1
                 progress.update()
     writer.release()

@@ -8,7 +8,10 @@ from typing import Any
 from .names import DTYPES, check_model_name, check_word
 
 
+# Files of results: a line for each input, one JSON of all, and what they depend on.
+LINES = "predictions.jsonl"
 PREDICTIONS = "predictions.json"
+SETTINGS = "predictions.settings.json"
 # Arguments of a call of the model, by which it slides windows as its config says.
 MODEL_WINDOW = {"inference_mode": None, "window_size": None, "window_stride": None}
 OVERLAY_SIDE = 1600  # the longer side of the photograph under an overlay, at most
@@ -21,14 +24,26 @@ EPILOG = f"""files that are written, below --out:
                     or of 16-bit greys for more than 256 classes
   NAME-overlay.mp4  of a video: the overlay alone, without sound
   NAME-texts.png    with --text, instead: where each text matches
-  {PREDICTIONS}  for programs: each file's classes, their areas and scores
+  {LINES}  for programs: a line of JSON for each file as it is done,
+                    with its classes, their areas and scores
+  {PREDICTIONS}  the same as one JSON, in the end, with what was left out
+  {SETTINGS}  what the results depend on, for --resume
 
 A folder is searched at all depths, and the folders in it come again below
---out. A file that is there already is replaced as a whole, once the new one
-is complete; {PREDICTIONS}, written at the end, tells of this run alone.
+--out, and so do those of a name that --files_from lists. A file that is there
+already is replaced as a whole, once the new one is complete; {LINES}
+and {PREDICTIONS} tell of this run alone.
 A file or folder that cannot be read, or for which memory does not suffice, is
 named and left out; so are frames of a video. Then the exit status is 1. Links
 to files are followed, links to folders only where they are named.
+
+A run that was stopped goes on by the same command with --resume: what has a
+line is not done again. Results are the same as of one run, to the last bit
+with the same --batch_size and number of processes. Of other settings it is
+refused.
+
+Under `torchrun` or `accelerate launch` the processes divide the files among
+them, each on its GPU; --out has to be one folder for all.
 
 In {PREDICTIONS} a name that is not UTF-8 has each byte of another encoding as
 \\udcXX: Python's os.fsencode makes of it the name on the disk.
@@ -44,6 +59,10 @@ examples:
   denseclip predict wide.jpg --model user/model --out results --window 512
   denseclip predict street.jpg --model user/model --out results \\
       --text "a bus stop" "a bicycle"
+  find . -name "*.jpg" | denseclip predict --files_from - --model user/model \\
+      --out results --resume
+  torchrun --nproc_per_node 8 --no-python denseclip predict photos \\
+      --model user/model --out results --resume
 """
 
 
@@ -52,8 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs="+",
+        nargs="*",
         help='photographs, videos, folders, and patterns in quotes ("photos/**/*.jpg")',
+    )
+    parser.add_argument(
+        "--files_from",
+        metavar="LIST",
+        help="a text with the name of a file in each line; - is standard input. Their folders come again below --out",
     )
     parser.add_argument("--model", required=True, help="a DenseCLIP: a folder, or the id of a repository on the Hub")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a model on the Hub")
@@ -99,6 +123,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take masks in folders too. They are passed over where they lie beside their photographs: called as"
         " these, with an ending such as _mask or _label or with another suffix, and of few colours",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"go on with the run whose results are in --out, by its {LINES}; without one, begin",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="say in the end where the time went: reading, preparing, model, resizing to classes, drawing, writing",
     )
     parser.add_argument("--device", help="such as cpu, cuda:1 or mps. By default a GPU of CUDA if there is one")
     parser.add_argument(
