@@ -268,9 +268,10 @@ class Reader:
         self.hub_environment = {**hub_environment, "PYTHONPATH": str(ROOT)}
 
     def run_shell(self, block: Block) -> str:
-        return "".join(
-            self.run_command(words) for words in read_commands(block) if reason_not_to_run(block, words) is None
-        )
+        commands = read_commands(block)
+        if not block.not_run and not any(map(find_our_module, commands)):
+            return run_to_its_end(["bash", "-euo", "pipefail", "-c", block.text], Path.cwd())
+        return "".join(self.run_command(words) for words in commands if reason_not_to_run(block, words) is None)
 
     def run_command(self, words: list[str]) -> str:
         found = find_our_module(words)

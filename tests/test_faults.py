@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.command import main as denseclip
+from modeling_denseclip.tools.files.results import LOCK, ResultLines
 from tests.test_pipeline import save_model
 from tests.test_resume import ROOT, write_run
 from tests.tiny import draw_picture, make_tiny_tokenizer
@@ -144,11 +145,22 @@ def test_the_second_training_in_a_folder_is_refused(pairs, folder, straight):
 
 def test_two_predictions_into_a_folder_leave_whole_files(pairs, folder, photos, model_folder):
     codes, _ = pairs
-    assert codes["predicting"] == [0, 0]
+    # The second is refused, unless the first has ended when it comes to write.
+    assert codes["predicting"] in ([0, 0], [0, 2])
     alone = folder / "alone"
     assert denseclip(["predict", str(photos), "--model", str(model_folder), "--out", str(alone)]) == 0
     files = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
     assert files == {path.name: path.read_bytes() for path in alone.iterdir()}
+
+
+def test_a_prediction_into_the_folder_of_another_is_refused(folder, photos, model_folder, capsys):
+    words = ["predict", str(photos), "--model", str(model_folder), "--out", str(folder / "taken")]
+    with ResultLines(folder / "taken", {}).alone():
+        assert denseclip(words) == 2
+        assert f"Another run writes into {folder / 'taken'}" in capsys.readouterr().err
+        assert [path.name for path in (folder / "taken").iterdir()] == [LOCK]
+    assert denseclip(words) == 0
+    assert not (folder / "taken" / LOCK).exists()
 
 
 def test_two_that_save_a_model_leave_a_whole_one(pairs, folder, model_folder):

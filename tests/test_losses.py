@@ -47,6 +47,13 @@ def test_without_options_it_is_the_models_own_loss(kind, use_language):
     torch.testing.assert_close(sum(parts.values()), outputs.loss)
 
 
+def test_labels_of_a_byte_give_the_same_loss(outputs, labels):
+    """Masks of an evaluation are kept as bytes."""
+    for options in ({}, {"dice_weight": 0.5}, {"ohem_threshold": 0.7}, {"class_weights": torch.rand(5)}):
+        loss = SegmentationLoss(tiny_config("resnet"), **options)
+        assert loss(outputs, labels.to(torch.uint8)) == loss(outputs, labels)
+
+
 @pytest.mark.parametrize("use_language", [True, False])
 def test_in_training_the_auxiliary_head_is_a_part_of_the_models_own_loss(use_language):
     model = tiny_model("resnet", use_language, use_auxiliary_head=True, auxiliary_head_hidden_size=8)

@@ -107,7 +107,7 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> 
     labelled = labels != ignore_index
     # (batch_size, num_labels, height, width) -> (labelled pixels, num_labels)
     probabilities = logits.movedim(1, -1).softmax(dim=-1)[labelled]
-    labels = labels[labelled]
+    labels = labels[labelled].long()
     pixels = torch.bincount(labels, minlength=num_labels)
     overlap = probabilities.gather(1, labels[:, None])[:, 0]
     overlap = overlap.new_zeros(num_labels).index_add(0, labels, overlap)

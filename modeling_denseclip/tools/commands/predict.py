@@ -7,7 +7,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -425,27 +425,29 @@ def run(args: argparse.Namespace) -> int:
     if args.device in (None, "cuda"):
         processes.use_own_gpu()
     device, shares = choose_device(args.device), None
-    with processes.main_first():
-        job = load_job(args, device)
-        lines = ResultLines(output, job.settings, processes.index, processes.count)
-        if processes.is_main:
-            done = lines.find_done(files, args.resume)
-            if done.count:
-                print(f"{done.count} of {len(files)} are done already.", file=sys.stderr)
-            if processes.count > 1:
-                lines.begin()
-                shares = divide(files, done, processes.count, args.batch_size)
-    own_files, own_done = processes.scatter(shares) if processes.count > 1 else (files, done)
-    try:
-        num_done, times = predict_share(args, job, own_files, own_done, lines, left_out, processes)
-    except KeyboardInterrupt as stop:
-        if not processes.is_main:
-            return 130  # the main process says it
-        stop.args = (f"What has a line in {LINES} is done; --resume goes on behind it.",)
-        raise
-    finally:
-        lines.close()
-    return report(args, job, files, lines, processes, (num_done, left_out, times))
+    with ExitStack() as stack:
+        with processes.main_first():
+            job = load_job(args, device)
+            lines = ResultLines(output, job.settings, processes.index, processes.count)
+            if processes.is_main:
+                stack.enter_context(lines.alone())
+                done = lines.find_done(files, args.resume)
+                if done.count:
+                    print(f"{done.count} of {len(files)} are done already.", file=sys.stderr)
+                if processes.count > 1:
+                    lines.begin()
+                    shares = divide(files, done, processes.count, args.batch_size)
+        own_files, own_done = processes.scatter(shares) if processes.count > 1 else (files, done)
+        try:
+            num_done, times = predict_share(args, job, own_files, own_done, lines, left_out, processes)
+        except KeyboardInterrupt as stop:
+            if not processes.is_main:
+                return 130  # the main process says it
+            stop.args = (f"What has a line in {LINES} is done; --resume goes on behind it.",)
+            raise
+        finally:
+            lines.close()
+        return report(args, job, files, lines, processes, (num_done, left_out, times))
 
 
 def predict_share(

@@ -9,8 +9,11 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from ...configuration_denseclip import shorten
 from ..options.predict import LINES, PREDICTIONS, SETTINGS
@@ -18,6 +21,7 @@ from .saving import naming_what_failed, save_json, save_whole
 
 
 PARTS = "predictions-*-of-*.jsonl"
+LOCK = ".predictions.lock"
 # Settings that others tell the difference of: the same weights may have several names.
 NAMES = ("model", "revision")
 
@@ -78,6 +82,30 @@ class ResultLines:
         self._stream: BinaryIO | None = None
         self._keeps_former = False
         self._has_begun = count > 1  # the main process begins for all
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """
+        Within this context no other run writes into the folder. The system releases the lock when a process ends,
+        however it does.
+
+        Raises:
+            ValueError: if another run does.
+        """
+        path = self.folder / LOCK
+        with naming_what_failed(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(path).acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"Another run writes into {self.folder}, and the lines of both would be mixed. Wait until it has"
+                " ended, or choose another --out."
+            ) from error
+        with lock:
+            yield
+        with suppress(OSError):  # another run may have it by now
+            path.unlink()
 
     def find_done(self, files: Iterable[Path], is_resumed: bool) -> DoneFiles:
         """
