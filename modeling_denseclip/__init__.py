@@ -6,8 +6,17 @@ import sys
 
 def _is_command_starting() -> bool:
     """Whether this process is the `denseclip` command, started by its script or by `python -m`."""
-    name = os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe")
-    return name == "denseclip" or (name == "-m" and "modeling_denseclip.tools.command" in sys.orig_argv)
+    program = sys.argv[0] if sys.argv else ""
+    name = os.path.basename(program)
+    if name == "-m":
+        return "modeling_denseclip.tools.command" in sys.orig_argv
+    if name != "denseclip":
+        return name == "denseclip.exe"
+    try:
+        with open(program, "rb") as script:
+            return b"modeling_denseclip.tools.command" in script.read(10_000)  # others may call a program so too
+    except OSError:
+        return True
 
 
 if _is_command_starting():

@@ -50,6 +50,7 @@ from modeling_denseclip.tools import command
 from modeling_denseclip.tools.files.inputs import find_inputs
 from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
+from modeling_denseclip.tools.files.results import ResultLines
 from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.insight.predictors import ClassPredictor
 from modeling_denseclip.tools.pictures.palettes import generate_palette
@@ -1720,6 +1721,12 @@ def _(room):
     settings = room.path / "out" / "predictions.settings.json"
     settings.write_text(settings.read_text().replace('"finished": true', '"finished": false'))
     return room.predict(file)
+
+
+@case("a folder of results that another run writes into")
+def _(room):
+    with ResultLines(room.path / "out", {}).alone():
+        return room.predict(save(PICTURE, room.path / "a.png"))
 
 
 @case("a list of files with NUL characters")

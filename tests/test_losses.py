@@ -52,6 +52,9 @@ def test_labels_of_a_byte_give_the_same_loss(outputs, labels):
     for options in ({}, {"dice_weight": 0.5}, {"ohem_threshold": 0.7}, {"class_weights": torch.rand(5)}):
         loss = SegmentationLoss(tiny_config("resnet"), **options)
         assert loss(outputs, labels.to(torch.uint8)) == loss(outputs, labels)
+        loss.config.ignore_index = 256  # which no byte holds, and which is 0 as one
+        few = labels.clamp(max=4)
+        assert loss(outputs, few.to(torch.uint8)) == loss(outputs, few)
 
 
 @pytest.mark.parametrize("use_language", [True, False])

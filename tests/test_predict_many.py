@@ -188,6 +188,36 @@ def test_a_last_line_may_end_anywhere(tmp_path):
         assert json.loads((folder / "predictions.json").read_bytes())["images"] == entries
 
 
+def test_a_line_without_its_end_is_kept_when_others_follow(tmp_path):
+    write_lines(tmp_path, "abc")
+    lines = (tmp_path / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    for whole in (lines[:1], lines[:2]):
+        (tmp_path / "predictions.jsonl").write_bytes(b"".join(whole)[:-1])
+        assert write_lines(tmp_path, "abc", is_resumed=True) == list("abc")[len(whole) :]
+        made = [json.loads(line)["file"] for line in (tmp_path / "predictions.jsonl").read_bytes().splitlines()]
+        assert made == ["photos/a", "photos/b", "photos/c"]
+
+
+def test_of_several_lines_of_a_file_the_last_one_counts(tmp_path):
+    write_lines(tmp_path, "ab")
+    path = tmp_path / "predictions.jsonl"
+    first = path.read_bytes().splitlines(keepends=True)[0]
+    path.write_bytes(path.read_bytes() + json.dumps({**json.loads(first), "again": 1}).encode() + b"\n")
+    assert write_lines(tmp_path, "ab", is_resumed=True) == []
+    entries = json.loads((tmp_path / "predictions.json").read_bytes())["images"]
+    assert ["again" in entry for entry in entries] == [True, False]
+
+
+def test_former_lines_are_not_asked_for_when_a_run_begins_anew(tmp_path):
+    files = [Path("photos/a"), Path("photos/b")]
+    write_lines(tmp_path, "ab")
+    (tmp_path / "predictions-00000-of-00002.jsonl").write_bytes((tmp_path / "predictions.jsonl").read_bytes())
+    lines = ResultLines(tmp_path, {**SETTINGS, "dtype": "other"})
+    done = lines.find_done(files, is_resumed=False)
+    lines.begin()
+    assert [*done.read(files)] == [None, None] and not [*tmp_path.glob("*.jsonl")]
+
+
 def test_lines_that_are_none_are_passed_over(tmp_path):
     write_lines(tmp_path, "abc")
     lines = (tmp_path / "predictions.jsonl").read_bytes().splitlines(keepends=True)

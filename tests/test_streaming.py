@@ -24,6 +24,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
@@ -350,19 +351,33 @@ def test_a_stream_of_nothing_that_can_be_used_ends(folder, damaged, tmp_path):
             names = [name for name in archive.getnames() if name.endswith("jpg")]
         change_archive(path, dict.fromkeys(names, b""))
     rows = load(folder, tmp_path, damaged).train
-    with pytest.raises(ValueError, match="found no sample that can be used: all were left out"):
+    with pytest.raises(ValueError, match="a reader found no sample that can be used: all were left out"):
         next(iter(open_stream(rows, leave_out_unreadable=True)))
 
 
-def test_an_archive_without_samples_is_passed_over_and_named_if_it_is_all(folder, damaged, tmp_path):
+def test_an_archive_without_samples_is_passed_over(folder, damaged, tmp_path):
     change_archive(damaged / "train-004.tar", {f"{key}.{suffix}": None for key in range(19, 23) for suffix in COLUMNS})
     with tarfile.open(damaged / "train-004.tar", "w"):
         pass
     rows = load(folder, tmp_path, damaged).train
     assert sorted(sample["id"] for sample in read_passes(open_stream(rows), 1)[0]) == list(range(19))
-    with pytest.raises(ValueError, match="has no rows for one of its readers: some of its 5 shards are empty"):
-        for index in range(5):
-            read_passes(open_stream(rows, index, 5), 1)
+    # A reader that is dealt nothing in a pass goes on with the next one.
+    assert all(next(iter(open_stream(rows, index, 5))) for index in range(5))
+
+
+def test_more_readers_than_rows_are_refused(folder, damaged, tmp_path):
+    for path in damaged.glob("train-*.tar"):
+        if path.name != "train-000.tar":
+            path.unlink()
+    with tarfile.open(damaged / "train-000.tar") as archive:
+        names = archive.getnames()
+    change_archive(damaged / "train-000.tar", {name: None for name in names if not name.startswith("0.")})
+    rows = load(folder, tmp_path, damaged).train
+    with pytest.raises(
+        ValueError, match="no rows for one of its readers, in 8 passes: its 1 shards are empty, or hold"
+    ):
+        for index in range(2):
+            next(iter(open_stream(rows, index, 2)))
 
 
 def test_an_archive_that_was_cut_off_is_named(folder, damaged, tmp_path):
@@ -429,6 +444,8 @@ for name in ("straight", "resumed"):
 
 @pytest.fixture(scope="module")
 def two_processes(folder, tmp_path_factory) -> SimpleNamespace:
+    if transformers.__version__.startswith("5.17."):
+        pytest.skip("Transformers 5.17 loads an optimizer to 'cpu:0' in several processes, which torch does not know")
     output = tmp_path_factory.mktemp("two_processes")
     words = (
         f"--class_names_file {folder}/classes.txt --image_column jpg --label_column png --streaming true"

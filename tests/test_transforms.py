@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to an image and its mask between file and model."""
 
+import io
 import re
 
 import cv2
@@ -702,3 +703,14 @@ def test_what_a_worker_meets_is_said_in_one_line(tmp_path, change, words, num_wo
         next(iter(loader))
     assert "\n" not in str(raised.value) and "Traceback" not in str(raised.value)
     assert str(raised.value).startswith("The ") and str(raised.value).endswith("by --resume_from_checkpoint last.")
+
+
+def test_a_jpeg_with_a_fault_in_its_data_is_refused():
+    """Data that are streamed are read by nobody before."""
+    pixels = np.random.default_rng(0).integers(0, 255, (320, 400, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, "JPEG")
+    encoded = bytearray(stream.getvalue())
+    encoded[len(encoded) // 2 : len(encoded) // 2 + 2] = b"\xff\xf0"
+    with pytest.raises(OSError, match="broken data stream"):
+        read_image({"bytes": bytes(encoded), "path": "broken.jpg"})

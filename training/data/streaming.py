@@ -213,20 +213,27 @@ class TrainingStream(IterableDataset):
         # With an epoch of its own: other readers may be in another one.
         transform = dataclasses.replace(self.transform)
         usable = start.epoch  # the last pass with a sample that could be used
+        most = self._most_empty_passes
         for position, row in self._read(reader, start):
             transform.set_epoch(position.epoch)
             sample = self._augment(transform, row)
             if sample is not None:
                 usable = position.epoch
                 yield {**sample, STREAM_POSITION: torch.tensor(position)}
-            elif position.epoch > usable + 1:
+            elif position.epoch > usable + most:
                 raise ValueError(
-                    f"In a whole pass over its part of {self.stream.source} a reader found no sample that can be used:"
-                    " all were left out."
+                    f"In {most} passes over its parts of {self.stream.source} a reader found no sample that can be"
+                    " used: all were left out."
                 )
+
+    @property
+    def _most_empty_passes(self) -> int:
+        """After how many passes without a sample a reader gives up; in any one it may be dealt the shards of none."""
+        return max(8, 2 * self.stream.num_shards)
 
     def _read(self, reader: int, start: Position) -> Iterator[tuple[Position, StreamedRow]]:
         """The rows of a reader from a position on, each with the position behind it."""
+        num_empty = 0  # passes in turn
         for epoch in count(start.epoch):
             is_empty = True
             for index, group in enumerate(self._deal(reader, epoch)):
@@ -242,10 +249,12 @@ class TrainingStream(IterableDataset):
                     position = here._replace(sample=sample)
                     if position > start:
                         yield position, row
-            if is_empty:
+            num_empty = num_empty + 1 if is_empty else 0
+            if num_empty >= self._most_empty_passes:
                 raise ValueError(
-                    f"{self.stream.source} has no rows for one of its readers: some of its {self.stream.num_shards:,}"
-                    " shards are empty. Take fewer processes (--dataloader_num_workers), or other shards."
+                    f"{self.stream.source} has no rows for one of its readers, in {num_empty} passes: its"
+                    f" {self.stream.num_shards:,} shards are empty, or hold fewer rows than there are readers that"
+                    " share them. Take fewer processes (--dataloader_num_workers), or other shards."
                 )
 
     def _deal(self, reader: int, epoch: int) -> list[list[tuple[int, int, int]]]:

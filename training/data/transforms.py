@@ -121,7 +121,8 @@ def read_scaled_image(image: Picture, resized_size: ResizedSize | None = None) -
         # write an orientation, so it is asked to leave the picture as it is.
         flags = JPEG_REDUCTIONS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-        if decoded is not None:
+        # Behind a fault in the data of a JPEG, OpenCV fills the picture with grey and says nothing. Pillow names it.
+        if decoded is not None and not (decoded[-1] == 128).all():
             decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
             if orientation != 1:
                 decoded = np.asarray(turn_upright(PIL.Image.fromarray(decoded), orientation))

@@ -66,12 +66,15 @@ class SegmentationLoss:
             labels (`torch.Tensor` of shape `(batch_size, height, width)`): ids, or `ignore_index`. Logits of any size
                 are resized to them.
         """
+        labels = labels.to(
+            outputs.logits.device
+        ).long()  # of a byte, they would be compared with an id of more wrongly
         # Resized here, once for all parts that read them: at the size of the labels they take most of the memory.
         logits = resize_to_labels(outputs.logits, labels)
         outputs = dataclasses.replace(outputs, logits=logits)
         parts = loss_parts(outputs, labels, self.config, self._cross_entropy, self._decode_loss)
         if self.dice_weight > 0:
-            dice = dice_loss(logits, labels.to(logits.device), self.config.ignore_index)
+            dice = dice_loss(logits, labels, self.config.ignore_index)
             parts["dice"] = self.dice_weight * dice
         return parts
 
@@ -107,7 +110,7 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> 
     labelled = labels != ignore_index
     # (batch_size, num_labels, height, width) -> (labelled pixels, num_labels)
     probabilities = logits.movedim(1, -1).softmax(dim=-1)[labelled]
-    labels = labels[labelled].long()
+    labels = labels[labelled]
     pixels = torch.bincount(labels, minlength=num_labels)
     overlap = probabilities.gather(1, labels[:, None])[:, 0]
     overlap = overlap.new_zeros(num_labels).index_add(0, labels, overlap)

@@ -44,7 +44,8 @@ def draw_score_map(trainer: Trainer, row: dict, sample: dict) -> tuple[PIL.Image
     returned too. Arguments as in [`draw_comparison`]; the model has to have language.
     """
     model, config = trainer.model.eval(), trainer.model.config
-    labelled = sample["labels"][sample["labels"] != config.ignore_index]
+    labels = sample["labels"].long()
+    labelled = labels[labels != config.ignore_index]
     class_id = int(labelled.mode().values) if labelled.numel() else 0
     pixel_values = sample["pixel_values"][0].to(trainer.args.device)
     scores = model(pixel_values[None], inference_mode="whole", return_dict=True).score_map[0, class_id]

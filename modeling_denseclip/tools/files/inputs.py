@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which photographs and videos words stand for, and that no result replaces another file."""
 
+import codecs
 import fnmatch
 import glob
 import itertools
@@ -130,6 +131,8 @@ def find_inputs(
 
 def _add_listed(lines: Iterable[bytes], files: FoundFiles) -> None:
     for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if b"\0" in line:
             raise ValueError(
                 f"Line {number} of the list of files holds a NUL character, which no name can: write one name a line,"

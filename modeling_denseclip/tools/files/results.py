@@ -92,20 +92,28 @@ class ResultLines:
         Raises:
             ValueError: if another run does.
         """
-        path = self.folder / LOCK
+        is_new = not self.folder.exists()
         with naming_what_failed(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise ValueError(
+                    f"Another run writes into {self.folder}, and the lines of both would be mixed. Wait until it has"
+                    " ended, or choose another --out."
+                ) from error
         try:
-            lock = FileLock(path).acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(
-                f"Another run writes into {self.folder}, and the lines of both would be mixed. Wait until it has"
-                " ended, or choose another --out."
-            ) from error
-        with lock:
             yield
-        with suppress(OSError):  # another run may have it by now
-            path.unlink()
+        finally:
+            with suppress(
+                OSError
+            ):  # while it is locked: whoever waits for it sees that it is gone, and makes a new one
+                (self.folder / LOCK).unlink()
+            lock.release()
+            if is_new:
+                with suppress(OSError):  # results are in it
+                    self.folder.rmdir()
 
     def find_done(self, files: Iterable[Path], is_resumed: bool) -> DoneFiles:
         """
@@ -126,14 +134,15 @@ class ResultLines:
         if is_resumed and done.count and changes:
             raise ValueError(self._explain(former, changes))
         self._keeps_former = is_resumed and not changes
-        if is_resumed:
+        if self._keeps_former:
             return done
-        if done.count and not changes and not former["finished"]:
+        if not is_resumed and done.count and not changes and not former["finished"]:
             raise ValueError(
                 f"A run into {self.folder} with these settings, that did not end, has done {done.count} of these"
                 f" files: go on with it by --resume, or remove {LINES} there to begin anew."
             )
-        return done._replace(path_of=array("i", [-1]) * len(done.path_of))
+        # The files of the former lines are removed when the first result is there.
+        return DoneFiles([], array("i", [-1]) * len(done.path_of), done.offsets)
 
     def _explain(self, former: dict[str, Any], changes: Sequence[str]) -> str:
         if not former:
@@ -190,9 +199,10 @@ class ResultLines:
             self._stream.flush()
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with naming_what_failed(self.path):
+                stream.close()
 
     def finish(self, files: Iterable[Path], head: dict[str, Any], left_out: dict[Path, str]) -> tuple[int, int]:
         """
@@ -210,11 +220,15 @@ class ResultLines:
             self.begin()
         done = index_lines(self._find_paths(), files)
 
+        num_done = 0
+
         def write_lines(path: Path) -> None:
+            nonlocal num_done
             with path.open("wb") as stream:
-                for entry in done.read(files):
-                    if entry is not None:
+                for file, entry in zip(files, done.read(files), strict=True):
+                    if entry is not None and file not in left_out:
                         stream.write(self._encode(entry) + b"\n")
+                        num_done += 1
 
         lines = self.folder / LINES
         save_whole(lines, write_lines)
@@ -240,7 +254,7 @@ class ResultLines:
         }
         save_whole(self.folder / PREDICTIONS, lambda path: _write_json(path, head, lists))
         save_json(self.folder / SETTINGS, {**self.settings, "finished": True})
-        return done.count, num_lossy
+        return num_done, num_lossy
 
     def _encode(self, entry: dict[str, Any]) -> bytes:
         return _encode(entry, default=lambda path: path.relative_to(self.folder).as_posix())
@@ -269,7 +283,8 @@ def index_lines(paths: Sequence[Path], files: Iterable[Path]) -> DoneFiles:
         return DoneFiles([*paths], array("i", [-1]) * len(wanted), array("q", [0]) * len(wanted))
     known = np.frombuffer(hashes, np.int64)
     order = np.argsort(known, kind="stable")
-    places = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+    # Of several lines of a file the last one: its results have been made again.
+    places = order[np.maximum(np.searchsorted(known, wanted, side="right", sorter=order) - 1, 0)]
     is_there = known[places] == wanted
     numbers = np.where(is_there, np.frombuffer(path_of, np.intc)[places], np.intc(-1))
     places = np.frombuffer(offsets, np.int64)[places]
@@ -298,10 +313,18 @@ def _cut_torn_line(stream: BinaryIO) -> None:
         stream.seek(begin)
         newline = stream.read(end - begin).rfind(b"\n")
         if newline >= 0:
-            stream.truncate(begin + newline + 1)
+            stream.seek(begin + newline + 1)
+            if parse_line(stream.read()) is not None:
+                stream.write(b"\n")  # a line that lacks nothing else counts as done
+            else:
+                stream.truncate(begin + newline + 1)
             return
         end = begin
-    stream.truncate(0)
+    stream.seek(0)
+    if parse_line(stream.read()) is not None:
+        stream.write(b"\n")
+    else:
+        stream.truncate(0)
 
 
 def _encode(value: object, default: Callable[[Any], object] | None = None, indent: int | None = None) -> bytes:

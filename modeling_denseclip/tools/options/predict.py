@@ -59,8 +59,8 @@ examples:
   denseclip predict wide.jpg --model user/model --out results --window 512
   denseclip predict street.jpg --model user/model --out results \\
       --text "a bus stop" "a bicycle"
-  find . -name "*.jpg" | denseclip predict --files_from - --model user/model \\
-      --out results --resume
+  find . -name "*.jpg" -not -path "./results/*" | denseclip predict \\
+      --files_from - --model user/model --out results --resume
   torchrun --nproc_per_node 8 --no-python denseclip predict photos \\
       --model user/model --out results --resume
 """
