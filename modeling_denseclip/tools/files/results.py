@@ -306,25 +306,24 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _cut_torn_line(stream: BinaryIO) -> None:
-    """Remove the beginning of a line that a killed process, or a full disk, has left at the end of a file."""
-    end = stream.seek(0, os.SEEK_END)
-    while end:
-        begin = max(end - 2**16, 0)
-        stream.seek(begin)
-        newline = stream.read(end - begin).rfind(b"\n")
+    """
+    Remove the beginning of a line that a killed process, or a full disk, has left at the end of a file, or end the
+    line where it lacks nothing else: then it counts as done.
+    """
+    start = end = stream.seek(0, os.SEEK_END)
+    while start:
+        block = max(start - 2**16, 0)
+        stream.seek(block)
+        newline = stream.read(start - block).rfind(b"\n")
+        start = block + newline + 1
         if newline >= 0:
-            stream.seek(begin + newline + 1)
-            if parse_line(stream.read()) is not None:
-                stream.write(b"\n")  # a line that lacks nothing else counts as done
-            else:
-                stream.truncate(begin + newline + 1)
-            return
-        end = begin
-    stream.seek(0)
-    if parse_line(stream.read()) is not None:
-        stream.write(b"\n")
+            break
+    if start == end:
+        return
+    if parse_line(_read_line(stream, start)) is None:
+        stream.truncate(start)
     else:
-        stream.truncate(0)
+        stream.write(b"\n")
 
 
 def _encode(value: object, default: Callable[[Any], object] | None = None, indent: int | None = None) -> bytes:
