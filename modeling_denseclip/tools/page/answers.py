@@ -31,15 +31,31 @@ MAXIMUM_LETTERS = 2000  # of all words together
 VIEW_SIDE = 1280  # the longer side of the picture on the page, in pixels
 MAXIMUM_MAP_VALUES = 2**22  # of all heat maps of a photograph together
 CLASSES_AT_A_TIME = 16
+NAMED_CLASSES = 40  # of those that the page begins with
+TOO_MANY_BYTES = f"This file has {{megabytes}} MB; {MAXIMUM_BYTES // 2**20} are the limit."
+PIXEL_LIMIT = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
+TOO_MANY_PIXELS = f"This picture has {{width}} x {{height}} pixels; {PIXEL_LIMIT}"
+UNREADABLE = "This file cannot be read as a picture: {reason}. Upload a photograph ({kinds})."
+DAMAGED = "it is damaged, or something else by the name of one"
+TOO_LITTLE_MEMORY = "This photograph needs more memory than there is: make it smaller and upload it again."
+SCORE_MEANING = "softmax probability of the class at the nearest logits, averaged over its pixels"
 TEXT_MEANING = "Cosine similarity of picture and words; the colours mean the same for all words of this picture."
 CLASS_MEANING = "Probability of the class: the softmax over all classes of the model."
 
 
+def class_hint(names: Sequence[str]) -> str:
+    """What the page says before the first photograph, with the names of the model's classes."""
+    more = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
+    return (
+        "Upload a photograph to see which of its classes the model finds in it, and where.\n\n"
+        f"{', '.join(names[:NAMED_CLASSES])}{more}"
+    )
+
+
 def answer(compute: Callable[[], dict]) -> dict:
     """What `compute` returns, or, as `{"error": ...}`, what people have to know instead."""
-    advice = "This photograph needs more memory than there is: make it smaller and upload it again."
     try:
-        with naming_lack_of_memory(advice):
+        with naming_lack_of_memory(TOO_LITTLE_MEMORY):
             return compute()
     except ValueError as error:
         return {"error": str(error)}
@@ -55,24 +71,21 @@ def read_upload(data: bytes | None) -> PIL.Image.Image:
     if not isinstance(data, bytes):
         raise ValueError("There is no photograph yet: upload one above.")
     if len(data) > MAXIMUM_BYTES:
-        raise ValueError(f"This file has {len(data) / 2**20:.1f} MB; {MAXIMUM_BYTES // 2**20} are the limit.")
-    too_large = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
+        raise ValueError(TOO_MANY_BYTES.format(megabytes=f"{len(data) / 2**20:.1f}"))
     try:
         with open_photograph(io.BytesIO(data), "This picture") as file:
             width, height = decoded_size(file)
             if width * height > MAXIMUM_PIXELS:
-                raise ValueError(f"This picture has {width} x {height} pixels; {too_large}")
+                raise ValueError(TOO_MANY_PIXELS.format(width=width, height=height))
             return decode_photograph(file, "This picture")
     except OSError as error:
         if isinstance(error.__cause__, PIL.Image.DecompressionBombError):
             reason = str(error.__cause__)
             if "pixels" in reason:
-                raise ValueError(f"This picture is too large; {too_large}") from error
+                raise ValueError(f"This picture is too large; {PIXEL_LIMIT}") from error
             raise ValueError(f"This picture cannot be read: {reason}.") from error
-        raise ValueError(
-            "This file cannot be read as a picture: it is damaged, or something else by the name of one. Upload a"
-            f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
-        ) from error
+        kinds = ", ".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)
+        raise ValueError(UNREADABLE.format(reason=DAMAGED, kinds=kinds)) from error
 
 
 def split_texts(words: str | None) -> list[str]:
@@ -127,7 +140,7 @@ def segment(
             "model": name,
             "height": size[0],
             "width": size[1],
-            "score": "softmax probability of the class at the nearest logits, averaged over its pixels",
+            "score": SCORE_MEANING,
             "classes": classes,
         },
     }
