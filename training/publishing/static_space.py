@@ -23,7 +23,7 @@ from modeling_denseclip.tools.files.photographs import STRANGERS
 from modeling_denseclip.tools.files.saving import replace_folder
 from modeling_denseclip.tools.insight.predictors import TOO_NARROW
 from modeling_denseclip.tools.page import answers
-from modeling_denseclip.tools.page.viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
+from modeling_denseclip.tools.page.viewer import MASTHEAD_CSS, VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 from .. import REPOSITORY
 from .export import export_model, find_calibration_images
@@ -158,7 +158,7 @@ def write_page(
     runtime = describe_files(folder, runtime_folder)
     staging = folder / "page"
     shutil.copytree(SOURCES / "page", staging)
-    (staging / "viewer.css").write_text(VIEWER_CSS, encoding="utf-8")
+    (staging / "viewer.css").write_text(MASTHEAD_CSS + VIEWER_CSS, encoding="utf-8")
     (staging / "viewer.js").write_text(
         f"export const startViewer = (element, props, watch) => {{\n{VIEWER_SCRIPT}}};\n", encoding="utf-8"
     )

@@ -62,7 +62,6 @@ class Engine {
 }
 
 const openWebGPU = async (settings, report) => {
-  if (!(await navigator.gpu.requestAdapter())) throw new Error("there is no adapter");
   const engine = await Engine.open("webgpu", settings, report);
   await engine.check(settings.check);
   return engine;
@@ -75,7 +74,7 @@ const openWebGPU = async (settings, report) => {
  * @returns {Promise<{engine: Engine, words: string}>} with what to say of it
  */
 export const openEngine = async (settings, report, reason = null) => {
-  if (reason === null && navigator.gpu) {
+  if (reason === null && await navigator.gpu?.requestAdapter().catch(() => null)) {
     try {
       return { engine: await openWebGPU(settings, report), words: "on the graphics processor (WebGPU)" };
     } catch (error) {

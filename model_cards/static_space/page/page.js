@@ -24,6 +24,7 @@ startViewer(find("#classes"), props, (_, callback) => { viewerShows = callback; 
 /** Say what goes on; of `part`, from 0 to 1, a bar is shown, and of work of which the end is not known a moving one. */
 const say = (words, part = null, isBusy = part !== null) => {
   find("#status .words").textContent = words;
+  find("#status .words").classList.remove("late");
   bar.hidden = !isBusy;
   if (part === null) bar.removeAttribute("value");
   else bar.value = part;

@@ -20,7 +20,7 @@ from ..files.loading import choose_device, load_model, prepare_for_inference
 from ..files.photographs import IMAGE_SUFFIXES
 from .answers import MAXIMUM_PIXELS, answer, class_hint, read_upload, score_texts, segment, split_texts
 from .uploads import MAXIMUM_BYTES, MAXIMUM_WAITING, TEMPORARY_SECONDS, Gate, make_upload_folder
-from .viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
+from .viewer import MASTHEAD_CSS, VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 
 
 TEXT_HINT = "Upload a photograph and type some words to see where it matches them."
-PAGE_CSS = """
-.gradio-container { width: 100%; max-width: 1240px !important; margin: 0 auto; }
-.html-container { padding: 0 !important; }
-.words { align-items: flex-end; }
-.masthead h1 { margin: 6px 0 2px; font-size: 26px; font-weight: 650; letter-spacing: -0.01em; }
-.masthead p { margin: 0; color: var(--body-text-color-subdued); }
+PAGE_CSS = f"""{MASTHEAD_CSS}
+.gradio-container {{ width: 100%; max-width: 1240px !important; margin: 0 auto; }}
+.html-container {{ padding: 0 !important; }}
+.words {{ align-items: flex-end; }}
 """
 
 

@@ -53,6 +53,12 @@ VIEWER_HTML = """
 </div>
 """
 
+# Above the viewer, on all of a page.
+MASTHEAD_CSS = """
+.masthead h1 { margin: 6px 0 2px; font-size: 26px; font-weight: 650; letter-spacing: -0.01em; }
+.masthead p { margin: 0; color: var(--body-text-color-subdued); }
+"""
+
 # Gradio nests it in one rule, so it touches nothing else of the page. The variables are of Gradio's themes.
 VIEWER_CSS = """
 .viewer { display: grid; grid-template-columns: minmax(0, 1fr) 290px; gap: 22px; align-items: start;
