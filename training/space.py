@@ -123,6 +123,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from .publishing.static_space import write_static_space  # PyTorch
 
         check_output(output)
+        if not Path(model).is_dir():
+            raise ValueError(
+                f"--static takes the folder of a model, which goes into the page; got {model!r}. Fetch one of the Hub"
+                f" first: hf download {PLACEHOLDER} --local-dir mine"
+            )
         name = args.name or Path(model).resolve().name
         write_static_space(output, Path(model), name, args.inference_mode, args.int8, args.calibration_images)
     elif given:

@@ -19,10 +19,20 @@ ARGUMENTS = [
 ]
 
 
+# A graphics processor that is computed by the processor.
+WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+
+
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+
+
+def open_browser_with_webgpu(browser: Browser) -> Browser:
+    """Another one beside `browser`."""
+    arguments = [argument for argument in ARGUMENTS if argument != "--disable-gpu"]
+    return browser.browser_type.launch(executable_path=shutil.which("chromium"), args=[*arguments, *WEBGPU])
 
 
 def upload(page: Page, file: Path, state: str = "shown") -> None:

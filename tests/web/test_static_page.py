@@ -42,6 +42,7 @@ from tests.web.browser import (  # noqa: E402
     is_flat,
     middle_of,
     open_browser,
+    open_browser_with_webgpu,
     read_canvas,
     set_opacity,
     upload,
@@ -508,6 +509,22 @@ def test_webgpu_that_fails_is_given_up(error, spaces, browser, photo):
         assert (read_mask(page) == spaces["float"].said.ids).mean() >= 0.999
         status = page.locator("#status").inner_text()
         assert "WebAssembly" in status and ("the device was lost" in status) is (error == 0)
+
+
+def test_webgpu_gives_the_classes_of_python(spaces, browser, photo):
+    with (
+        contextlib.closing(open_browser_with_webgpu(browser)) as other,
+        serve(spaces["float"].folder) as server,
+    ):
+        page = other.new_page()
+        page.set_default_timeout(120_000)  # a limit, not a wait
+        page.goto(server.address)
+        page.locator("#status[data-engine]").wait_for()
+        if page.locator("#status").get_attribute("data-engine") != "webgpu":
+            assert page.evaluate("async () => await navigator.gpu?.requestAdapter() ?? null") is None
+            pytest.skip("this Chromium has no WebGPU by its processor")
+        upload(page, photo)
+        assert (read_mask(page) == spaces["float"].said.ids).mean() >= 0.999
 
 
 def test_page_fits_a_phone(spaces, open_page, photo):

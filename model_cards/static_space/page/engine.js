@@ -40,7 +40,8 @@ class Engine {
     ort.env.logLevel = "error";
     ort.env.wasm.wasmBinary = binary;
     ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAXIMUM_THREADS) : 1;
-    const session = await ort.InferenceSession.create(weights, { executionProviders: [name] });
+    const session = await ort.InferenceSession.create(weights, { executionProviders: [name],
+      logSeverityLevel: 3 });  // errors alone
     return new Engine(ort, session, name);
   }
 
