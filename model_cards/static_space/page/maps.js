@@ -242,29 +242,42 @@ export const classMap = (source, height, width) => {
   return { ids, pixels, sums };
 };
 
-/** The softmax probability of the best class at each pixel of a picture of this height and width, in 255 steps. */
+/**
+ * The softmax probability of the best class at each pixel of a picture of this height and width, in 255 steps.
+ *
+ * From one pixel of a cell to the next a logit grows by the same amount, and its exponential by the same factor.
+ */
 export const winningProbabilities = (source, height, width) => {
   const { numLabels } = source, rows = axisPositions(height, source.height);
   const columns = axisPositions(width, source.width), result = new Uint8Array(height * width);
-  const values = new Float64Array(numLabels), left = new Float64Array(numLabels), right = new Float64Array(numLabels);
+  const [lefts, changes, factors, terms] = Array.from({ length: 4 }, () => new Float64Array(numLabels));
+  const step = source.width / width;
   visitCells(source, rows, columns, negligible(numLabels), (cell) => {
-    const { count, corners } = cell;
+    const { count, corners } = cell, hasSteps = cell.right - cell.left > 2;
     for (let y = cell.top; y < cell.bottom; y++) {
       const down = rows.weight[y];
+      let top = -Infinity;  // no logit of this row of the cell is above it
       for (let index = 0; index < count; index++) {
         const upper = corners[numLabels + index];
-        left[index] = corners[index] + (corners[2 * numLabels + index] - corners[index]) * down;
-        right[index] = upper + (corners[3 * numLabels + index] - upper) * down;
+        const left = corners[index] + (corners[2 * numLabels + index] - corners[index]) * down;
+        const right = upper + (corners[3 * numLabels + index] - upper) * down;
+        lefts[index] = left;
+        changes[index] = right - left;
+        if (hasSteps) factors[index] = Math.exp((right - left) * step);
+        top = Math.max(top, left, right);
       }
       for (let x = cell.left; x < cell.right; x++) {
         const along = columns.weight[x];
-        let greatest = -Infinity, sum = 0;
+        // At the borders of the picture pixels are nearer to each other.
+        const isStep = hasSteps && x > cell.left && Math.abs(along - columns.weight[x - 1] - step) < 1e-9;
+        let greatest = 0, sum = 0;
         for (let index = 0; index < count; index++) {
-          values[index] = left[index] + (right[index] - left[index]) * along;
-          if (values[index] > greatest) greatest = values[index];
+          const term = isStep ? terms[index] * factors[index] : Math.exp(lefts[index] + changes[index] * along - top);
+          terms[index] = term;
+          sum += term;
+          if (term > greatest) greatest = term;
         }
-        for (let index = 0; index < count; index++) sum += Math.exp(values[index] - greatest);
-        result[y * width + x] = Math.round(255 / sum);
+        result[y * width + x] = sum > 0 ? Math.round(255 * greatest / sum) : 255;  // logits far beyond a model's
       }
     }
   });
