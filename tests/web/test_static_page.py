@@ -394,6 +394,23 @@ def run_onnx_picture(path: Path) -> PIL.Image.Image:
     return PIL.Image.fromarray(run_onnx.read_picture(path))
 
 
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_photograph_is_dropped_or_pasted(event, page):
+    page.get_by_label("Clear").click()
+    page.locator("#classes .viewer[data-state=empty]").wait_for()
+    script = """async (event) => {
+        const canvas = new OffscreenCanvas(90, 70);
+        canvas.getContext("2d").fillRect(20, 20, 30, 30);
+        const data = new DataTransfer();
+        data.items.add(new File([await canvas.convertToBlob()], "drawn.png"));
+        const options = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
+        document.body.dispatchEvent(new (event === "drop" ? DragEvent : ClipboardEvent)(event, options));
+    }"""
+    page.evaluate(script, event)
+    page.locator("#classes .viewer[data-state=shown]").wait_for()
+    assert page.locator("#upload .name").inner_text() == "drawn.png" and read_mask(page).shape == (70, 90)
+
+
 def test_transparency_is_told(page, photograph, tmp_path):
     clear = photograph.copy()
     clear.putalpha(0)
@@ -434,6 +451,8 @@ def test_page_needs_no_network_after_the_first_visit_and_takes_a_new_version(spa
         assert (read_mask(page) == spaces["float"].said.ids).mean() >= 0.999
         # Now the headers are there by which threads are allowed, from the service worker.
         assert page.evaluate("crossOriginIsolated")
+        threads = min(page.evaluate("navigator.hardwareConcurrency"), 8)
+        assert threads == 1 or f"{threads} threads" in page.locator("#status").inner_text()
 
         server.folder = spaces["int8"].folder
         server.start()

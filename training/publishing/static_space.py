@@ -10,6 +10,7 @@ npm. Folders in it are named by what is in them, so that a browser never takes a
 import hashlib
 import html
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from modeling_denseclip.class_maps_denseclip import NOT_FINITE
+from modeling_denseclip.tools.files.loading import read_card_head
 from modeling_denseclip.tools.files.photographs import STRANGERS
 from modeling_denseclip.tools.files.saving import replace_folder
 from modeling_denseclip.tools.insight.predictors import TOO_NARROW
@@ -27,7 +29,7 @@ from modeling_denseclip.tools.page.viewer import MASTHEAD_CSS, VIEWER_CSS, VIEWE
 
 from .. import REPOSITORY
 from .export import export_model, find_calibration_images
-from .formats import describe_quantization, open_session, quantize
+from .formats import RUNNER, describe_quantization, open_session, quantize
 from .npm import fetch_package, find_npm, locked_version, unpack
 
 
@@ -72,12 +74,21 @@ def write_static_space(
     """
     find_npm()
     images = find_calibration_images(int8, calibration_images)
+    licence = read_licence(checkpoint)
 
     def write(folder: Path) -> None:
         model, card = write_model(folder, checkpoint, inference_mode, int8, images)
-        write_page(folder, name, card, describe_files(folder, model), write_runtime(folder))
+        write_page(folder, name, licence, card, describe_files(folder, model), write_runtime(folder))
 
     replace_folder(output, write, "index.html")
+
+
+def read_licence(checkpoint: Path) -> str:
+    """What the card of a model states, for a table."""
+    card = checkpoint / "README.md"
+    head = read_card_head(card, f"The head of the card, {card},") if card.is_file() else {}
+    licence = head.get("license_name") or head.get("license")
+    return licence.replace("|", " ") if isinstance(licence, str) else "not stated"
 
 
 def write_runtime(folder: Path) -> Path:
@@ -103,11 +114,11 @@ def write_model(
     exported = staging / "float.onnx"
     staging.mkdir()
     card = export_model(checkpoint, exported, "onnx", "logits", inference_mode, None, (), says_where=False)
-    (staging / "run_onnx.py").unlink()
+    (staging / RUNNER.name).unlink()
     if int8 is not None:
         quantized = staging / "int8.onnx"
         card["int8"] = quantize(exported, quantized, card, int8, images)
-        (staging / "folded.onnx").unlink()
+        (staging / "folded.onnx").unlink(missing_ok=True)
         print(describe_quantization(card["int8"], exported.stat().st_size, quantized.stat().st_size))
     card["check"] = find_logits(exported, card)
     (staging / f"{exported.name}.json").unlink()
@@ -152,7 +163,12 @@ def describe_files(folder: Path, part: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_page(
-    folder: Path, name: str, card: dict[str, Any], model: dict[str, dict[str, Any]], runtime_folder: Path
+    folder: Path,
+    name: str,
+    licence: str,
+    card: dict[str, Any],
+    model: dict[str, dict[str, Any]],
+    runtime_folder: Path,
 ) -> None:
     """Write all but the model and the runtime, which are there."""
     runtime = describe_files(folder, runtime_folder)
@@ -180,6 +196,7 @@ def write_page(
         "runtime": runtime_folder.name,
         "version": locked_version(LOCK, RUNTIME)[0],
         "model": Path(model["float.onnx"]["path"]).parent.name,
+        "licence": licence,
     }
     write_text(folder, "index.html", words | {"viewer": VIEWER_HTML}, html.escape)
     write_text(folder, "README.md", words, str)
@@ -192,10 +209,9 @@ def list_kinds() -> str:
 
 def write_text(folder: Path, file: str, words: dict[str, str], escape: Callable[[str], str]) -> None:
     """Write a file of the template with words in the place of their names in two braces each."""
+    escaped = {name: word if name == "viewer" else escape(word) for name, word in words.items()}
     text = (SOURCES / file).read_text(encoding="utf-8")
-    for name, word in words.items():
-        text = text.replace(f"{{{{{name}}}}}", word if name == "viewer" else escape(word))
-    (folder / file).write_text(text, encoding="utf-8")
+    (folder / file).write_text(re.sub(r"{{(\w+)}}", lambda found: escaped[found[1]], text), encoding="utf-8")
 
 
 def write_service_worker(folder: Path) -> None:

@@ -21,10 +21,15 @@ const show = (value) => {
 };
 startViewer(find("#classes"), props, (_, callback) => { viewerShows = callback; });
 
-/** Say what goes on; of `part`, from 0 to 1, a bar is shown, and of work of which the end is not known a moving one. */
-const say = (words, part = null, isBusy = part !== null) => {
-  find("#status .words").textContent = words;
-  find("#status .words").classList.remove("late");
+/**
+ * Say what goes on; of `part`, from 0 to 1, a bar is shown, and of work of which the end is not known a moving one.
+ * `amount` changes so often that it is not read aloud.
+ */
+const say = (words, part = null, isBusy = part !== null, amount = "") => {
+  const place = find("#status .words");
+  place.classList.remove("late");
+  if (place.textContent !== words) place.textContent = words;
+  find("#status .amount").textContent = amount;
   bar.hidden = !isBusy;
   if (part === null) bar.removeAttribute("value");
   else bar.value = part;
@@ -36,8 +41,11 @@ let worker = null, turn = 0, isReady = false, ready = "", current = null;
 const handlers = {
   loading: ({ loaded, total }) => {
     isReady = false;
-    say(loaded < total ? `Loading the model: ${megabytes(loaded)} of ${megabytes(total)} MB` : "Starting the model",
-      loaded < total ? loaded / total : null, true);
+    if (loaded < total) {
+      say("Loading the model", loaded / total, true, `${megabytes(loaded)} of ${megabytes(total)} MB`);
+    } else {
+      say("Starting the model", null, true);
+    }
   },
   ready: ({ words, name }) => {
     isReady = true;
@@ -46,12 +54,13 @@ const handlers = {
     if (current) say("Segmenting", null, true);
     else say(ready);
   },
-  window: ({ number, total }) => say(`Segmenting: window ${number} of ${total}`, (number - 1) / total),
+  window: ({ number, total }) => say("Segmenting", (number - 1) / total, true, `window ${number} of ${total}`),
   shown: (message) => finish(message, message.value),
   refused: (message) => finish(message, { error: message.words }),
   broken: (message) => {
     finish(message, { error: message.words });
     start();
+    if (current) worker.postMessage({ file: current, turn });  // which was chosen meanwhile
   },
   failed: ({ words }) => {
     worker.terminate();
