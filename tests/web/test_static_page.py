@@ -460,12 +460,16 @@ def test_page_needs_no_network_after_the_first_visit_and_takes_a_new_version(spa
         wait_for_model(page)
         upload(page, photo)
         assert (read_mask(page) == expected_of_8_bits(spaces["int8"].folder, photograph)).mean() >= 0.99
-        page.evaluate("""async () => {  // the files of the former version are removed when the new one has come
+        # The files of the former version are removed when the new one has come.
+        script = """async () => {
             const cache = await caches.open((await caches.keys())[0]);
-            while ((await cache.keys()).some(({ url }) => url.endsWith("/float.onnx"))) {
+            for (let attempt = 0; attempt < 300; attempt++) {
+                if (!(await cache.keys()).some(({ url }) => url.endsWith("/float.onnx"))) return true;
                 await new Promise((resolve) => setTimeout(resolve, 50));
             }
-        }""")
+            return false;
+        }"""
+        assert page.evaluate(script)
         pages = {path for path in read_cache(page) if path.startswith("/page-") or path.startswith("/model-")}
         assert pages and not pages & former
         server.stop()
