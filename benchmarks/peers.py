@@ -41,7 +41,7 @@ from transformers.models.segformer.modeling_segformer import SegformerForSemanti
 from transformers.models.upernet.modeling_upernet import UperNetForSemanticSegmentation
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.files.loading import multiplies_bfloat16, prepare_for_inference
+from modeling_denseclip.tools.files.devices import multiplies_bfloat16, prepare_for_inference
 from modeling_denseclip.tools.insight.complexity import measure
 from training.export import main as export
 from training.run_onnx import best_classes

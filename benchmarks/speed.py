@@ -36,7 +36,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.files.loading import multiplies_bfloat16, prepare_for_inference
+from modeling_denseclip.tools.files.devices import multiplies_bfloat16, prepare_for_inference
 from modeling_denseclip.tools.insight.complexity import CONVOLUTION, LINEAR, MATCHING, TEXT_TOWER, measure
 from training import REPOSITORY
 from training.data.files import read_ade20k_classes

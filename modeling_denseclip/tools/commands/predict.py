@@ -17,15 +17,9 @@ import torch
 from tqdm import tqdm
 
 from ..command import escape_controls
+from ..files.devices import TooLittleMemoryError, choose_device, naming_lack_of_memory, prepare_for_inference
 from ..files.inputs import FoundFiles, check_targets, find_inputs, is_video, leave_out
-from ..files.loading import (
-    TooLittleMemoryError,
-    choose_device,
-    digest_model,
-    load_model,
-    naming_lack_of_memory,
-    prepare_for_inference,
-)
+from ..files.loading import digest_model, load_model
 from ..files.photographs import read_photograph
 from ..files.pipelines import map_in_threads
 from ..files.results import DoneFiles, ResultLines
