@@ -172,10 +172,12 @@ def test_addresses_and_files_of_the_server_are_refused(client, page, tmp_path, m
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Neighbour) as neighbour:
         threading.Thread(target=neighbour.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        for place in (f"http://127.0.0.1:{neighbour.server_port}/secret.png", "https://example.org/photo.png"):
-            with pytest.raises(AppError, match="A photograph is uploaded, not named by its address"):
-                client.predict(handle_file(place), api_name="/segment")
-        neighbour.shutdown()
+        try:
+            for place in (f"http://127.0.0.1:{neighbour.server_port}/secret.png", "https://example.org/photo.png"):
+                with pytest.raises(AppError, match="A photograph is uploaded, not named by its address"):
+                    client.predict(handle_file(place), api_name="/segment")
+        finally:
+            neighbour.shutdown()
     assert asked == []
     # The client would upload a path; this one names it.
     monkeypatch.setattr("gradio_client.client.Endpoint.process_input_files", lambda self, *data: data)
