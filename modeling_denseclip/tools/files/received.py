@@ -16,6 +16,11 @@ from .photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_p
 
 MAXIMUM_BYTES = 20 * 2**20  # of a file
 MAXIMUM_PIXELS = 24_000_000  # of a photograph, as its header says before it is decoded
+TOO_MANY_BYTES = f"This file has {{megabytes}} MB; {MAXIMUM_BYTES // 2**20} are the limit."
+PIXEL_LIMIT = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and send it again."
+TOO_MANY_PIXELS = f"This picture has {{width}} x {{height}} pixels; {PIXEL_LIMIT}"
+UNREADABLE = "This file cannot be read as a picture: {reason}. Send a photograph ({kinds})."
+DAMAGED = "it is damaged, or something else by the name of one"
 
 
 class TooLargeError(ValueError):
@@ -31,7 +36,7 @@ def read_received(data: bytes) -> PIL.Image.Image:
         ValueError: for what is no photograph, or broken.
     """
     if len(data) > MAXIMUM_BYTES:
-        raise TooLargeError(f"This file has {len(data) / 2**20:.1f} MB; {MAXIMUM_BYTES // 2**20} are the limit.")
+        raise TooLargeError(TOO_MANY_BYTES.format(megabytes=f"{len(data) / 2**20:.1f}"))
     try:
         with open_photograph(BytesIO(data), "This picture") as file:
             check_pixels(*decoded_size(file))
@@ -40,12 +45,10 @@ def read_received(data: bytes) -> PIL.Image.Image:
         if isinstance(error.__cause__, PIL.Image.DecompressionBombError):
             reason = str(error.__cause__)
             if "pixels" in reason:
-                raise TooLargeError(f"This picture is too large; {limit_of_pixels()}") from error
+                raise TooLargeError(f"This picture is too large; {PIXEL_LIMIT}") from error
             raise ValueError(f"This picture cannot be read: {reason}.") from error
-        raise ValueError(
-            "This file cannot be read as a picture: it is damaged, or something else by the name of one. Send a"
-            f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
-        ) from error
+        kinds = ", ".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)
+        raise ValueError(UNREADABLE.format(reason=DAMAGED, kinds=kinds)) from error
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -54,8 +57,4 @@ def check_pixels(width: int, height: int) -> None:
         TooLargeError: for a picture of more than `MAXIMUM_PIXELS`.
     """
     if width * height > MAXIMUM_PIXELS:
-        raise TooLargeError(f"This picture has {width} x {height} pixels; {limit_of_pixels()}")
-
-
-def limit_of_pixels() -> str:
-    return f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and send it again."
+        raise TooLargeError(TOO_MANY_PIXELS.format(width=width, height=height))
