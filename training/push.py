@@ -41,6 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="append",
         help="the CLIP or the image encoder that it was trained from, for the card; may be given more than once",
     )
+    parser.add_argument(
+        "--handler",
+        action="store_true",
+        help="send handler.py and requirements.txt too, by which Inference Endpoints run the model; of these, files"
+        " in DIR that somebody wrote are sent as they are",
+    )
     # Without the option `private` is None, not False, and the account's setting decides.
     parser.add_argument("--private", action="store_const", const=True, help="a new repository is private")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made where it does not exist")

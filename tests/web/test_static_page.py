@@ -25,7 +25,8 @@ import torch
 from torch.nn import functional as F
 
 from modeling_denseclip import DenseCLIPImageProcessor
-from modeling_denseclip.tools.page import answers, uploads
+from modeling_denseclip.tools.files import received
+from modeling_denseclip.tools.page import answers
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests.tiny import TINY_CLASS_NAMES, draw_picture, save_checkpoint, spread_classes, tiny_model
 
@@ -362,7 +363,7 @@ def test_wrong_files_are_explained_and_the_next_one_works(page, photo, tmp_path)
     assert "it is a GIF" in refused("photo.png", save(draw_picture(40, 30), "GIF"))
     large = save(PIL.Image.new("1", (6001, 4000)), "PNG")
     assert "6001 x 4000 pixels; 24 megapixels are the limit" in refused("large.png", large)
-    heavy = bytes(uploads.MAXIMUM_BYTES + 2**20)
+    heavy = bytes(received.MAXIMUM_BYTES + 2**20)
     assert "21.0 MB; 20 are the limit" in refused("heavy.jpg", heavy)
     narrow = save(draw_picture(500, 20), "PNG")
     assert "20 x 500 pixels (height x width) is 10 x 256 as the model sees it" in refused("narrow.png", narrow)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from modeling_denseclip import DenseCLIPImageProcessor
 from modeling_denseclip.inference_denseclip import average_windows
+from modeling_denseclip.tools.files import received
 from modeling_denseclip.tools.files.photographs import STRANGERS
 from modeling_denseclip.tools.page import answers
 from modeling_denseclip.tools.pictures.palettes import generate_palette
@@ -289,10 +290,10 @@ STRANGE = {
     "video": (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "it is a video"),
     "PDF": (b"%PDF-1.7\n", "it is a PDF"),
     "nothing": (b"", "it is an empty file"),
-    "words": (b"These are words, not a picture.", answers.DAMAGED),
-    "half a PNG": (encode(draw_picture(64, 64), "PNG")[:200], answers.DAMAGED),
-    "half a JPEG": (encode(draw_picture(64, 64), "JPEG")[:700], answers.DAMAGED),
-    "a JPEG before its size": (encode(draw_picture(64, 64), "JPEG")[:30], answers.DAMAGED),
+    "words": (b"These are words, not a picture.", received.DAMAGED),
+    "half a PNG": (encode(draw_picture(64, 64), "PNG")[:200], received.DAMAGED),
+    "half a JPEG": (encode(draw_picture(64, 64), "JPEG")[:700], received.DAMAGED),
+    "a JPEG before its size": (encode(draw_picture(64, 64), "JPEG")[:30], received.DAMAGED),
     "many pixels": (
         encode(PIL.Image.new("1", (6001, 4000)), "PNG"),
         "6001 x 4000 pixels; 24 megapixels are the limit",
@@ -314,9 +315,9 @@ def test_what_is_no_picture_is_told_in_words():
         files={name: base64.b64encode(data).decode() for name, (data, _) in STRANGE.items()},
         strangers=[[beginning.decode("latin-1"), kind] for beginning, kind in STRANGERS.items()],
         messages={
-            "unreadable": answers.UNREADABLE,
-            "damaged": answers.DAMAGED,
-            "manyPixels": answers.TOO_MANY_PIXELS,
+            "unreadable": received.UNREADABLE,
+            "damaged": received.DAMAGED,
+            "manyPixels": received.TOO_MANY_PIXELS,
         },
     )
     wrong = {name: words for name, words in found.items() if STRANGE[name][1] not in words}

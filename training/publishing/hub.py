@@ -18,6 +18,7 @@ from modeling_denseclip.tools.files.loading import read_json
 
 from ..options.recipes import Recipe
 from .card import build_model_card, is_generated, read_metrics
+from .endpoint import is_written_here, write_endpoint_files
 
 
 CARD = "README.md"
@@ -154,6 +155,22 @@ def find_code(directory: Path) -> tuple[list[Path], list[str]]:
     return sorted(found), sorted(set(missing))
 
 
+def find_endpoint_files(directory: Path) -> dict[str, Path | bytes]:
+    """
+    What an Inference Endpoint needs besides, by its name in the repository: of these files those that somebody has
+    written into the directory, and ours in the place of the others.
+
+    Raises:
+        ValueError: for one that lies elsewhere.
+    """
+    files = {}
+    for name, text in write_endpoint_files().items():
+        path = directory / name
+        check_is_own(path, directory)
+        files[name] = path if path.is_file() and not is_written_here(path) else text.encode()
+    return files
+
+
 def load(directory: Path) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor]:
     """Load all that a user will load."""
     try:
@@ -182,6 +199,7 @@ def push_directory(
     commit_message: str = COMMIT_MESSAGE,
     recipe: Recipe | None = None,
     base_model: str | Sequence[str] | None = None,
+    handler: bool = False,
 ) -> str:
     """
     Push a model's directory to a repository of the Hub, in one commit: everything arrives or nothing.
@@ -199,6 +217,8 @@ def push_directory(
         recipe ([`Recipe`], *optional*): the recipe that the model was trained by, for the card.
         base_model (`str` or `Sequence[str]`, *optional*): the checkpoints that it was trained from, for the card.
             Default to the recipe's.
+        handler (`bool`, *optional*, defaults to `False`): whether `handler.py` and `requirements.txt` are sent too, by
+            which Hugging Face's Inference Endpoints run the model. Those in the directory are sent as they are.
 
     Returns:
         `str`: the address of the commit.
@@ -217,6 +237,8 @@ def push_directory(
             f"{repo_id!r} is no name of a repository, so nothing was sent: {error} Write it as user/name."
         ) from error
     upload = prepare_upload(directory)
+    if handler:
+        upload.files |= find_endpoint_files(directory)
     path = directory / CARD
     try:
         card = path.read_text(encoding="utf-8") if path.is_file() else None

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from modeling_denseclip.class_maps_denseclip import NOT_FINITE
+from modeling_denseclip.tools.files import received
 from modeling_denseclip.tools.files.loading import read_card_head
 from modeling_denseclip.tools.files.photographs import STRANGERS
 from modeling_denseclip.tools.files.saving import replace_folder
@@ -191,8 +192,8 @@ def write_page(
         "page": page.name,
         "accept": ",".join(KINDS),
         "kinds": list_kinds(),
-        "megabytes": str(answers.MAXIMUM_BYTES // 2**20),
-        "megapixels": str(answers.MAXIMUM_PIXELS // 10**6),
+        "megabytes": str(received.MAXIMUM_BYTES // 2**20),
+        "megapixels": str(received.MAXIMUM_PIXELS // 10**6),
         "runtime": runtime_folder.name,
         "version": locked_version(LOCK, RUNTIME)[0],
         "model": Path(model["float.onnx"]["path"]).parent.name,
@@ -249,18 +250,18 @@ def make_settings(
             }
             for way, (script, _, binary, best) in RUNTIMES.items()
         },
-        "maximumBytes": answers.MAXIMUM_BYTES,
-        "maximumPixels": answers.MAXIMUM_PIXELS,
+        "maximumBytes": received.MAXIMUM_BYTES,
+        "maximumPixels": received.MAXIMUM_PIXELS,
         "maximumMapValues": answers.MAXIMUM_MAP_VALUES,
         "viewSide": answers.VIEW_SIDE,
         "meaning": answers.CLASS_MEANING,
         "scoreMeaning": answers.SCORE_MEANING,
         "strangers": [[beginning.decode("latin-1"), kind] for beginning, kind in STRANGERS.items()],
         "messages": {
-            "manyBytes": answers.TOO_MANY_BYTES,
-            "manyPixels": answers.TOO_MANY_PIXELS,
-            "unreadable": answers.UNREADABLE.replace("{kinds}", list_kinds()),
-            "damaged": answers.DAMAGED,
+            "manyBytes": received.TOO_MANY_BYTES,
+            "manyPixels": received.TOO_MANY_PIXELS,
+            "unreadable": received.UNREADABLE.replace("{kinds}", list_kinds()),
+            "damaged": received.DAMAGED,
             "memory": answers.TOO_LITTLE_MEMORY,
             "tooNarrow": TOO_NARROW,
             "notFinite": NOT_FINITE,
