@@ -74,7 +74,7 @@ from tests.tiny import (
     tiny_model,
     write_avi,
 )
-from training import convert, evaluate, import_data, score_text, train
+from training import convert, evaluate, import_data, score_text, space, train
 from training.data.load import load_data
 from training.data.transforms import TrainingTransform, with_transform
 from training.demonstration.tokenizer import build_tokenizer
@@ -82,6 +82,8 @@ from training.inspect_dataset import inspect_dataset
 from training.learning.checkpoints import checkpoint_to_resume
 from training.learning.trainer import DenseCLIPTrainer
 from training.options.recipes import load_recipe
+from training.publishing.npm import fetch_package
+from training.publishing.static_space import LOCK, RUNTIME
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
@@ -1778,6 +1780,30 @@ def _(room):
     file = save(PICTURE, room.path / "a.png")
     words = ("explain", file, "--model", room.saved.folder, "--out", "out", "--pixel", WIDTH, 0)
     return room.denseclip(*words)
+
+
+@case("a static Space of a model on the Hub")
+def _(room):
+    space.main(["page", "--model", "you/model", "--static"])
+
+
+@case("a static Space where npm is missing")
+def _(room):
+    room.monkeypatch.setenv("PATH", str(room.path))
+    space.main(["page", "--model", str(room.saved.folder), "--static"])
+
+
+@case("a static Space where npm has no network")
+def _(room):
+    program = write(room.path / "npm", b"#!/bin/sh\necho 'npm error code ENOTFOUND' >&2; exit 1\n")
+    program.chmod(0o755)
+    room.monkeypatch.setenv("PATH", str(room.path))
+    fetch_package(LOCK, RUNTIME, room.path)
+
+
+@case("integers for a Space that is not static")
+def _(room):
+    space.main(["page", "--model", "you/model", "--int8", "static"])
 
 
 # ------------------------------------------------------------------------------------------------ data for training

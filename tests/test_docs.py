@@ -43,7 +43,15 @@ matplotlib.use("agg")
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     path
-    for folder in (".", "docs", "benchmarks", "configuration", "model_cards", "model_cards/space")
+    for folder in (
+        ".",
+        "docs",
+        "benchmarks",
+        "configuration",
+        "model_cards",
+        "model_cards/space",
+        "model_cards/static_space",
+    )
     for path in (ROOT / folder).glob("*.md")
 )
 FOLDERS = ("benchmarks", "configuration", "docs", "model_cards", "modeling_denseclip", "tests", "training")

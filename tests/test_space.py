@@ -1,15 +1,24 @@
 # Copyright 2026 The DenseCLIP for Transformers authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that is uploaded as a Space. That its page works is in tests/web."""
+"""The folders that are uploaded as Spaces. That their pages work is in tests/web."""
 
 import ast
+import base64
 import configparser
+import hashlib
+import io
+import json
+import os
+import re
 import sys
+import tarfile
 
 import pytest
 from huggingface_hub import metadata_load
 
 from training import REPOSITORY
+from training.publishing import npm
+from training.publishing.static_space import LOCK, RUNTIME, SOURCES
 from training.space import main
 
 
@@ -85,3 +94,81 @@ def test_model_that_is_not_on_the_hub_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="id of a repository on the Hub"):
         main([str(tmp_path / "space"), "--model", model.format(folder=tmp_path)])
     assert list(tmp_path.iterdir()) == []
+
+
+# --- A page without a server -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_npm(tmp_path, monkeypatch):
+    """Puts a program called npm before all others, which does what a script of the shell says."""
+
+    def write(script: str) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "npm").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / "npm").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    return write
+
+
+def test_package_is_pinned_by_version_and_checksum():
+    wanted = json.loads((SOURCES / "package.json").read_text())["dependencies"]
+    version, integrity = npm.locked_version(LOCK, RUNTIME)
+    assert wanted == {RUNTIME: version} and re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert len(base64.b64decode(integrity.removeprefix("sha512-"))) == 64
+    assert "http" not in LOCK.read_text(), "the registry is that of whoever writes a page"
+
+
+def test_package_is_fetched_checked_and_unpacked(fake_npm, tmp_path):
+    archive = tmp_path / "made.tgz"
+    with tarfile.open(archive, "w:gz") as packed:
+        for name in ("dist/used.js", "dist/other.js"):
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(name)
+            packed.addfile(entry, io.BytesIO(name.encode()))
+    integrity = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    lock = tmp_path / "package-lock.json"
+    entry = {"version": "1.2.3", "integrity": f"sha512-{integrity}"}
+    lock.write_text(json.dumps({"packages": {"node_modules/thing": entry}}))
+    fake_npm(f'echo "$@" > {tmp_path}/words; cp {archive} "$PWD/thing-1.2.3.tgz"')
+    (tmp_path / "cache").mkdir()
+    found = npm.fetch_package(lock, "thing", tmp_path / "cache")
+    assert {"pack", "thing@1.2.3", "--ignore-scripts"} <= set((tmp_path / "words").read_text().split())
+    (tmp_path / "target").mkdir()
+    npm.unpack(found, ["dist/used.js"], tmp_path / "target")
+    assert [(path.name, path.read_text()) for path in (tmp_path / "target").iterdir()] == [("used.js", "dist/used.js")]
+
+    found.unlink()
+    archive.write_bytes(archive.read_bytes() + b"more")
+    with pytest.raises(ValueError, match="is not the archive that package-lock.json names"):
+        npm.fetch_package(lock, "thing", tmp_path / "cache")
+
+
+def test_npm_that_reaches_no_registry_is_explained(fake_npm, tmp_path):
+    fake_npm("echo 'npm error code ENOTFOUND' >&2; echo 'npm error request to the registry failed' >&2; exit 1")
+    with pytest.raises(ValueError, match="npm could not get .* ENOTFOUND request to the registry failed .*npm ping"):
+        npm.fetch_package(LOCK, RUNTIME, tmp_path)
+
+
+@pytest.mark.parametrize("option", [["--int8", "static"], ["--name", "mine"], ["--inference_mode", "whole"]])
+def test_options_of_a_static_space_need_it(option, tmp_path):
+    with pytest.raises(ValueError, match=f"{option[0]} is for --static, which is missing"):
+        main([str(tmp_path / "space"), "--model", "somebody/village", *option])
+
+
+def test_front_matter_of_a_static_space():
+    front = metadata_load(SOURCES / "README.md")
+    assert (front["sdk"], front["app_file"]) == ("static", "index.html") and (SOURCES / "index.html").is_file()
+    assert len(front["short_description"]) <= 60, "the Hub takes no longer one"
+    assert front["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
+
+
+def test_scripts_and_styles_are_in_files():
+    """The policy of the page allows no other, and no address of another host."""
+    text = (SOURCES / "index.html").read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "unsafe-inline" not in policy and "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=|https?://", text)
+    for path in (SOURCES / "page").glob("*.js"):
+        assert not re.search(r"https?://", path.read_text(encoding="utf-8")), path.name

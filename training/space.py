@@ -4,9 +4,13 @@
 Write a folder that is a Space of the Hub: the web page of one model.
 
     python -m training.space OUT --model you/denseclip-rn50
+    python -m training.space OUT --model DIR --static
+    python -m training.space OUT --model DIR --static --int8 static --calibration_images photographs/
     hf upload you/space OUT --repo-type space
 
-The folder carries the package, which is on no index. The model stays on the Hub.
+The folder carries the package, which is on no index. The model stays on the Hub. With `--static` the folder carries
+the model, and the browser of each visitor computes: there is no server but one of files, and no photograph leaves the
+visitor's machine.
 """
 
 import argparse
@@ -28,6 +32,15 @@ from . import REPOSITORY
 PLACEHOLDER = "you/denseclip-rn50"
 
 
+def check_output(output: Path) -> None:
+    """
+    Raises:
+        ValueError: for an output that holds something.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is there already. Name a new folder, or remove that one.")
+
+
 def write_space(output: Path, model: str) -> None:
     """
     Args:
@@ -37,8 +50,7 @@ def write_space(output: Path, model: str) -> None:
     Raises:
         ValueError: for an output that holds something, or a model that is no such id; nothing is written then.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} is there already. Name a new folder, or remove that one.")
+    check_output(output)
     try:
         validate_repo_id(model)
     except HFValidationError:
@@ -48,7 +60,7 @@ def write_space(output: Path, model: str) -> None:
     if not valid:
         raise ValueError(
             f"--model takes the id of a repository on the Hub, such as {PLACEHOLDER}; got {model!r}. A Space does not"
-            " carry the weights: push a folder by `python -m training.push` first."
+            " carry the weights: push a folder by `python -m training.push` first, or say --static for one that does."
         )
 
     def write(folder: Path) -> None:
@@ -73,10 +85,58 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog="Then: hf upload you/space OUT --repo-type space",
     )
     parser.add_argument("output", metavar="OUT", help="folder to write; it must not be there, or be empty")
-    parser.add_argument("--model", metavar="REPO", required=True, help=f"on the Hub, such as {PLACEHOLDER}")
+    parser.add_argument(
+        "--model", metavar="MODEL", required=True, help=f"on the Hub, such as {PLACEHOLDER}; with --static a folder"
+    )
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="the model runs in the visitor's browser, and the folder carries it; needs npm, and its registry once",
+    )
+    static = parser.add_argument_group("with --static")
+    static.add_argument("--name", help="what the page calls the model; by default its folder's name")
+    static.add_argument(
+        "--inference_mode",
+        choices=("whole", "slide"),
+        help="whether the model sees whole photographs or sliding windows. Defaults to the checkpoint's",
+    )
+    static.add_argument(
+        "--int8",
+        choices=("static", "dynamic"),
+        help="a second file, in integers of 8 bits, for browsers without WebGPU; see training.export",
+    )
+    static.add_argument(
+        "--calibration_images",
+        metavar="PATH",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="with --int8: photographs, or folders of them",
+    )
     args = parser.parse_args(argv)
-    write_space(Path(args.output), args.model)
+    output, model = Path(args.output), args.model
+    options = {"--name": args.name, "--inference_mode": args.inference_mode, "--int8": args.int8}
+    given = [
+        option for option, value in (options | {"--calibration_images": args.calibration_images}).items() if value
+    ]
+    if args.static:
+        from .publishing.static_space import write_static_space  # PyTorch
+
+        check_output(output)
+        if not Path(model).is_dir():
+            raise ValueError(
+                f"--static takes the folder of a model, which goes into the page; got {model!r}. Fetch one of the Hub"
+                f" first: hf download {PLACEHOLDER} --local-dir mine"
+            )
+        name = args.name or Path(model).resolve().name
+        write_static_space(output, Path(model), name, args.inference_mode, args.int8, args.calibration_images)
+    elif given:
+        raise ValueError(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for --static, which is missing.")
+    else:
+        write_space(output, model)
     print(f"Written to: {args.output}")
+    if args.static:
+        print(f"Look at it: python -m http.server --directory {args.output} --bind 127.0.0.1")
     print(f"Upload it:  hf upload you/space {args.output} --repo-type space")
 
 

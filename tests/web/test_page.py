@@ -7,7 +7,6 @@ The model is tiny and untrained, but gives every class to some pixels. It takes 
 batches, which a page must not do.
 """
 
-import base64
 import io
 import json
 import os
@@ -37,7 +36,17 @@ from training.space import write_space
 pytest.importorskip("gradio", reason="the page needs Gradio: `make test-web`")
 pytest.importorskip("playwright", reason="these tests need Playwright: `make test-web`")
 
-from tests.web.browser import open_browser, upload  # noqa: E402
+from tests.web.browser import (  # noqa: E402
+    download,
+    hover,
+    inner_pixels,
+    is_flat,
+    middle_of,
+    open_browser,
+    read_canvas,
+    set_opacity,
+    upload,
+)
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,55 +199,6 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def hover(page, viewer: str, x: int, y: int, photograph) -> tuple[str, str]:
-    """Move to the middle of a pixel of the photograph, and read the name and the score there."""
-    box = page.locator(f"{viewer} canvas").bounding_box()
-    page.mouse.move(
-        box["x"] + (x + 0.5) * box["width"] / photograph.width,
-        box["y"] + (y + 0.5) * box["height"] / photograph.height,
-    )
-    name, score = (page.locator(f"{viewer} .tip {part}").inner_text() for part in (".name", ".score"))
-    return name, score
-
-
-def read_canvas(page, viewer: str) -> np.ndarray:
-    """The picture as it is drawn, `(height, width, 3)`."""
-    script = """canvas => new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(() => {
-        const { width, height } = canvas;
-        resolve([height, width, btoa(Array.from(canvas.getContext("2d").getImageData(0, 0, width, height).data,
-            (byte) => String.fromCharCode(byte)).join(""))]);
-    })))"""
-    height, width, data = page.locator(f"{viewer} canvas").evaluate(script)
-    return np.frombuffer(base64.b64decode(data), dtype=np.uint8).reshape(height, width, 4)[..., :3].astype(int)
-
-
-def set_opacity(page, viewer: str, percent: int) -> None:
-    page.locator(f"{viewer} .opacity input").fill(str(percent))
-
-
-def middle_of(canvas: np.ndarray, x: int, y: int, photograph) -> np.ndarray:
-    """The colour in the middle of a pixel of the photograph."""
-    height, width = canvas.shape[:2]
-    return canvas[int((y + 0.5) * height / photograph.height), int((x + 0.5) * width / photograph.width)]
-
-
-def inner_pixels(ids: np.ndarray) -> list[tuple[int, int]]:
-    """Some (x, y) whose neighbours have the same class, of every class that has such."""
-    height, width = ids.shape
-    found = {}
-    for y in range(3, height - 3, 2):
-        for x in range(3, width - 3, 2):
-            if (ids[y - 3 : y + 4, x - 3 : x + 4] == ids[y, x]).all():
-                found.setdefault(int(ids[y, x]), []).append((x, y))
-    return [place for places in found.values() for place in places[:: max(1, len(places) // 4)]]
-
-
-def download(page, viewer: str, kind: str) -> bytes:
-    with page.expect_download() as waiting:
-        page.click(f"{viewer} [data-download={kind}]")
-    return Path(waiting.value.path()).read_bytes()
-
-
 # --- Classes ---------------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +222,7 @@ def test_legend_has_the_areas_of_the_classes(page, probabilities):
 
 def test_opacity_goes_from_the_photograph_to_the_colours_of_the_classes(page, probabilities, photograph):
     ids = probabilities.argmax(axis=0)
-    places = [place for place in inner_pixels(ids) if flat(photograph, *place)]
+    places = [place for place in inner_pixels(ids) if is_flat(photograph, *place)]
     assert len(places) >= 5
     palette = generate_palette(len(TINY_CLASS_NAMES))
     pictures = {}
@@ -278,12 +238,6 @@ def test_opacity_goes_from_the_photograph_to_the_colours_of_the_classes(page, pr
     set_opacity(page, "#classes", 55)
 
 
-def flat(photograph, x: int, y: int) -> bool:
-    """Whether the photograph has one colour around a pixel, so that resizing and JPEG leave it."""
-    around = np.asarray(photograph)[y - 3 : y + 4, x - 3 : x + 4]
-    return bool((around == around[3, 3]).all())
-
-
 def test_class_that_is_not_chosen_is_not_painted(page, probabilities, photograph):
     ids = probabilities.argmax(axis=0)
     set_opacity(page, "#classes", 100)
@@ -296,7 +250,7 @@ def test_class_that_is_not_chosen_is_not_painted(page, probabilities, photograph
         color = middle_of(picture, x, y, photograph)
         if ids[y, x] != wall:
             assert np.abs(color - palette[ids[y, x]]).max() <= 1
-        elif flat(photograph, x, y):
+        elif is_flat(photograph, x, y):
             assert np.abs(color - photograph.getpixel((x, y))).max() < 12
     page.click("#classes [data-show=none]")
     assert not any(box.is_checked() for box in page.locator("#classes .legend input").all())

@@ -55,10 +55,11 @@ def export_model(
     inference_mode: str | None,
     int8: str | None,
     calibration_images: Sequence[Path],
+    says_where: bool = True,
 ) -> dict:
     """
-    Export, check and write; prints what was found, and returns what `TARGET.json` holds. The arguments are those of
-    `python -m training.export`.
+    Export, check and write; prints what was found and, if `says_where`, what was written; returns what `TARGET.json`
+    holds. The other arguments are those of `python -m training.export`.
 
     Raises:
         ValueError: for words that contradict each other, a model that cannot be exported, and a file that does not
@@ -71,16 +72,9 @@ def export_model(
     if not checkpoint.is_dir():
         raise ValueError(f"{checkpoint} is no folder. Give the one that `save_pretrained` or a training wrote.")
     chosen.check_packages()
-    if int8 is None and calibration_images:
-        raise ValueError("--calibration_images are for --int8, which is missing.")
     if int8 is not None and not isinstance(chosen, OnnxFormat):
         raise ValueError("--int8 is onnxruntime's: it needs --format onnx.")
-    images = [file for path in calibration_images for file in list_images(path)]
-    if int8 is not None and len(images) < 2:
-        raise ValueError(
-            f"--int8 needs at least two photographs as --calibration_images, to measure what it costs; got"
-            f" {len(images)}."
-        )
+    images = find_calibration_images(int8, calibration_images)
     # They warn of operators that no model here has, of constants that are not folded, and of their own deprecations.
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -113,8 +107,27 @@ def export_model(
             names.insert(0, runner.name)
         move_together(folder, target.parent, names)
     copied = f", {runner}" if runner.name in names else ""
-    print(f"Written to: {target} ({target.stat().st_size / 1e6:.1f} MB), {target}.json{copied}")
+    if says_where:
+        print(f"Written to: {target} ({target.stat().st_size / 1e6:.1f} MB), {target}.json{copied}")
     return card
+
+
+def find_calibration_images(int8: str | None, paths: Sequence[Path]) -> list[Path]:
+    """
+    The photographs that `paths` are, or that lie in these folders.
+
+    Raises:
+        ValueError: for photographs without `int8`, or too few of them with it.
+    """
+    if int8 is None and paths:
+        raise ValueError("--calibration_images are for --int8, which is missing.")
+    images = [file for path in paths for file in list_images(path)]
+    if int8 is not None and len(images) < 2:
+        raise ValueError(
+            f"--int8 needs at least two photographs as --calibration_images, to measure what it costs; got"
+            f" {len(images)}."
+        )
+    return images
 
 
 def describe(

@@ -17,9 +17,9 @@ from .photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_p
 MAXIMUM_BYTES = 20 * 2**20  # of a file
 MAXIMUM_PIXELS = 24_000_000  # of a photograph, as its header says before it is decoded
 TOO_MANY_BYTES = f"This file has {{megabytes}} MB; {MAXIMUM_BYTES // 2**20} are the limit."
-PIXEL_LIMIT = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and send it again."
+PIXEL_LIMIT = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller."
 TOO_MANY_PIXELS = f"This picture has {{width}} x {{height}} pixels; {PIXEL_LIMIT}"
-UNREADABLE = "This file cannot be read as a picture: {reason}. Send a photograph ({kinds})."
+UNREADABLE = "This file cannot be read as a picture: {reason}. Take a photograph ({kinds})."
 DAMAGED = "it is damaged, or something else by the name of one"
 
 

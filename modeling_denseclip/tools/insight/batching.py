@@ -22,7 +22,7 @@ from ..pictures.drawing import draw_mask
 from .predictors import ClassPredictor
 
 
-MEMORY_ADVICE = "This photograph needs more memory than there is: make it smaller and send it again."
+MEMORY_ADVICE = "This photograph needs more memory than there is: make it smaller."
 
 
 class QueueFullError(RuntimeError):

@@ -21,6 +21,10 @@ from ..stopwatch import Stopwatch
 
 
 Item = TypeVar("Item")
+TOO_NARROW = (
+    "A photograph of {height} x {width} pixels (height x width) is {seen_height} x {seen_width} as the model sees it,"
+    " and both sides must have at least {least}."
+)
 
 
 class Predictor:
@@ -52,10 +56,8 @@ class Predictor:
         size = photograph.size[::-1]
         height, width = min((self.prepared_size(size, scale) for scale in self.scales), key=min)
         if min(height, width) < self.model.min_image_size:
-            raise ValueError(
-                f"A photograph of {photograph.height} x {photograph.width} pixels (height x width) is {height} x"
-                f" {width} as the model sees it, and both sides must have at least {self.model.min_image_size}."
-            )
+            seen = {"seen_height": height, "seen_width": width, "least": self.model.min_image_size}
+            raise ValueError(TOO_NARROW.format(height=photograph.height, width=photograph.width, **seen))
 
     def prepared_size(self, size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
         """Height and width of what the model sees of a photograph of this height and width."""

@@ -18,7 +18,7 @@ from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 from ...resizing_denseclip import resize_logits
 from ..files.devices import naming_lack_of_memory
 from ..files.received import read_received
-from ..insight.batching import describe_segmentation
+from ..insight.batching import MEMORY_ADVICE, describe_segmentation
 from ..insight.predictors import ClassPredictor
 from ..insight.text_scores import TextPredictor
 from ..pictures.drawing import draw_mask
@@ -30,15 +30,25 @@ MAXIMUM_LETTERS = 2000  # of all words together
 VIEW_SIDE = 1280  # the longer side of the picture on the page, in pixels
 MAXIMUM_MAP_VALUES = 2**22  # of all heat maps of a photograph together
 CLASSES_AT_A_TIME = 16
+NAMED_CLASSES = 40  # of those that the page begins with
+SCORE_MEANING = "softmax probability of the class at the nearest logits, averaged over its pixels"
 TEXT_MEANING = "Cosine similarity of picture and words; the colours mean the same for all words of this picture."
 CLASS_MEANING = "Probability of the class: the softmax over all classes of the model."
 
 
+def class_hint(names: Sequence[str]) -> str:
+    """What the page says before the first photograph, with the names of the model's classes."""
+    more = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
+    return (
+        "Choose a photograph to see which of its classes the model finds in it, and where.\n\n"
+        f"{', '.join(names[:NAMED_CLASSES])}{more}"
+    )
+
+
 def answer(compute: Callable[[], dict]) -> dict:
     """What `compute` returns, or, as `{"error": ...}`, what people have to know instead."""
-    advice = "This photograph needs more memory than there is: make it smaller and upload it again."
     try:
-        with naming_lack_of_memory(advice):
+        with naming_lack_of_memory(MEMORY_ADVICE):
             return compute()
     except ValueError as error:
         return {"error": str(error)}
@@ -118,7 +128,7 @@ def segment(
             "model": name,
             "height": size[0],
             "width": size[1],
-            "score": "softmax probability of the class at the nearest logits, averaged over its pixels",
+            "score": SCORE_MEANING,
             "classes": classes,
         },
     }

@@ -20,24 +20,20 @@ from ..files.devices import choose_device, prepare_for_inference
 from ..files.loading import load_model
 from ..files.photographs import IMAGE_SUFFIXES
 from ..files.received import MAXIMUM_BYTES, MAXIMUM_PIXELS
-from .answers import answer, find_classes, read_upload, score_texts, segment, split_texts
+from .answers import answer, class_hint, find_classes, read_upload, score_texts, segment, split_texts
 from .uploads import MAXIMUM_WAITING, TEMPORARY_SECONDS, Gate, make_upload_folder
-from .viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
+from .viewer import MASTHEAD_CSS, VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 
 if TYPE_CHECKING:
     import gradio
 
 
-CLASS_HINT = "Upload a photograph to see which of its classes the model finds in it, and where."
 TEXT_HINT = "Upload a photograph and type some words to see where it matches them."
-NAMED_CLASSES = 40  # of those that the page begins with
-PAGE_CSS = """
-.gradio-container { width: 100%; max-width: 1240px !important; margin: 0 auto; }
-.html-container { padding: 0 !important; }
-.words { align-items: flex-end; }
-.masthead h1 { margin: 6px 0 2px; font-size: 26px; font-weight: 650; letter-spacing: -0.01em; }
-.masthead p { margin: 0; color: var(--body-text-color-subdued); }
+PAGE_CSS = f"""{MASTHEAD_CSS}
+.gradio-container {{ width: 100%; max-width: 1240px !important; margin: 0 auto; }}
+.html-container {{ padding: 0 !important; }}
+.words {{ align-items: flex-end; }}
 """
 
 
@@ -146,9 +142,8 @@ def build_page(
         )
 
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    more = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
     computed = ", computed in bfloat16" if model.dtype == torch.bfloat16 else ""
-    hint = f"{CLASS_HINT}\n\n{', '.join(names[:NAMED_CLASSES])}{more}"
+    hint = class_hint(names)
     limit = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
     with gradio.Blocks(
         title=f"DenseCLIP: {name}", analytics_enabled=False, delete_cache=(TEMPORARY_SECONDS // 4, TEMPORARY_SECONDS)

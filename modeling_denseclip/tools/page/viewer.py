@@ -6,6 +6,11 @@ What of the web page runs in the browser: HTML, CSS and JavaScript of the pictur
 It is given everything at once, as [`~tools.page.answers.pack_maps`] packs it: class ids, scores, and one map per
 class. So hover labels, opacity, heat maps and downloads need no further call, and the server keeps nothing of a
 photograph. They stand in this file because only Python files are installed.
+
+`VIEWER_SCRIPT` runs where three names are known: `element`, around the HTML; `props`, with what is shown (`value`) and
+what is said while there is nothing (`hint`); and `watch("value", show)`, by which `show` is called when the value
+changes. Gradio has them, and the page without a server (model_cards/static_space) has its own, in whose values arrays
+and an ImageBitmap stand in the place of texts.
 """
 
 import json
@@ -27,7 +32,8 @@ VIEWER_HTML = """
         <input type="range" min="0" max="100" step="1"><output></output>
       </label>
     </div>
-    <div class="picture"><canvas role="img"></canvas><div class="tip" hidden></div></div>
+    <div class="picture"><canvas role="img" tabindex="0"></canvas>
+      <div class="tip" role="status" hidden></div></div>
     <div class="scale" hidden><span class="low"></span><span class="ramp"></span><span class="high"></span>
       <p class="meaning"></p></div>
   </div>
@@ -45,6 +51,12 @@ VIEWER_HTML = """
     </div>
   </aside>
 </div>
+"""
+
+# Above the viewer, on all of a page.
+MASTHEAD_CSS = """
+.masthead h1 { margin: 6px 0 2px; font-size: 26px; font-weight: 650; letter-spacing: -0.01em; }
+.masthead p { margin: 0; color: var(--body-text-color-subdued); }
 """
 
 # Gradio nests it in one rule, so it touches nothing else of the page. The variables are of Gradio's themes.
@@ -118,7 +130,7 @@ canvas { display: block; width: min(100%, calc(64vh * var(--ratio))); height: au
   border: 1px solid var(--border-color-primary); }
 .downloads button:hover { border-color: var(--color-accent); }
 .downloads small { color: var(--body-text-color-subdued); font-size: 12px; font-weight: 400; }
-button:focus-visible, select:focus-visible, input:focus-visible { outline: 2px solid var(--color-accent);
+:is(button, select, input, canvas):focus-visible { outline: 2px solid var(--color-accent);
   outline-offset: 1px; }
 @media (max-width: 860px) {
   .viewer { grid-template-columns: minmax(0, 1fr); gap: 16px; }
@@ -136,10 +148,18 @@ const context = canvas.getContext("2d", { willReadFrequently: true });
 // What is shown now; null before the first photograph. `turn` tells a late answer from the newest.
 let now = null, turn = 0, view = "classes", focus = null, frame = 0;
 
-const unpack = async (text, type) => {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const unpack = async (packed, type) => {
+  if (typeof packed !== "string") return packed;  // it was computed in this browser
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new type(await new Response(stream).arrayBuffer());
+};
+const open = async (photo) => {
+  if (typeof photo !== "string") return photo;
+  const picture = new Image();
+  picture.src = photo;
+  await picture.decode();
+  return picture;
 };
 const rgb = (color) => `rgb(${color.join(" ")})`;
 const write = (byte) => {  // a stored byte -> the score it stands for, as people read it
@@ -272,10 +292,8 @@ const show = async () => {
     viewer.dataset.state = value ? "error" : "empty";
     return;
   }
-  const photograph = new Image();
-  photograph.src = value.photo;
-  const [ids, scores, maps] = await Promise.all([unpack(value.ids, Uint16Array), unpack(value.scores, Uint8Array),
-    unpack(value.maps, Uint8Array), photograph.decode()]);
+  const [ids, scores, maps, photograph] = await Promise.all([unpack(value.ids, Uint16Array),
+    unpack(value.scores, Uint8Array), unpack(value.maps, Uint8Array), open(value.photo)]);
   if (own !== turn) return;
   const { width, height } = value;
   canvas.width = width;
@@ -313,10 +331,10 @@ const show = async () => {
   chooseView(view);
 };
 
-const labelAt = (event) => {
+const labelAt = ({ clientX, clientY }) => {
   const box = canvas.getBoundingClientRect();
-  const x = Math.floor((event.clientX - box.left) * now.width / box.width);
-  const y = Math.floor((event.clientY - box.top) * now.height / box.height);
+  const x = Math.floor((clientX - box.left) * now.width / box.width);
+  const y = Math.floor((clientY - box.top) * now.height / box.height);
   if (x < 0 || y < 0 || x >= now.width || y >= now.height) return;
   const pixel = y * now.width + x, heat = view === "heat";
   const id = heat ? Number(find(".heat-class").value) : now.ids[pixel];
@@ -324,12 +342,28 @@ const labelAt = (event) => {
     make("span", "score", write(heat ? now.heat[pixel] : now.scores[pixel])));
   tip.hidden = false;
   // Beside the pointer, and on its other side where there is no room.
-  const around = tip.parentElement.getBoundingClientRect(), left = event.clientX - around.left;
-  const top = event.clientY - around.top;
+  const around = tip.parentElement.getBoundingClientRect(), left = clientX - around.left;
+  const top = clientY - around.top;
   tip.style.left = `${Math.max(4, left + 16 + tip.offsetWidth > around.width ? left - 14 - tip.offsetWidth
     : left + 16)}px`;
   tip.style.top = `${Math.max(4, top + 18 + tip.offsetHeight > around.height ? top - 12 - tip.offsetHeight
     : top + 18)}px`;
+};
+
+// The arrows move a point over the picture, as a mouse would, with Shift in small steps.
+const point = { x: 0.5, y: 0.5 };
+const labelAtPoint = () => {
+  const box = canvas.getBoundingClientRect();
+  labelAt({ clientX: box.left + point.x * box.width, clientY: box.top + point.y * box.height });
+};
+const movePoint = (event) => {
+  const step = event.shiftKey ? 0.005 : 0.04, directions = { ArrowLeft: ["x", -step], ArrowRight: ["x", step],
+    ArrowUp: ["y", -step], ArrowDown: ["y", step] };
+  if (!(event.key in directions)) return;
+  event.preventDefault();  // the page stays where it is
+  const [axis, distance] = directions[event.key];
+  point[axis] = Math.min(Math.max(point[axis] + distance, 0), 0.999);
+  labelAtPoint();
 };
 
 const save = (address, name) => {
@@ -354,7 +388,9 @@ slider.value = Math.round(100 * OPACITY);
 slider.addEventListener("input", redraw);
 canvas.addEventListener("pointermove", labelAt);
 canvas.addEventListener("pointerdown", labelAt);
-canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+canvas.addEventListener("keydown", movePoint);
+canvas.addEventListener("focus", () => { if (canvas.matches(":focus-visible")) labelAtPoint(); });
+for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, () => { tip.hidden = true; });
 find(".heat-class").addEventListener("change", (event) => chooseHeat(event.target.value));
 find(".filter").addEventListener("input", (event) => {
   const words = event.target.value.trim().toLowerCase();
