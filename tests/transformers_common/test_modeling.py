@@ -108,7 +108,7 @@ class DenseCLIPTests(common.ModelTesterMixin):
         self.assertLess(losses[-1], 0.1 * losses[0])
 
 
-# Of 25 cases, for all models: ours takes no attention mask, and so computes the same whether and where that would be 0.
+# Of 25 cases for all models: ours takes no attention mask, and so computes the same whether and where that would be 0.
 for name in vars(common.ModelTesterMixin):
     case = name.partition("test_eager_matches_sdpa_inference_")[2]
     if ("pad_left" in case and "output_attentions" not in case) or "no_attn_mask" in case:
