@@ -229,6 +229,7 @@ def load_backbone(
 
 
 @functools.lru_cache(maxsize=64)
+@torch.enable_grad()
 def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | None) -> BackboneLayout:
     """
     What a backbone gives, found by running it without weights (on the meta device): of strides and of the sizes that
@@ -261,12 +262,14 @@ def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | No
     # chosen for another model. `feature_layers`, which was asked for, goes before it.
     is_named = len(named) == NUM_FEATURE_LEVELS and feature_layers is None
     stages = all_stages if is_named and "stem" in named else tuple(stage for stage in all_stages if stage != "stem")
-    maps, size, is_only_size = _probe_any_size(vision_config, stages)
+    probe = _Probe(vision_config, stages)
+    maps, size, is_only_size = _probe_any_size(probe)
     strides = _strides(name, maps, size)
     if len(set(strides.values())) not in (1, NUM_FEATURE_LEVELS) and stages != all_stages:
         # In some, the stem has a stride of its own.
         stages = all_stages
-        maps = _probe(vision_config, stages, size)
+        probe = _Probe(vision_config, stages)
+        maps = probe.run(size)
         strides = _strides(name, maps, size)
 
     if is_named:
@@ -286,7 +289,7 @@ def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | No
             f"The backbone {name!r} has stages of strides {strides}; DenseCLIP needs {NUM_FEATURE_LEVELS} of which"
             " each is twice the one before, or of one stride. `out_features` in `vision_config` can name them."
         )
-    window_cells = 1 if is_only_size else _window_cells(vision_config, stages, found[-1])
+    window_cells = 1 if is_only_size else _window_cells(probe, found[-1])
     # The pyramid's coarsest map takes two by two cells together.
     coarsest_stride = 2 * found[-1] if is_plain else found[-1]
     return BackboneLayout(
@@ -295,40 +298,43 @@ def measure_layout(vision_config_json: str, feature_layers: tuple[int, ...] | No
         is_plain=is_plain,
         coarsest_stride=coarsest_stride,
         size_divisor=math.lcm(coarsest_stride, window_cells * found[-1]),
-        unused_parameters=_unused_parameters(vision_config, chosen, size),
+        unused_parameters=probe.unused_parameters(maps, chosen),
         input_size=size if is_only_size else None,
     )
 
 
-def _run(
-    vision_config: PreTrainedConfig, stages: tuple[str, ...], size: tuple[int, int]
-) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """A backbone without values, and what it makes of one image."""
-    with torch.device("meta"):
-        # Some models make a parameter on the CPU all the same.
-        backbone = make_backbone(vision_config, stages).eval().to("meta")
-        return backbone, backbone(torch.empty(1, getattr(vision_config, "num_channels", 3), *size)).feature_maps
+class _Probe:
+    """A backbone without values that gives the maps of these stages."""
+
+    def __init__(self, vision_config: PreTrainedConfig, stages: tuple[str, ...]):
+        self.vision_config, self.stages = vision_config, stages
+
+    @functools.cached_property
+    def backbone(self) -> nn.Module:
+        return self.build(self.stages)
+
+    def build(self, stages: tuple[str, ...]) -> nn.Module:
+        with torch.device("meta"):
+            # Some models make a parameter on the CPU all the same.
+            return make_backbone(self.vision_config, stages).eval().to("meta")
+
+    def run(self, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """What it makes of one image."""
+        with torch.device("meta"):
+            pixel_values = torch.empty(1, getattr(self.vision_config, "num_channels", 3), *size)
+            return dict(zip(self.stages, self.backbone(pixel_values).feature_maps, strict=True))
+
+    def unused_parameters(self, maps: dict[str, torch.Tensor], chosen: tuple[str, ...]) -> tuple[str, ...]:
+        """What the maps of the chosen stages do not depend on, in a backbone that gives them alone."""
+        sum(maps[stage].sum() for stage in chosen).backward()
+        backbone = self.backbone if chosen == self.stages else self.build(chosen)
+        used = {name for name, parameter in self.backbone.named_parameters() if parameter.grad is not None}
+        return tuple(name for name, _ in backbone.named_parameters() if name not in used)
 
 
-@torch.no_grad()
-def _probe(vision_config: PreTrainedConfig, stages: tuple[str, ...], size: tuple[int, int]) -> dict[str, torch.Tensor]:
-    """The maps of these stages, without values."""
-    return dict(zip(stages, _run(vision_config, stages, size)[1], strict=True))
-
-
-@torch.enable_grad()
-def _unused_parameters(
-    vision_config: PreTrainedConfig, stages: tuple[str, ...], size: tuple[int, int]
-) -> tuple[str, ...]:
-    backbone, feature_maps = _run(vision_config, stages, size)
-    sum(feature_map.sum() for feature_map in feature_maps).backward()
-    return tuple(name for name, parameter in backbone.named_parameters() if parameter.grad is None)
-
-
-def _probe_any_size(
-    vision_config: PreTrainedConfig, stages: tuple[str, ...]
-) -> tuple[dict[str, torch.Tensor], tuple[int, int], bool]:
-    """The maps of these stages, of which size in pixels, and whether the backbone takes no other size."""
+def _probe_any_size(probe: _Probe) -> tuple[dict[str, torch.Tensor], tuple[int, int], bool]:
+    """The maps, of which size in pixels, and whether the backbone takes no other size."""
+    vision_config = probe.vision_config
     patch_size = getattr(vision_config, "patch_size", None)
     probe_size = math.lcm(PROBE_SIZE, patch_size) if isinstance(patch_size, int) else PROBE_SIZE
     sizes = [(probe_size, probe_size)]
@@ -337,7 +343,7 @@ def _probe_any_size(
         sizes.append(tuple(own_size) if isinstance(own_size, list | tuple) else (own_size, own_size))
     for size in sizes:
         try:
-            return _probe(vision_config, stages, size), size, size != sizes[0]
+            return probe.run(size), size, size != sizes[0]
         except PROBE_ERRORS as error:
             failure = error
     raise ValueError(f"The backbone {vision_config.model_type!r} could not be run: {failure}") from failure
@@ -358,17 +364,18 @@ def _strides(name: str, maps: dict[str, torch.Tensor], size: tuple[int, int]) ->
     return strides
 
 
-def _window_cells(vision_config: PreTrainedConfig, stages: tuple[str, ...], stride: int) -> int:
+@torch.no_grad()
+def _window_cells(probe: _Probe, stride: int) -> int:
     """How many cells of the coarsest map have to come together, as where attention runs in a grid of windows."""
     for cells in (1, 2, 4, 8):
         try:
-            _probe(vision_config, stages, (7 * cells * stride, 5 * cells * stride))
+            probe.run((7 * cells * stride, 5 * cells * stride))
         except PROBE_ERRORS:
             continue
         return cells
     raise ValueError(
-        f"The backbone {vision_config.model_type!r} takes {PROBE_SIZE} x {PROBE_SIZE} pixels, but not multiples of"
-        f" {stride} in general."
+        f"The backbone {probe.vision_config.model_type!r} takes {PROBE_SIZE} x {PROBE_SIZE} pixels, but not multiples"
+        f" of {stride} in general."
     )
 
 

@@ -43,6 +43,7 @@ from tests.tiny import (
     draw_picture,
     make_tiny_tokenizer,
     save_checkpoint,
+    save_exported_model,
     save_tiny_architecture,
     save_tiny_dataset,
     tiny_config,
@@ -310,7 +311,7 @@ def save_clip_stand_in(folder: Path, **vision_fields):
 
 
 def save_model(folder: Path):
-    """A checkpoint that segments into `CLASS_NAMES`, of few layers: an export takes the longer the more there are."""
+    """A checkpoint that segments into `CLASS_NAMES`."""
     token_ids = tokenize_class_names(CLASS_NAMES, make_tiny_tokenizer())
     model = tiny_model(
         "shallow vit",
@@ -406,7 +407,8 @@ THINGS: dict[str, Callable[[Path], None]] = {
     "microsoft/resnet-50": lambda path: save_backbone(
         ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1])), path
     ),
-    **dict.fromkeys(("path/or/hub-repo", "MODEL", "CONFIG", "mine", "outputs/denseclip_fpn_rn50"), save_model),
+    **dict.fromkeys(("path/or/hub-repo", "MODEL", "CONFIG", "outputs/denseclip_fpn_rn50"), save_model),
+    "mine": save_exported_model,
     "RN50.pt": save_openai_archive,
     "denseclip_fpn_r50.pth": save_published_checkpoint,
 }

@@ -1,7 +1,9 @@
 """What the published code computed on small random weights, and our model built from the same weights."""
 
+import copy
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,11 @@ def load_reference(name: str) -> ParityCase:
 
 def load_fixture(name: str) -> ParityCase:
     """The same case from the repository: two of three sizes, and a sample of each array."""
+    return copy.deepcopy(_read_fixture(name))  # which may be changed
+
+
+@lru_cache
+def _read_fixture(name: str) -> ParityCase:
     arrays = np.load(FIXTURES / f"parity_{name}.npz")
     meta = json.loads(str(arrays["meta"]))
     groups: dict[str, dict] = {"state_dict": {}, "inputs": {}, "expected": {}, "indices": {}}

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 import training.demo
 from modeling_denseclip.tools.pictures.drawing import save_overlay
+from tests.warm import write_scripts
 from training.data.class_names import read_class_names
 from training.data.segmentation_folder import SegmentationFolder
 from training.demo import build_model, build_tokenizer
@@ -111,6 +112,7 @@ def test_overlay_refuses_another_size(tmp_path):
 def test_demo_runs_to_its_picture_and_fails_on_a_low_score(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training.demo, "NUM_TRAINING", 2)
     monkeypatch.setattr(training.demo, "NUM_VALIDATION", 2)
+    monkeypatch.setattr(training.demo.sys, "executable", str(write_scripts(tmp_path / "bin") / "python"))
     with pytest.raises(SystemExit, match="below"):
         training.demo.main(["--output_dir", str(tmp_path), "--num_train_epochs", "1"])
     output = capsys.readouterr().out

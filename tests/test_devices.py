@@ -21,9 +21,9 @@ MODES = ("language", "pre_model", "post_model")
 
 def make_model(encoder, **fields):
     if encoder in ("resnet", "vit"):
-        return rough_model(encoder, **fields)
+        return rough_model({"resnet": "shallow", "vit": "shallow vit"}[encoder], **fields)
     torch.manual_seed(0)
-    return DenseCLIPForSemanticSegmentation(tiny_config("resnet", vision_config=image_config(encoder), **fields))
+    return DenseCLIPForSemanticSegmentation(tiny_config("shallow", vision_config=image_config(encoder), **fields))
 
 
 # -- nn.DataParallel

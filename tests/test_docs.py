@@ -1,6 +1,5 @@
 """Links of the pages lead somewhere, names that they mention exist, and their blocks are run."""
 
-import hashlib
 import pydoc
 import re
 import shutil
@@ -34,8 +33,6 @@ from tests.test_hub import make_environment
 from tests.tiny import draw_picture, tiny_config
 from training.model_card import RECIPES, build_model_card
 from training.publishing import export
-from training.publishing.export import ExportableDenseCLIP
-from training.publishing.formats import OnnxFormat, TorchFormat
 
 
 matplotlib.use("agg")
@@ -251,23 +248,8 @@ def hub():
         yield hub
 
 
-WRITTEN: dict[tuple, bytes] = {}
-
-
-def write_once(
-    module: ExportableDenseCLIP, file_format: OnnxFormat | TorchFormat, path: Path, write=export.write
-) -> None:
-    """`write` of the export, which takes ten seconds: two pages export the same model in the same way."""
-    weights = sorted((name, tensor.numpy().tobytes()) for name, tensor in module.state_dict().items())
-    key = (file_format.name, module.output, hashlib.sha256(repr(weights).encode()).digest())
-    if key not in WRITTEN:
-        write(module, file_format, path)
-        WRITTEN[key] = path.read_bytes()
-    path.write_bytes(WRITTEN[key])
-
-
 @pytest.mark.parametrize("name", PAGES_WITH_BLOCKS)
-def test_every_block_runs(name, hub, tmp_path, monkeypatch):
+def test_every_block_runs(name, hub, write_once, tmp_path, monkeypatch):
     blocks = read_blocks(read_page(ROOT / name))
     folder = tmp_path / "work"
     folder.mkdir()

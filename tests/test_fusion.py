@@ -105,12 +105,19 @@ def test_folding_in_half_precision_rounds_once():
 
 @pytest.mark.parametrize(
     "kind, fields",
-    [("shallow", {}), ("shallow vit", {}), ("shallow", MODELS["ImageNet resnet, upernet"][1])],
+    [
+        ("shallow", {}),
+        ("shallow vit", {"prompting_mode": "language"}),
+        ("shallow", {**MODELS["ImageNet resnet, upernet"][1], "use_language": False}),
+    ],
     ids=["resnet", "vit", "ImageNet resnet, upernet"],
 )
 @torch.no_grad()
 def test_image_path_compiles_as_one_graph_for_all_sizes(kind, fields):
-    """Of few layers: a second one of a kind breaks no graph that the first one does not, and takes as long."""
+    """
+    Of few layers, and of each part one: a second one of a kind breaks no graph that the first one does not, and takes
+    as long.
+    """
     model = rough_model(kind, **fields).eval().fuse()
     graphs = []
 

@@ -135,8 +135,9 @@ BACKBONES = {
     },
 }
 ENCODERS = {
-    **{kind: (kind, {}) for kind in KINDS},
-    **{name: ("resnet", {"vision_config": fields}) for name, fields in BACKBONES.items()},
+    "resnet": ("shallow", {}),
+    "vit": ("shallow vit", {}),
+    **{name: ("shallow", {"vision_config": fields}) for name, fields in BACKBONES.items()},
 }
 all_encoders = pytest.mark.parametrize(
     ("kind", "overrides", "use_language"),

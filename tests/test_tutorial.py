@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -19,7 +20,7 @@ from tests.hub_server import USER, WRITE_TOKEN, HubServer, read_card_head
 from tests.pages import CLIP, is_printed, read_blocks, run_blocks, run_to_its_end, save_clip_stand_in
 from tests.test_hub import make_environment
 from tests.tiny import TINY_CLASS_NAMES, tiny_model
-from tests.warm import write_scripts
+from tests.warm import warm_python, write_scripts
 from training import train
 from training.demo_scenes import main as write_tutorial_scenes
 from training.demonstration.scenes import CLASS_NAMES, NOUNS, write_scenes
@@ -107,13 +108,19 @@ def test_the_notebook_is_committed_without_outputs():
             assert cell.outputs == [] and cell.execution_count is None, cell.source
 
 
+class WarmKernel(AsyncKernelManager):
+    def format_kernel_cmd(self, *args, **kwargs) -> list[str]:
+        return [*warm_python(), *super().format_kernel_cmd(*args, **kwargs)[1:]]
+
+
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (index,) = (index for index, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     # As papermill does it: a cell behind that of the parameters overrides them.
     parameters = nbformat.v4.new_code_cell(f"folder, max_steps = {str(tmp_path)!r}, 20")
     notebook.cells.insert(index + 1, parameters)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": NOTEBOOK.parent}}).execute()
+    resources = {"metadata": {"path": NOTEBOOK.parent}}
+    NotebookClient(notebook, kernel_manager_class=WarmKernel, timeout=300, resources=resources).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     assert "Training accepts this data set." in printed

@@ -69,3 +69,23 @@ def test_a_session_gets_signals_and_takes_itself_apart(tmp_path):
     assert os.getpgid(process.pid) == process.pid and process.poll() is None
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == process.poll() == -signal.SIGTERM
+
+
+ASK = """
+import sys
+print(len(sys.argv), "transformers" in sys.modules)
+from huggingface_hub import constants
+print(constants.HF_HOME)
+"""
+
+
+def test_commands_in_one_environment_are_forks_of_a_process_that_imported_in_it(tmp_path):
+    (tmp_path / "ask.py").write_text(ASK)
+    found = []
+    for name in ("a", "a", "a", "b", "a"):
+        environment = {"HF_HOME": str(tmp_path / name)}
+        status, printed, _ = run(warm_python(), "-m", "ask", *found, cwd=tmp_path, env=environment)
+        number, is_imported, home = printed.split()
+        assert (status, int(number), home) == (0, 1 + len(found), environment["HF_HOME"])
+        found.append(is_imported == "True")
+    assert found == [False, True, True, False, False]

@@ -181,6 +181,19 @@ def spread_classes(model: DenseCLIPForSemanticSegmentation, pixel_values: torch.
     return model
 
 
+def save_exported_model(folder: Path) -> DenseCLIPForSemanticSegmentation:
+    """
+    The model that tests of exports and of pages export, so that each of its files is written once, and its image
+    processor. It gives every class.
+    """
+    model = tiny_model("shallow vit", prompting_mode="language", inference_mode="slide")
+    processor = DenseCLIPImageProcessor(size={"shortest_edge": 96, "longest_edge": 160})
+    pictures = [draw_picture(96, 96, seed=seed) for seed in (1, 2)]
+    spread_classes(model, processor(pictures, return_tensors="pt").pixel_values)
+    save_checkpoint(model, processor, folder)
+    return model
+
+
 def draw_jpeg(seed: int, size: tuple[int, int] = (128, 96)) -> bytes:
     file = io.BytesIO()
     draw_picture(*size, seed).save(file, "JPEG")

@@ -4,10 +4,11 @@ a command on tiny data takes.
 
 Beside the tests runs a process that has imported PyTorch and what else comes with Transformers, but nothing of Hugging
 Face, whose libraries read the environment when they are imported. For each command it forks one, which has the words,
-the folder, the environment and the standard streams of who asks for it, and ends as any process of Python does. Who
-asks is a process too, this file run as a script: it stands for Python in `subprocess.run([*warm_python(), "-m", ...])`
-and in scripts for a shell, waits for the command, and ends with its exit status. It passes signals on, to one process;
-for those to a session, `WarmProcess` tells its id.
+the folder, the environment and the standard streams of who asks for it, and ends as any process of Python does. Where
+commands follow one another in the same environment, as on a page, it forks one that imports these libraries too, in
+that environment, and forks the commands from then on. Who asks is a process too, this file run as a script: it stands
+for Python in `subprocess.run([*warm_python(), "-m", ...])` and in scripts for a shell, waits for the command, and ends
+with its exit status. It passes signals on, to one process; for those to a session, `WarmProcess` tells its id.
 
 What is about imports, about what happens meanwhile, or about how Python takes itself apart in the end (a second of it,
 which is left out unless a `WarmProcess` asks for it) needs `sys.executable`.
@@ -38,39 +39,102 @@ IMPORTS = (
     *("pyarrow.parquet", "PIL.Image", "PIL.ImageDraw", "cv2", "fsspec", "jinja2", "psutil", "regex", "requests"),
     *("safetensors.torch", "scipy.stats", "tqdm.auto", "yaml"),
 )
+# Which read the environment. What the commands use of Transformers is loaded when it is asked for.
+IMPORTS_OF_AN_ENVIRONMENT = (
+    *("accelerate", "datasets", "evaluate", "transformers.trainer", "transformers.pipelines"),
+    *("transformers.models.clip.modeling_clip", "transformers.models.clip.tokenization_clip"),
+)
+REQUEST_BYTES = 1 << 17
 
 
 # --------------------------------------------------------------------------------------------- the process that forks
 
 
-def serve(address: str):
-    """Fork for each connection, until the tests are over; in the fork that runs a command, return when it is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C of the tests is none of ours
-    for name in IMPORTS:
+def import_all(names):
+    for name in names:
         with contextlib.suppress(ImportError):
             __import__(name)
     gc.freeze()  # what the forks need not look through, nor copy for that
+
+
+def fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on, for the thread of jemalloc
+        return os.fork()
+
+
+def bury_children():
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def serve(address: str):
+    """Fork for each connection, until the tests are over; in the fork that runs a command, return when it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C of the tests is none of ours
+    import_all(IMPORTS)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
         print("ready", flush=True)
+        environment, channel = None, None  # of the last command, and to who imported everything in it
         while True:
             if sys.stdin in select.select([server, sys.stdin], [], [])[0]:
                 return
             connection, _ = server.accept()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on, for the thread of jemalloc
-                is_fork = os.fork() == 0
-            if is_fork:
+            _, streams, *_ = socket.recv_fds(connection, 1, 3)
+            with connection.makefile() as lines:
+                request = json.loads(lines.readline())
+            bury_children()
+            # Scripts on the command line ask for little, or look at what is imported.
+            is_command = "-c" not in request["words"][:2]
+            asked = {name: value for name, value in request["environment"].items() if name != "_"}  # which bash sets
+            if is_command and asked != environment:
+                environment = asked
+                if channel is not None:
+                    channel.close()
+                    channel = None
+            elif is_command and channel is None:
+                channel, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                if fork() == 0:
+                    channel.close()
+                    for opened in (server, connection):
+                        opened.close()
+                    for stream in streams:
+                        os.close(stream)
+                    return serve_environment(other_end, environment)
+                other_end.close()
+            if is_command and channel is not None:
+                socket.send_fds(channel, [json.dumps(request).encode()], [connection.fileno(), *streams])
+            elif fork() == 0:
                 break
             connection.close()
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-    # A second process waits for the one that runs the command, and tells how that ended.
-    _, streams, *_ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile() as lines:
-        request = json.loads(lines.readline())
+            for stream in streams:
+                os.close(stream)
+    return run_request(connection, streams, request)
+
+
+def serve_environment(channel: socket.socket, environment: dict[str, str]):
+    """As `serve`, of the commands in one environment, until there is one in another."""
+    os.environ.clear()
+    os.environ.update(environment)
+    import_all(IMPORTS_OF_AN_ENVIRONMENT)
+    while True:
+        content, descriptors, *_ = socket.recv_fds(channel, REQUEST_BYTES, 4)
+        if not content:
+            os._exit(0)
+        bury_children()
+        if fork() == 0:
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+    channel.close()
+    connection, *streams = descriptors
+    return run_request(socket.socket(fileno=connection), streams, json.loads(content))
+
+
+def run_request(connection: socket.socket, streams: list[int], request: dict):
+    """Run a command in a fork of this process, which waits for it and tells how it ended."""
     child = os.fork()
     if child == 0:
         if request["is_whole"]:

@@ -108,7 +108,15 @@ class DenseCLIPTests(common.ModelTesterMixin):
         self.assertLess(losses[-1], 0.1 * losses[0])
 
 
+# Of 25 cases for all models: ours takes no attention mask, and so computes the same whether and where that would be 0.
+for name in vars(common.ModelTesterMixin):
+    case = name.partition("test_eager_matches_sdpa_inference_")[2]
+    if ("pad_left" in case and "output_attentions" not in case) or "no_attn_mask" in case:
+        setattr(DenseCLIPTests, name, None)
+
+
 class DenseCLIPViTModelTest(DenseCLIPTests, unittest.TestCase):
+    test_bc_torch_dtype = None  # of a former keyword and seven values, which no image encoder sees: once is enough
     tester_kwargs = {
         "kind": "vit",
         "seq_length": 1 + 4 * 4,
@@ -135,6 +143,7 @@ class DenseCLIPResNetModelTest(DenseCLIPTests, unittest.TestCase):
 
 
 class DenseCLIPBackboneModelTest(DenseCLIPTests, unittest.TestCase):
+    test_bc_torch_dtype = None
     tester_kwargs = {
         "kind": "shallow",
         "seq_length": 1 + 6 * 6,  # images are resized to a multiple of two patches, 84 x 84

@@ -121,7 +121,7 @@ def write_report(
         _write_csv(staging / rows, [summary["per_class"][label] for label in order], protocol)
         markdown = _format_markdown(scores, class_names, order, protocol, dataset)
         (staging / table).write_text(markdown, encoding="utf-8")
-        draw_confusion_matrix(confusion, class_names).save(staging / picture, optimize=True)
+        draw_confusion_matrix(confusion, class_names).save(staging / picture)
         (staging / whole).write_text(text, encoding="utf-8")
         move_together(staging, output_dir, [rows, table, picture, whole])
     return summary
