@@ -250,7 +250,7 @@ def write_once(
 ) -> None:
     """`write` of the export, which takes ten seconds: two pages export the same model in the same way."""
     weights = sorted((name, tensor.numpy().tobytes()) for name, tensor in module.state_dict().items())
-    key = (file_format.name, module.output, hashlib.sha256(repr(weights).encode()).digest())
+    key = (isinstance(file_format, OnnxFormat), module.output, hashlib.sha256(repr(weights).encode()).digest())
     if key not in WRITTEN:
         write(module, file_format, path)
         WRITTEN[key] = path.read_bytes()
