@@ -24,9 +24,10 @@ def job(model: Path | str, *images: Path | str, **options) -> dict:
     return {"model": str(model), "images": list(map(str, images)), "options": options}
 
 
-def run_node(*jobs: dict, remote_host: str | None = None) -> list[dict]:
-    """The results of jobs in Node.js; models are folders, or with `remote_host` those of this Hub."""
-    words = json.dumps({"remoteHost": remote_host, "jobs": jobs})
+def run_node(*jobs: dict, hub: tuple[str, Path] | None = None) -> list[dict]:
+    """The results of jobs in Node.js. Models are folders; with `hub`, its address and a cache, repositories there."""
+    fields = None if hub is None else {"remoteHost": f"{hub[0]}/", "cacheDir": str(hub[1])}
+    words = json.dumps({"hub": fields, "jobs": jobs})
     result = subprocess.run(["node", "node.js"], cwd=JAVASCRIPT, input=words, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.image_utils import load_image
 
 from tests.hub_server import USER, WRITE_TOKEN, HubServer
 from tests.tiny import draw_picture
@@ -59,7 +60,10 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> list[Path]:
-    """Odd, tall, tiny, and larger than the model sees them; grey, with transparency, and with a palette."""
+    """
+    Odd, tall, tiny, and larger than the model sees them; grey, with transparency, and with a palette. The last one is
+    a JPEG that lies on its side.
+    """
     folder = tmp_path_factory.mktemp("images")
     drawn = [draw_picture(*size, seed=seed) for seed, size in enumerate(((131, 77), (64, 211), (9, 7), (301, 240)))]
     transparent = drawn[0].copy()
@@ -67,6 +71,9 @@ def images(tmp_path_factory) -> list[Path]:
     drawn += [drawn[0].convert("L"), transparent, drawn[0].quantize(32)]
     for index, picture in enumerate(drawn):
         picture.save(folder / f"{index}.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn[0].transpose(Image.Transpose.ROTATE_90).save(folder / "7.jpg", exif=exif, quality=95)
     return sorted(folder.iterdir())
 
 
@@ -82,10 +89,11 @@ def test_node_finds_the_masks_of_the_pipeline(checkpoint, folder, images):
     kinds = {"fp32": 0.9999, "fp16": 0.99, "q8": 0.9}
     results = run_node(job(folder, *images), *(job(folder, *images[:4], dtype=kind) for kind in kinds))
     assert [result["dtype"] for result in results] == ["fp32", *kinds]
-    expected = [map_of_pipeline(checkpoint, Image.open(image)) for image in images]
+    expected = [map_of_pipeline(checkpoint, load_image(str(image))) for image in images]  # upright
     for result, least in zip(results, (0.9999, *kinds.values()), strict=True):
         for index, segments in enumerate(result["found"]):
-            assert np.mean(map_of(segments, list(TINY_CLASS_NAMES)) == expected[index]) >= least, (least, index)
+            limit = least if index < 7 else 0.99  # decoders of JPEG differ
+            assert np.mean(map_of(segments, list(TINY_CLASS_NAMES)) == expected[index]) >= limit, (limit, index)
             assert {segment["score"] for segment in segments} == {None}
 
 
@@ -131,7 +139,7 @@ def test_one_repository_of_the_hub_serves_python_and_javascript(checkpoint, fold
         result = subprocess.run(command, cwd=JAVASCRIPT.parents[2], env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert f"pipeline('image-segmentation', '{repo_id}', {{ revision: 'transformers.js' }})" in result.stdout
-        (found,) = run_node(job(repo_id, images[0], revision="transformers.js"), remote_host=f"{hub.url}/")
+        (found,) = run_node(job(repo_id, images[0], revision="transformers.js"), hub=(hub.url, tmp_path / "cache"))
     expected = map_of_pipeline(checkpoint, Image.open(images[0]))
     assert np.mean(map_of(found["found"][0], list(TINY_CLASS_NAMES)) == expected) > 0.9999
 
