@@ -7,6 +7,7 @@ browser, against the pipeline in Python: `make test-web`.
 
 import base64
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
