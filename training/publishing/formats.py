@@ -26,8 +26,8 @@ from . import transformers_js
 
 # The program that runs an ONNX file. It imports nothing of the checkout, so it stands outside of the rooms.
 RUNNER = REPOSITORY / "training" / "run_onnx.py"
-# Operators whose sums float16 may not hold.
-KEPT_IN_FLOAT32 = ("LayerNormalization", "Pow", "ReduceL2", "ReduceSum", "ReduceSumSquare", "Softmax")
+# Operators whose sums float16 may not hold, and Gemm, of which onnxruntime has none for CPUs and says so each time.
+KEPT_IN_FLOAT32 = ("Gemm", "LayerNormalization", "Pow", "ReduceL2", "ReduceSum", "ReduceSumSquare", "Softmax")
 # First line of a copy of `RUNNER`.
 COPY_MARK = "# Written by training.export: run_onnx.py and photographs.py of the DenseCLIP repository in one file.\n"
 

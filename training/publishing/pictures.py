@@ -98,6 +98,7 @@ def build_preparation(rule: dict, takes: str, ir_version: int, opset: int) -> "o
         lines = f"""
         channels_behind = Transpose <perm = [0, 2, 3, 1]> (pixel_values)
         pictures = Cast <to = {UINT8}> (channels_behind)"""
+    bits = FRACTION_BITS - np.arange(FRACTION_BITS)
     constants = CONSTANTS | {
         "rescale_factor": np.float32(rule["rescale_factor"]),
         "image_mean": np.float32(rule["image_mean"]).reshape(3, 1, 1),
@@ -105,9 +106,11 @@ def build_preparation(rule: dict, takes: str, ir_version: int, opset: int) -> "o
         "float_unit": np.float32(1),
         "float_zero": np.float32(0),
         "weight_range": np.float32(2**OPENCV_WEIGHT_BITS),
+        # By the exponent of a position: its bits behind the point, of which up to 12 come first.
         "powers": 2 ** np.arange(1, FRACTION_BITS),
-        "factors": 2 ** (FRACTION_BITS - np.arange(FRACTION_BITS)),
-        "units": np.float32(2.0) ** -(FRACTION_BITS - np.arange(FRACTION_BITS, dtype=np.float32)),
+        "upper_factors": 2 ** np.minimum(bits, 12),
+        "lower_factors": 2 ** np.maximum(bits - 12, 0),
+        "units": np.float32(0.5) ** bits.astype(np.float32),
         "inner_bits": np.int32(2**4),
         "outer_bits": np.int32(2**16),
         "rest_bits": np.int32(2**2),
@@ -172,10 +175,12 @@ def positions(side: str) -> str:
     The lower and the upper neighbour of each resized row or column, and the share of the upper one.
 
     The position of the i-th is `((2 i + 1) old - new) / (2 new)`. As a float32 it has 24 bits from its leading one on:
-    the quotient is taken with so many, and of what lies in the middle the even one. A position below 1 has more behind
-    the point, and is a quotient of float32.
+    the quotient is taken with so many, and of what lies in the middle the even one. They come in two parts, since
+    runtimes such as OpenVINO compute int64 in 32 bits. A position below 1 has more bits behind the point, and is a
+    quotient of float32.
     """
-    return f"""
+    return (
+        f"""
         {side}_count = Squeeze (new_{side})
         {side}_places = Range (first, {side}_count, step)
         {side}_twice = Mul ({side}_places, two)
@@ -184,22 +189,33 @@ def positions(side: str) -> str:
         {side}_numerator = Sub ({side}_scaled, new_{side})
         {side}_denominator = Mul (new_{side}, two)
         {side}_quotient = Div ({side}_numerator, {side}_denominator)
+        {side}_product = Mul ({side}_quotient, {side}_denominator)
+        {side}_remainder = Sub ({side}_numerator, {side}_product)
         {side}_of_each = Unsqueeze ({side}_quotient, one)
         {side}_reaches = GreaterOrEqual ({side}_of_each, powers)
         {side}_reached = Cast <to = {INT64}> ({side}_reaches)
-        {side}_exponents = ReduceSum <keepdims = 0> ({side}_reached, one)
-        {side}_factors = Gather (factors, {side}_exponents)
-        {side}_grown = Mul ({side}_numerator, {side}_factors)
-        {side}_grown_twice = Mul ({side}_grown, two)
-        {side}_almost = Add ({side}_grown_twice, {side}_denominator)
-        {side}_divisor = Mul ({side}_denominator, two)
-        {side}_half_up = Div ({side}_almost, {side}_divisor)
-        {side}_rest_of_it = Mod ({side}_almost, {side}_divisor)
-        {side}_is_middle = Equal ({side}_rest_of_it, zero)
-        {side}_middle = Cast <to = {INT64}> ({side}_is_middle)
-        {side}_last_bit = Mod ({side}_half_up, two)
-        {side}_too_much = Mul ({side}_middle, {side}_last_bit)
-        {side}_rounded = Sub ({side}_half_up, {side}_too_much)
+        {side}_exponents = ReduceSum <keepdims = 0> ({side}_reached, one)"""
+        + "".join(
+            f"""
+        {side}_{part}_factors = Gather ({part}_factors, {side}_exponents)
+        {side}_{part}_grown = Mul ({side}_{before}remainder, {side}_{part}_factors)
+        {side}_{part}_bits = Div ({side}_{part}_grown, {side}_denominator)
+        {side}_{part}_product = Mul ({side}_{part}_bits, {side}_denominator)
+        {side}_{part}_remainder = Sub ({side}_{part}_grown, {side}_{part}_product)
+        {side}_{part}_shifted = Mul ({side}_{bits}, {side}_{part}_factors)
+        {side}_{part}_quotient = Add ({side}_{part}_shifted, {side}_{part}_bits)"""
+            for part, before, bits in (("upper", "", "quotient"), ("lower", "upper_", "upper_quotient"))
+        )
+        + f"""
+        {side}_rest = Mul ({side}_lower_remainder, two)
+        {side}_is_more = Greater ({side}_rest, {side}_denominator)
+        {side}_is_middle = Equal ({side}_rest, {side}_denominator)
+        {side}_last_bit = Mod ({side}_lower_quotient, two)
+        {side}_is_odd = Equal ({side}_last_bit, one)
+        {side}_is_odd_middle = And ({side}_is_middle, {side}_is_odd)
+        {side}_is_rounded_up = Or ({side}_is_more, {side}_is_odd_middle)
+        {side}_rounding = Cast <to = {INT64}> ({side}_is_rounded_up)
+        {side}_rounded = Add ({side}_lower_quotient, {side}_rounding)
         {side}_rounded_float = Cast <to = {FLOAT}> ({side}_rounded)
         {side}_units = Gather (units, {side}_exponents)
         {side}_large = Mul ({side}_rounded_float, {side}_units)
@@ -217,18 +233,19 @@ def positions(side: str) -> str:
         {side}_next = Add ({side}_free, one)
         {side}_next_not_before = Max ({side}_next, zero)
         {side}_upper = Min ({side}_next_not_before, {side}_last)"""
+    )
 
 
 def weights(side: str, shares: str, axes: str) -> str:
     """OpenCV's integer weights of both neighbours, with axes of one behind them."""
     return f"""
-        {side}_rest = Sub (float_unit, {shares})""" + "".join(
+        {side}_share_of_lower = Sub (float_unit, {shares})""" + "".join(
         f"""
         {side}_{name}_scaled = Mul ({values}, weight_range)
         {side}_{name}_rounded = Round ({side}_{name}_scaled)
         {side}_{name}_whole = Cast <to = {INT32}> ({side}_{name}_rounded)
         {side}_{name}_weights = Unsqueeze ({side}_{name}_whole, {axes})"""
-        for name, values in (("lower", f"{side}_rest"), ("upper", shares))
+        for name, values in (("lower", f"{side}_share_of_lower"), ("upper", shares))
     )
 
 
