@@ -71,6 +71,23 @@ def test_pictures_are_prepared_as_by_opencv_and_the_image_processor(size, takes)
         np.testing.assert_array_equal(found[0], resized.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("size", [SIZES["both edges"], {"height": 64, "width": 2048}])
+def test_graphs_need_no_float64_and_no_more_than_31_bits(size):
+    """Browsers have no float64, and OpenVINO computes int64 in 32 bits, of which nothing tells but wrong masks."""
+    model = pictures.build_preparation(RULE | {"size": size}, "pictures", *VERSIONS)
+    for graph in (model, pictures.build_class_map(5, *VERSIONS)):
+        values = onnx.shape_inference.infer_shapes(graph, strict_mode=True).graph.value_info
+        types = {value.name: value.type.tensor_type.elem_type for value in values}
+        assert len(types) > 50 and onnx.TensorProto.DOUBLE not in types.values()
+        if graph is model:
+            whole = [name for name, code in types.items() if code == onnx.TensorProto.INT64]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, None) for n in whole)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(whole, {"pictures": np.zeros((1, 3, 20_000, 3), np.uint8)})
+    assert len(found) == len(whole) > 40
+    assert all(np.abs(values).max() < 2**31 for values in found)
+
+
 def smooth_logits(num_labels: int, size: tuple[int, int, int], seed: int = 0) -> np.ndarray:
     """Regions, as a model finds them: few classes in each place, with borders of several cells."""
     batch_size, height, width = size
