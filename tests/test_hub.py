@@ -317,6 +317,7 @@ def write_web(directory: Path, folder: Path, *kinds: str) -> Path:
         file.write_text(f"a graph in {kind} of {directory}")
     weights = {path.name: sha256(path.read_bytes()).hexdigest() for path in directory.glob("*.safetensors")}
     card = {"class_names": TINY_CLASS_NAMES, "license": "mit", "checkpoint_sha256": weights, "versions": {}}
+    card["int8"] = {"agreement": 0.9876, "num_measured_images": 20}
     write_folder(files, folder, card)
     return folder
 
@@ -342,6 +343,7 @@ def test_files_for_javascript_have_a_branch_of_their_own(hub, push, tmp_path):
     assert branch.keys() == written | tokenizer
     assert all(branch[name] == (web / name).read_bytes() for name in written)
     assert all(branch[name] == main[name] for name in tokenizer)
+    assert "98.76 % of the pixels of 20 photographs keep their class." in branch["README.md"].decode()
     assert json.loads(main["config.json"])["model_type"] == "denseclip"
     assert "onnx/model.onnx" not in main
     assert f"'{repo_id}', {{ revision: 'transformers.js' }}" in main["README.md"].decode()
