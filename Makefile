@@ -10,7 +10,7 @@ JAVASCRIPT := tests/web/javascript
 PYTEST_ARGS ?= -n auto --dist worksteal
 # An empty value allows it: modules are compiled once, not in each of the processes that tests start.
 export PYTHONDONTWRITEBYTECODE :=
-CODE := modeling_denseclip training tests benchmarks model_cards/space
+CODE := modeling_denseclip training tests benchmarks model_cards/space model_cards/endpoint
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest test-web bench style quality licences audit mutation clean

@@ -33,7 +33,7 @@ from torch.utils.checkpoint import checkpoint
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.loss_denseclip import pixel_cross_entropy
 from modeling_denseclip.resizing_denseclip import resize_by_products, resize_logits
-from modeling_denseclip.tools.files.loading import prepare_for_inference
+from modeling_denseclip.tools.files.devices import prepare_for_inference
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 
 from .predict import COMMAND, MODEL, ReplacedLogits, compare, parse_arguments

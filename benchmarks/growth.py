@@ -30,7 +30,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
+from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import main as run_denseclip
 from training.evaluate import main as evaluate
 
@@ -56,8 +56,10 @@ def timed(call: Callable, *args, **kwargs) -> Callable[[], float]:
 def build(stem: str, **changes) -> DenseCLIPForSemanticSegmentation:
     """A model of random weights; `changes` are fields of the config."""
     torch.manual_seed(0)
-    config = make_config(stem)
-    return DenseCLIPForSemanticSegmentation(type(config)(**{**config.to_dict(), **changes})).eval()
+    fields = make_config(stem).to_dict()
+    if "id2label" in changes:
+        del fields["class_names"], fields["label2id"]  # which follow from it
+    return DenseCLIPForSemanticSegmentation(DenseCLIPConfig(**{**fields, **changes})).eval()
 
 
 def class_ids_by_pixels(folder: Path) -> Runs:

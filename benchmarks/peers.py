@@ -41,7 +41,7 @@ from transformers.models.segformer.modeling_segformer import SegformerForSemanti
 from transformers.models.upernet.modeling_upernet import UperNetForSemanticSegmentation
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.files.loading import multiplies_bfloat16, prepare_for_inference
+from modeling_denseclip.tools.files.devices import multiplies_bfloat16, prepare_for_inference
 from modeling_denseclip.tools.insight.complexity import measure
 from training.export import main as export
 from training.run_onnx import best_classes
@@ -192,7 +192,7 @@ class Contestant:
 
 
 # mIoU of SegFormer: its paper, table 1. Of all others: the paper of DenseCLIP, tables 1 and 5; ViT-B/16 with windows
-# of 640 x 640. CLIPSeg's paper has none on ADE20K.
+# of 640 x 640. For CLIPSeg none on ADE20K is known here.
 CONTESTANTS = {
     "segformer": Contestant("SegFormer-B2", "46.5", build=build_segformer),
     "upernet": Contestant("Swin-T, UperNet", "44.5", build=build_upernet),

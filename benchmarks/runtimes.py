@@ -29,12 +29,8 @@ import PIL.Image
 import torch
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.files.loading import (
-    load_model,
-    multiplies_bfloat16,
-    prepare_for_inference,
-    read_cpu_flags,
-)
+from modeling_denseclip.tools.files.devices import multiplies_bfloat16, prepare_for_inference, read_cpu_flags
+from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import list_images
 from training.export import main as export
 from training.publishing.formats import quantize

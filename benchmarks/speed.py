@@ -18,6 +18,7 @@ in a good moment the rate has to have been given the chance to do as well.
 
 import argparse
 import copy
+import ctypes
 import gc
 import json
 import multiprocessing
@@ -35,7 +36,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from modeling_denseclip.tools.files.loading import multiplies_bfloat16, prepare_for_inference
+from modeling_denseclip.tools.files.devices import multiplies_bfloat16, prepare_for_inference
 from modeling_denseclip.tools.insight.complexity import CONVOLUTION, LINEAR, MATCHING, TEXT_TOWER, measure
 from training import REPOSITORY
 from training.data.files import read_ade20k_classes
@@ -227,7 +228,7 @@ def bfloat16(stem: str, target: float, rounds: int) -> list[Row]:
 
 
 @torch.no_grad()
-def text_check(stem: str, rounds: int, rate: float) -> Row:
+def text_check(stem: str, rounds: int) -> Row:
     """What a call that is not fused spends on finding out that its text tower has not changed, in processor time."""
     torch.manual_seed(0)
     model = DenseCLIPForSemanticSegmentation(make_config(stem)).eval()
@@ -273,6 +274,8 @@ def memory_of_process(name: str) -> int:
 def memory_of(run: Callable[[], object]) -> int:
     """Bytes of resident memory that a call takes at its highest beyond what is taken before."""
     gc.collect()
+    # What was freed, such as weights of another type, stays with the process otherwise, and the call would use it.
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the highest is counted anew
     before = memory_of_process("VmRSS")
     run()

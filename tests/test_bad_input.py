@@ -6,6 +6,8 @@ says is what the case has to give: a result, which the case compares itself; an 
 status and what is printed, which it returns.
 """
 
+import importlib.util
+import io
 import itertools
 import json
 import os
@@ -20,7 +22,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +54,7 @@ from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.results import ResultLines
 from modeling_denseclip.tools.files.saving import save_whole
+from modeling_denseclip.tools.insight.batching import SegmentationQueue
 from modeling_denseclip.tools.insight.predictors import ClassPredictor
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 from tests import foreign
@@ -2236,6 +2239,98 @@ def _(room):
 
 
 # --------------------------------------------------------------------------------------- disks and files in training
+
+
+def load_endpoint_handler():
+    """The module, as an endpoint loads it."""
+    file = Path(__file__).parents[1] / "model_cards" / "endpoint" / "handler.py"
+    spec = importlib.util.spec_from_file_location("endpoint_handler", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def send(room, *photographs: bytes, **kwargs):
+    """Queue photographs as a server does; returns the last answer."""
+    with closing(SegmentationQueue(room.model, room.processor, **kwargs)) as queue:
+        return [queue.submit(photograph) for photograph in photographs][-1].result(60)
+
+
+def to_png(picture: PIL.Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@case("a text that is sent as a photograph")
+def _(room):
+    send(room, b"no picture")
+
+
+@case("a photograph of 21 MB that is sent")
+def _(room):
+    send(room, bytes(21 * 2**20))
+
+
+@case("a photograph of 24,004,000 pixels that is sent")
+def _(room):
+    send(room, to_png(PIL.Image.new("1", (6001, 4000))))
+
+
+@case("a strip that is sent")
+def _(room):
+    send(room, to_png(PIL.Image.new("RGB", (2000, 20))))
+
+
+@case("a photograph more than may wait")
+def _(room):
+    room.monkeypatch.setattr(SegmentationQueue, "_read", lambda *args: None)  # none gets any further
+    send(room, to_png(PICTURE), to_png(PICTURE), maximum_waiting=1)
+
+
+@case("an address that is sent to an endpoint")
+def _(room):
+    load_endpoint_handler().read_input("http://127.0.0.1/secret.png")
+
+
+@case("a path that is sent to an endpoint")
+def _(room):
+    load_endpoint_handler().read_input("photographs/street.jpg")
+
+
+@case("a data: URL of another kind")
+def _(room):
+    load_endpoint_handler().read_input("data:image/svg+xml,<svg/>")
+
+
+@case("a request without inputs")
+def _(room):
+    load_endpoint_handler().EndpointHandler.__call__(None, {"image": to_png(PICTURE)})
+
+
+@case("17 photographs in a request")
+def _(room):
+    load_endpoint_handler().EndpointHandler.__call__(None, {"inputs": [to_png(PICTURE)] * 17})
+
+
+@case("a parameter of an endpoint that is misspelt")
+def _(room):
+    load_endpoint_handler().read_parameters({"treshold": 0.5})
+
+
+@case("a parameter of models with masks that overlap")
+def _(room):
+    load_endpoint_handler().read_parameters({"mask_threshold": 0.5})
+
+
+@case("a threshold of 50 for an endpoint")
+def _(room):
+    load_endpoint_handler().read_parameters({"threshold": 50})
+
+
+@case("the instances of a picture")
+def _(room):
+    load_endpoint_handler().read_parameters({"subtask": "instance"})
 
 
 @case("a file that is lost in the middle of an epoch")

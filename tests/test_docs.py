@@ -133,6 +133,7 @@ PAGES_WITH_BLOCKS = {
     "docs/ecosystem.md": ("mine",),
     "docs/export.md": ("mine", "street.jpg"),
     "docs/looking.md": ("MODEL", "photo.jpg", "photos", "more", "drive.mp4"),
+    "docs/serving.md": ("mine",),
     "docs/model.md": (
         *("photo.jpg", "street.jpg", "ids.png", "outputs/denseclip_fpn_rn50", "RN50.pt", "denseclip_fpn_r50.pth"),
         *("classes.txt", CLIP),

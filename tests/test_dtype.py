@@ -13,8 +13,8 @@ from PIL import Image
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.tools.command import main
-from modeling_denseclip.tools.files import loading
-from modeling_denseclip.tools.files.loading import choose_dtype, prepare_for_inference, read_cpu_flags
+from modeling_denseclip.tools.files import devices
+from modeling_denseclip.tools.files.devices import choose_dtype, prepare_for_inference, read_cpu_flags
 from modeling_denseclip.tools.page import server
 from tests.test_evaluate import write_data
 from tests.test_pipeline import save_model
@@ -32,7 +32,7 @@ NEOVERSE = "processor\t: {}\nFeatures\t: fp asimd sve i8mm bf16\n\n"
 
 def pretend(monkeypatch, flags: set[str]):
     """A processor with these flags."""
-    monkeypatch.setattr(loading, "read_cpu_flags", lambda: flags)
+    monkeypatch.setattr(devices, "read_cpu_flags", lambda: flags)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def saved(tmp_path_factory) -> Path:
 )
 def test_auto_is_what_the_processor_multiplies_in(text, expected, tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text(text.format(0) + text.format(1))
-    monkeypatch.setattr(loading, "read_cpu_flags", partial(read_cpu_flags, tmp_path / "cpuinfo"))
+    monkeypatch.setattr(devices, "read_cpu_flags", partial(read_cpu_flags, tmp_path / "cpuinfo"))
     assert choose_dtype("auto", CPU, torch.float32) == expected
     assert choose_dtype("auto", CPU, torch.bfloat16) == expected
     assert choose_dtype("auto", CPU, torch.float16) == torch.float16

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import evaluate
 import numpy as np
 import pytest
 import torch
@@ -247,3 +248,76 @@ def test_a_loop_of_ones_own(trained, tmp_path):
     saved = DenseCLIPForSemanticSegmentation.from_pretrained(tmp_path / "loop")
     moved = {name.split(".")[0] for name, values in saved.named_parameters() if not torch.equal(values, start[name])}
     assert moved == {"image_encoder", "prompts", "context_decoder", "neck", "decode_head"}
+
+
+# ---------------------------------------------------------------------------------------------------------- neighbours
+
+
+@pytest.fixture(scope="module")
+def small():
+    """(model, image processor), and a picture in which all classes are found."""
+    processor = DenseCLIPImageProcessor(size={"shortest_edge": 96, "longest_edge": 160})
+    picture = draw_picture(150, 100, seed=3)
+    return (
+        spread_classes(tiny_model("resnet"), processor(picture, return_tensors="pt").pixel_values),
+        processor,
+        picture,
+    )
+
+
+def test_supervision_takes_what_the_image_processor_finds(small, tmp_path):
+    sv = pytest.importorskip("supervision", reason="supervision is not installed")
+    model, image_processor, image = small
+    names = {"model": model, "image_processor": image_processor, "image": image}
+    with torch.no_grad():
+        run_block("sv.Detections", names)
+    outputs, kept = names["outputs"], names["detections"]
+    (class_ids,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])
+    class_ids = class_ids.numpy()
+    (found,) = image_processor.post_process_panoptic_segmentation(outputs, target_sizes=[image.size[::-1]])
+    detections = sv.Detections.from_transformers(found, id2label=model.config.id2label)
+    assert 0 < len(kept) < len(detections) == len(np.unique(class_ids)) >= 4
+    for mask, class_id, name, box in zip(
+        detections.mask, detections.class_id, detections["class_name"], detections.xyxy, strict=True
+    ):
+        assert np.array_equal(mask, class_ids == class_id) and name == TINY_CLASS_NAMES[class_id]
+        rows, columns = np.nonzero(class_ids == class_id)
+        assert box.tolist() == [columns.min(), rows.min(), columns.max(), rows.max()]
+    assert detections.confidence.tolist() == [segment["score"] for segment in found["segments_info"]]
+    assert names["annotated"].size == image.size
+    without_scores = sv.Detections.from_transformers(torch.from_numpy(class_ids), id2label=model.config.id2label)
+    assert np.array_equal(without_scores.mask, detections.mask) and without_scores.confidence is None
+    save_checkpoint(model, image_processor, tmp_path)
+    segmenter = pipeline("image-segmentation", model=str(tmp_path), trust_remote_code=True, device="cpu")
+    with pytest.raises(ValueError, match="valid fields"):
+        sv.Detections.from_transformers(segmenter(image))
+
+
+def test_torchmetrics_has_our_mean_iou_under_another_name(small):
+    torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+    from torchmetrics.segmentation import MeanIoU
+
+    model, image_processor, _ = small
+    examples = make_examples(5)
+    for example in examples:  # no label of the last class, which is predicted, nor of the first in some pictures
+        example["label"][example["label"] == 4] = 255
+    examples[0]["label"][examples[0]["label"] == 0] = 1
+    names = {"model": model, "image_processor": image_processor, "eval_dataset": examples}
+    run_block("JaccardIndex(", names)
+    ours = evaluate.load(str(ROOT / "training" / "metrics" / "mean_iou"))
+    per_picture = MeanIoU(num_classes=5, input_format="index")
+    for example in examples:
+        label = torch.as_tensor(example["label"])
+        with torch.no_grad():
+            outputs = model(**image_processor(example["image"], return_tensors="pt"))
+        (class_ids,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=[tuple(label.shape)])
+        ours.add_batch(predictions=[class_ids.numpy()], references=[example["label"]])
+        with pytest.raises(RuntimeError):
+            per_picture.update(class_ids[None], label[None].long())
+        labelled = torch.where(label == 255, class_ids, label)  # as if what has no label were right
+        per_picture.update(class_ids[None], labelled[None].long())
+    expected = ours.compute(num_labels=5, ignore_index=255)["mean_iou"]
+    assert 0.05 < expected < 0.95
+    assert names["mean_iou"] == pytest.approx(expected, abs=1e-6)
+    assert abs(per_picture.compute().item() - expected) > 0.01
+    assert torchmetrics.__version__

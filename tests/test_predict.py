@@ -27,8 +27,8 @@ from modeling_denseclip.tools.commands.predict import (
     resize_ids,
     to_overlay_size,
 )
+from modeling_denseclip.tools.files.devices import TooLittleMemoryError, naming_lack_of_memory
 from modeling_denseclip.tools.files.inputs import FoundFiles
-from modeling_denseclip.tools.files.loading import TooLittleMemoryError, naming_lack_of_memory
 from modeling_denseclip.tools.insight import predictors
 from modeling_denseclip.tools.insight.text_scores import draw_scores
 from modeling_denseclip.tools.options.predict import OVERLAY_SIDE, parse_window

@@ -166,7 +166,8 @@ def write_lines(folder: Path, names: str, settings: dict = SETTINGS, is_resumed:
     for file, entry in zip(files, done.read(files), strict=True):
         if entry is None:
             made.append(file.name)
-            lines.add({"file": str(file), "width": len(made), "mask": folder / f"{file.name}.png"})
+            size = {"width": len(made), "height": 1}
+            lines.add({"file": str(file), **size, "mask": folder / f"{file.name}.png"})
     lines.finish(files, {"model": "tiny"}, {})
     return made
 
@@ -222,7 +223,9 @@ def test_lines_that_are_none_are_passed_over(tmp_path):
     write_lines(tmp_path, "abc")
     lines = (tmp_path / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     zeros = b"\0" * 5000 + b"\n"  # as a machine leaves it that lost its power
-    (tmp_path / "predictions.jsonl").write_bytes(lines[0] + zeros + b"[]\n7\n" + b'{"file": 7}\n' + lines[2])
+    sizeless = b'{"file": "photos/b"}\n'  # as somebody else may have written it
+    others = b"".join((zeros, b"[]\n7\n", b'{"file": 7}\n', sizeless))
+    (tmp_path / "predictions.jsonl").write_bytes(lines[0] + others + lines[2])
     assert write_lines(tmp_path, "abc", is_resumed=True) == ["b"]
     assert (tmp_path / "predictions.jsonl").read_bytes().count(b"\n") == 3
     # Lines of a file that is not asked for any more, and another order.
@@ -231,14 +234,38 @@ def test_lines_that_are_none_are_passed_over(tmp_path):
     assert [entry["file"] for entry in entries] == ["photos/c", "photos/a"]
 
 
+def test_lines_of_a_run_that_did_not_end_do_not_go_unasked(tmp_path):
+    write_lines(tmp_path, "ab")
+    lines = ResultLines(tmp_path, SETTINGS)
+    lines.find_done([Path("photos/a")], is_resumed=True)
+    lines.begin()
+    assert not (tmp_path / "predictions.json").exists()  # it would tell of the run before
+    others = "its lines, of other files, would be lost: end that run by --resume"
+    for names, message in (("abc", "has done 2 of these files"), ("xy", others)):
+        with pytest.raises(ValueError, match=message):
+            write_lines(tmp_path, names)
+    assert (tmp_path / "predictions.jsonl").read_bytes().count(b"\n") == 2
+    assert write_lines(tmp_path, "xy", is_resumed=True) == ["x", "y"]
+
+
+def test_a_file_system_may_have_no_locks(tmp_path, monkeypatch):
+    def refuse(lock, **options):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("modeling_denseclip.tools.files.results.FileLock.acquire", refuse)
+    with ResultLines(tmp_path / "out", SETTINGS).alone():
+        assert (tmp_path / "out").is_dir()
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_json_is_what_python_writes(tmp_path):
     files = [Path(name) for name in ("a.png", "b.mp4", "é\u2028.png")]
     lines = ResultLines(tmp_path, SETTINGS)
     entries = [
-        {"file": "a.png", "classes": [{"id": 1, "score": 1e-7}]},
-        {"file": "b.mp4", "frames": 3, "frames_lost": 1},
+        {"file": "a.png", "width": 3, "height": 2, "classes": [{"id": 1, "score": 1e-7}]},
+        {"file": "b.mp4", "width": 3, "height": 2, "frames": 3, "frames_lost": 1},
+        {"file": "é\u2028.png", "width": 3, "height": 2, "classes": [], "overlay": "é.jpg"},
     ]
-    entries.append({"file": "é\u2028.png", "classes": [], "overlay": "é.jpg"})
     for entry in entries:
         lines.add(entry)
     assert lines.finish(files, {"model": "tiny", "classes": ["ä"]}, {Path("c"): "broken"}) == (3, 1)
@@ -368,10 +395,11 @@ def test_lines_of_other_processes_count(tmp_path):
     main_lines = ResultLines(tmp_path, SETTINGS, 0, 3)
     main_lines.find_done(files, False)
     main_lines.begin()
-    main_lines.add({"file": "photos/a"})
+    size = {"width": 1, "height": 1}
+    main_lines.add({"file": "photos/a", **size})
     last = ResultLines(tmp_path, SETTINGS, 2, 3)
-    last.add({"file": "photos/d"})
-    last.add({"file": "photos/c"})
+    last.add({"file": "photos/d", **size})
+    last.add({"file": "photos/c", **size})
     with (tmp_path / "predictions-00002-of-00003.jsonl").open("ab") as stream:
         stream.write(b'{"file": "pho')
     assert write_lines(tmp_path, "abcd", is_resumed=True) == ["b"]
@@ -382,7 +410,7 @@ def test_lines_of_other_processes_count(tmp_path):
     ]
     # A run that begins anew takes nothing of them.
     last = ResultLines(tmp_path, SETTINGS, 2, 3)
-    last.add({"file": "photos/b"})
+    last.add({"file": "photos/b", **size})
     last.close()
     assert write_lines(tmp_path, "ab") == ["a", "b"] and len(list(tmp_path.iterdir())) == 3
 
@@ -433,6 +461,12 @@ def test_files_of_a_list(saved, work, monkeypatch, capsys):
     assert len(json.loads(Path("out/predictions.json").read_text())["images"]) == 1
     capsys.readouterr()
     assert main(["predict", *options]) == 2 and "No photographs are named" in capsys.readouterr().err
+    Path("list.txt").write_bytes("photos/a.png\n".encode("utf-16"))  # with the mark of its order of bytes
+    assert main(["predict", "--files_from", "list.txt", *options]) == 2
+    assert "The list of files is text in UTF-16: save it as UTF-8" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)  # of a process that was started with `<&-`
+    assert main(["predict", "--files_from", "-", *options]) == 2
+    assert "reads standard input, which is closed" in capsys.readouterr().err
 
 
 def test_names_are_in_memory_once(monkeypatch, tmp_path):
@@ -478,6 +512,11 @@ def test_times_are_those_of_the_parts(saved, work, monkeypatch, capsys):
     assert all(float(seconds[part][1]) >= 2 for part in PARTS)  # each of two photographs looks twice at it
     # Once written as files, and once as a line.
     assert float(seconds["writing"][1]) > float(seconds["reading"][1]) / 2
+    # What was done before took none of the time.
+    files = [f"photos/{name}.png" for name in "adbc"]
+    assert main(["predict", *files, "--model", str(saved), "--out", "out", "--profile", "--resume"]) == 0
+    *_, whole = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("all of it"))
+    assert float(whole[4]) == pytest.approx(1000 * float(whole[3]) / 2, abs=0.06)
 
 
 def test_a_stopwatch_that_is_off_measures_nothing(monkeypatch):

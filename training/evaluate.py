@@ -20,7 +20,8 @@ from pathlib import Path
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.inference_denseclip import PAPER_SCALES
 from modeling_denseclip.tools.command import escape_controls, run_command
-from modeling_denseclip.tools.files.loading import load_model, prepare_for_inference
+from modeling_denseclip.tools.files.devices import prepare_for_inference
+from modeling_denseclip.tools.files.loading import load_model
 
 from .data.load import SegmentationData, load_data
 from .data.processes import quiet_interrupts

@@ -50,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="what training.export --format transformers.js wrote of this model: pushed too, to the branch"
         f" {BRANCH!r}, which `pipeline` of transformers.js takes as `revision`",
     )
+    parser.add_argument(
+        "--handler",
+        action="store_true",
+        help="send handler.py and requirements.txt too, by which Inference Endpoints run the model; of these, files"
+        " in DIR that somebody wrote are sent as they are",
+    )
     # Without the option `private` is None, not False, and the account's setting decides.
     parser.add_argument("--private", action="store_const", const=True, help="a new repository is private")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made where it does not exist")

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modeling_denseclip.tools.command import run_command
+from modeling_denseclip.tools.files.devices import choose_device
 from modeling_denseclip.tools.files.inputs import check_targets
-from modeling_denseclip.tools.files.loading import choose_device, load_model
+from modeling_denseclip.tools.files.loading import load_model
 from modeling_denseclip.tools.files.photographs import read_photograph
 from modeling_denseclip.tools.files.saving import save_whole
 from modeling_denseclip.tools.insight.text_scores import TextPredictor, draw_scores, format_scores

@@ -27,6 +27,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from modeling_denseclip import DenseCLIPImageProcessor
+from modeling_denseclip.tools.files import received
 from modeling_denseclip.tools.page import answers, server, uploads
 from tests.tiny import draw_picture, make_tiny_tokenizer, save_checkpoint, tiny_model
 
@@ -98,7 +99,7 @@ def test_small_file_that_swells_is_refused_before_it_is_decoded(kind, monkeypatc
     data = make()
     assert len(data) < 2**20, "the limit of bytes would do"
     decoded = []
-    monkeypatch.setattr(answers, "decode_photograph", lambda *arguments: decoded.append(arguments))
+    monkeypatch.setattr(received, "decode_photograph", lambda *arguments: decoded.append(arguments))
     tracemalloc.start()
     with pytest.raises(ValueError, match=message):
         answers.read_upload(data)

@@ -22,6 +22,7 @@ from modeling_denseclip.tools.files.saving import move_together
 
 from .. import REPOSITORY
 from . import transformers_js
+from .standalone import join_texts
 
 
 # The program that runs an ONNX file. It imports nothing of the checkout, so it stands outside of the rooms.
@@ -210,10 +211,7 @@ def open_session(path: Path):
 
 def copy_runner() -> str:
     """The text of `run_onnx.py` with those of the files in it that it loads, so that it needs no checkout."""
-    before, _, rest = RUNNER.read_text(encoding="utf-8").partition("# Begin: ")
-    texts = [Path(module.__file__).read_text(encoding="utf-8") for module in (photographs, sizes_denseclip)]
-    bodies = [text.split('"""\n', 2)[2].partition("\n__all__ =")[0].strip() for text in texts]  # behind docstrings
-    return COPY_MARK + before + "\n\n\n".join(bodies) + "\n" + rest.partition("# End\n")[2]
+    return COPY_MARK + join_texts(RUNNER, (photographs, sizes_denseclip))
 
 
 def may_replace(runner: Path) -> bool:

@@ -19,6 +19,7 @@ from modeling_denseclip.tools.files.loading import read_json
 from ..options.recipes import Recipe
 from . import transformers_js as javascript
 from .card import build_model_card, is_generated, read_metrics
+from .endpoint import is_written_here, write_endpoint_files
 
 
 CARD = "README.md"
@@ -178,6 +179,22 @@ def find_code(directory: Path) -> tuple[list[Path], list[str]]:
     return sorted(found), sorted(set(missing))
 
 
+def find_endpoint_files(directory: Path) -> dict[str, Path | bytes]:
+    """
+    What an Inference Endpoint needs besides, by its name in the repository: of these files those that somebody has
+    written into the directory, and ours in the place of the others.
+
+    Raises:
+        ValueError: for one that lies elsewhere.
+    """
+    files = {}
+    for name, text in write_endpoint_files().items():
+        path = directory / name
+        check_is_own(path, directory)
+        files[name] = path if path.is_file() and not is_written_here(path) else text.encode()
+    return files
+
+
 def load(directory: Path) -> tuple[DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor]:
     """Load all that a user will load."""
     try:
@@ -207,6 +224,7 @@ def push_directory(
     recipe: Recipe | None = None,
     base_model: str | Sequence[str] | None = None,
     transformers_js: str | Path | None = None,
+    handler: bool = False,
 ) -> str:
     """
     Push a model's directory to a repository of the Hub, in one commit: everything arrives or nothing.
@@ -226,6 +244,8 @@ def push_directory(
             Default to the recipe's.
         transformers_js (`str` or `Path`, *optional*): a folder that `training.export --format transformers.js` wrote
             of this model. It is pushed behind the model, to the branch `"transformers.js"`.
+        handler (`bool`, *optional*, defaults to `False`): whether `handler.py` and `requirements.txt` are sent too, by
+            which Hugging Face's Inference Endpoints run the model. Those in the directory are sent as they are.
 
     Returns:
         `str`: the address of the commit.
@@ -249,6 +269,8 @@ def push_directory(
             f"The branch {revision} is for JavaScript alone, so nothing was sent. Name another --revision."
         )
     for_javascript = None if transformers_js is None else prepare_javascript(Path(transformers_js), upload)
+    if handler:
+        upload.files |= find_endpoint_files(directory)
     path = directory / CARD
     try:
         card = path.read_text(encoding="utf-8") if path.is_file() else None

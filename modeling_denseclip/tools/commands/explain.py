@@ -13,8 +13,9 @@ import PIL.Image
 import torch
 
 from ...class_names_denseclip import normalize_class_name
+from ..files.devices import choose_device, naming_lack_of_memory
 from ..files.inputs import check_name
-from ..files.loading import choose_device, load_model, naming_lack_of_memory
+from ..files.loading import load_model
 from ..files.photographs import read_photograph
 from ..files.saving import save_json, save_whole
 from ..insight.explanation import (

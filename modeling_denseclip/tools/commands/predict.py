@@ -17,15 +17,9 @@ import torch
 from tqdm import tqdm
 
 from ..command import escape_controls
+from ..files.devices import TooLittleMemoryError, choose_device, naming_lack_of_memory, prepare_for_inference
 from ..files.inputs import FoundFiles, check_targets, find_inputs, is_video, leave_out
-from ..files.loading import (
-    TooLittleMemoryError,
-    choose_device,
-    digest_model,
-    load_model,
-    naming_lack_of_memory,
-    prepare_for_inference,
-)
+from ..files.loading import digest_model, load_model
 from ..files.photographs import read_photograph
 from ..files.pipelines import map_in_threads
 from ..files.results import DoneFiles, ResultLines
@@ -377,6 +371,8 @@ def find_files(args: argparse.Namespace, left_out: dict[Path, str]) -> FoundFile
     if args.files_from is None:
         files = find_inputs(args.inputs, output, left_out, masks)
     elif args.files_from == "-":
+        if sys.stdin is None:
+            raise ValueError("--files_from - reads standard input, which is closed. Name a file with the list.")
         files = find_inputs(args.inputs, output, left_out, masks, sys.stdin.buffer)
     else:
         with open(args.files_from, "rb") as lines:
@@ -459,11 +455,11 @@ def predict_share(
     left_out: dict[Path, str],
     processes: Processes,
 ) -> tuple[int, tuple[float, dict[str, float]]]:
-    """Do the files of this process; returns how many are done, and what the stopwatch says."""
+    """Do the files of this process; returns how many are done now, and what the stopwatch says."""
     predictor = job.predictor
     watch = predictor.stopwatch = Stopwatch(args.profile)
     is_alone = processes.count == 1
-    targets, num_done = Targets(files, Path(args.out), bool(args.text)), done.count
+    targets, num_done = Targets(files, Path(args.out), bool(args.text)), 0
     num_photographs = sum(not is_video(file) for file in files)
 
     def add(entry: dict[str, Any], line: str) -> None:
@@ -517,7 +513,7 @@ def report(
     if not processes.is_main:
         return 0
     left_out = {file: error for of_one in of_processes for file, error in of_one.items()}
-    if not any(counts) and {*left_out.values()} == {job.predictor.memory_advice}:
+    if len(left_out) == len(files) and {*left_out.values()} == {job.predictor.memory_advice}:
         raise ValueError(job.predictor.memory_advice)
     if len(of_processes) > 1 and left_out:
         in_order = [file for file in files if file in left_out]
@@ -529,6 +525,6 @@ def report(
     if job.predictor.model.dtype == torch.bfloat16:
         print("Computed in bfloat16; --dtype float32 is slower and more exact.")
     if args.profile:
-        print(format_times(times, num_done, job.predictor.model.device.type == "cuda"))
+        print(format_times(times, sum(counts), job.predictor.model.device.type == "cuda"))
     print(f"{num_done} done, {len(left_out)} left out. Written to: {output}, with {PREDICTIONS}")
     return 1 if left_out or num_lossy else 0

@@ -132,6 +132,8 @@ def find_inputs(
 def _add_listed(lines: Iterable[bytes], files: FoundFiles) -> None:
     for number, line in enumerate(lines, start=1):
         if number == 1:
+            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise ValueError("The list of files is text in UTF-16: save it as UTF-8, one name a line.")
             line = line.removeprefix(codecs.BOM_UTF8)
         if b"\0" in line:
             raise ValueError(

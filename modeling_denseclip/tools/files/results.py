@@ -87,7 +87,7 @@ class ResultLines:
     def alone(self) -> Iterator[None]:
         """
         Within this context no other run writes into the folder. The system releases the lock when a process ends,
-        however it does.
+        however it does. On a file system that has no locks, nothing keeps another run away.
 
         Raises:
             ValueError: if another run does.
@@ -98,6 +98,8 @@ class ResultLines:
             lock = FileLock(self.folder / LOCK)
             try:
                 lock.acquire(timeout=0)
+            except NotImplementedError:  # a file system without locks
+                pass
             except Timeout as error:
                 raise ValueError(
                     f"Another run writes into {self.folder}, and the lines of both would be mixed. Wait until it has"
@@ -127,7 +129,8 @@ class ResultLines:
             ValueError: for lines of other settings, if they are to be kept, or of a run of the same settings that did
                 not end, if they are not.
         """
-        done = index_lines(self._find_paths(), files)
+        paths = self._find_paths()
+        done = index_lines(paths, files)
         former = self._read_settings()
         changes = [name for name in {**former, **self.settings} if former.get(name) != self.settings.get(name)]
         changes = [name for name in changes if name not in (*NAMES, "finished")]
@@ -136,10 +139,13 @@ class ResultLines:
         self._keeps_former = is_resumed and not changes
         if self._keeps_former:
             return done
-        if not is_resumed and done.count and not changes and not former["finished"]:
+        if not is_resumed and not changes and not former["finished"] and any(path.stat().st_size for path in paths):
             raise ValueError(
                 f"A run into {self.folder} with these settings, that did not end, has done {done.count} of these"
                 f" files: go on with it by --resume, or remove {LINES} there to begin anew."
+                if done.count
+                else f"A run into {self.folder} with these settings did not end, and its lines, of other files, would"
+                f" be lost: end that run by --resume, choose another --out, or remove {LINES} there."
             )
         # The files of the former lines are removed when the first result is there.
         return DoneFiles([], array("i", [-1]) * len(done.path_of), done.offsets)
@@ -176,6 +182,7 @@ class ResultLines:
     def begin(self) -> None:
         """Put the settings of this run in the place of a former one's, and remove its lines unless they stay."""
         with naming_what_failed(self.folder):
+            (self.folder / PREDICTIONS).unlink(missing_ok=True)  # it would tell of another run until this one ends
             if not self._keeps_former:
                 for path in self._find_paths():
                     path.unlink()
@@ -297,12 +304,14 @@ def _read_line(stream: BinaryIO, offset: int) -> bytes:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """The entry of a file, or `None` for what is no whole line of one."""
+    """The entry of a file, or `None` for what is no whole line of one, which says its name and size."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("file"), str) else None
+    if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
+        return None
+    return entry if all(isinstance(entry.get(side), int) for side in ("height", "width")) else None
 
 
 def _cut_torn_line(stream: BinaryIO) -> None:

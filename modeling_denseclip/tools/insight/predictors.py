@@ -16,6 +16,7 @@ from ...class_maps_denseclip import class_maps, id_dtype, whole_positions
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ..pictures.palettes import generate_palette
 from ..stopwatch import Stopwatch
 
 
@@ -77,8 +78,9 @@ class Predictor:
 
 class ClassPredictor(Predictor):
     """
-    The class of each pixel. `window` is what a call of the model says about sliding windows; `use_tta` averages over
-    the scales of the paper, each mirrored too; `palette` has one RGB colour per class, in [0, 255].
+    The class of each pixel. `palette` has one RGB colour per class, in [0, 255], and is by default the model's own, or
+    generated; `window` is what a call of the model says about sliding windows; `use_tta` averages over the scales of
+    the paper, each mirrored too.
 
     Raises:
         ValueError: for an image processor that does not resize, where several sizes are asked for.
@@ -88,14 +90,14 @@ class ClassPredictor(Predictor):
         self,
         model: DenseCLIPForSemanticSegmentation,
         image_processor: DenseCLIPImageProcessor,
-        palette: Sequence[Sequence[int]],
+        palette: Sequence[Sequence[int]] | None = None,
         window: dict[str, Any] | None = None,
         use_tta: bool = False,
     ):
         super().__init__(model, image_processor, PAPER_SCALES if use_tta else (1.0,))
         if use_tta and not image_processor.do_resize:
             raise ValueError("The images of this model are not resized (`do_resize`), so --tta has no sizes for them.")
-        self.palette = palette
+        self.palette = palette or model.config.palette or generate_palette(model.config.num_labels)
         self.window = window or {}
         self.use_tta = use_tta
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]

@@ -16,16 +16,15 @@ import torch
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 from ...resizing_denseclip import resize_logits
-from ..files.loading import naming_lack_of_memory
-from ..files.photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
+from ..files.devices import naming_lack_of_memory
+from ..files.received import read_received
+from ..insight.batching import describe_segmentation
 from ..insight.predictors import ClassPredictor
 from ..insight.text_scores import TextPredictor
 from ..pictures.drawing import draw_mask
 from ..pictures.palettes import generate_palette
-from .uploads import MAXIMUM_BYTES
 
 
-MAXIMUM_PIXELS = 24_000_000  # of a photograph, as its header says before it is decoded
 MAXIMUM_TEXTS = 20
 MAXIMUM_LETTERS = 2000  # of all words together
 VIEW_SIDE = 1280  # the longer side of the picture on the page, in pixels
@@ -50,29 +49,11 @@ def read_upload(data: bytes | None) -> PIL.Image.Image:
     The upright photograph, RGB.
 
     Raises:
-        ValueError: for what is no image, or too large; pixels are counted before any is decoded.
+        ValueError: where there is none, and as [`~tools.files.received.read_received`].
     """
     if not isinstance(data, bytes):
         raise ValueError("There is no photograph yet: upload one above.")
-    if len(data) > MAXIMUM_BYTES:
-        raise ValueError(f"This file has {len(data) / 2**20:.1f} MB; {MAXIMUM_BYTES // 2**20} are the limit.")
-    too_large = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller and upload it again."
-    try:
-        with open_photograph(io.BytesIO(data), "This picture") as file:
-            width, height = decoded_size(file)
-            if width * height > MAXIMUM_PIXELS:
-                raise ValueError(f"This picture has {width} x {height} pixels; {too_large}")
-            return decode_photograph(file, "This picture")
-    except OSError as error:
-        if isinstance(error.__cause__, PIL.Image.DecompressionBombError):
-            reason = str(error.__cause__)
-            if "pixels" in reason:
-                raise ValueError(f"This picture is too large; {too_large}") from error
-            raise ValueError(f"This picture cannot be read: {reason}.") from error
-        raise ValueError(
-            "This file cannot be read as a picture: it is damaged, or something else by the name of one. Upload a"
-            f" photograph ({', '.join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)})."
-        ) from error
+    return read_received(data)
 
 
 def split_texts(words: str | None) -> list[str]:
@@ -93,6 +74,16 @@ def split_texts(words: str | None) -> list[str]:
     return texts
 
 
+def find_classes(
+    model: DenseCLIPForSemanticSegmentation, image_processor: DenseCLIPImageProcessor, photograph: PIL.Image.Image
+) -> dict:
+    """The classes of the decode head, for programs; see `describe_segmentation`."""
+    predictor = ClassPredictor(model, image_processor)
+    predictor.check(photograph)
+    ((class_ids, totals),) = predictor([photograph])
+    return describe_segmentation(predictor, class_ids, totals)
+
+
 @torch.no_grad()
 def segment(
     model: DenseCLIPForSemanticSegmentation,
@@ -102,7 +93,7 @@ def segment(
 ) -> dict:
     """The classes of the decode head, as the pipeline finds them; see `pack_maps`."""
     size, num_labels = photograph.size[::-1], model.config.num_labels
-    predictor = ClassPredictor(model, image_processor, model.config.palette or generate_palette(num_labels))
+    predictor = ClassPredictor(model, image_processor)
     predictor.check(photograph)
     logits = predictor.compute(predictor.prepare_scales([photograph]), size)
     ((segmentation, totals),) = predictor.find_classes(logits, size)

@@ -16,10 +16,12 @@ import torch
 
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
-from ..files.loading import choose_device, load_model, prepare_for_inference
+from ..files.devices import choose_device, prepare_for_inference
+from ..files.loading import load_model
 from ..files.photographs import IMAGE_SUFFIXES
-from .answers import MAXIMUM_PIXELS, answer, read_upload, score_texts, segment, split_texts
-from .uploads import MAXIMUM_BYTES, MAXIMUM_WAITING, TEMPORARY_SECONDS, Gate, make_upload_folder
+from ..files.received import MAXIMUM_BYTES, MAXIMUM_PIXELS
+from .answers import answer, find_classes, read_upload, score_texts, segment, split_texts
+from .uploads import MAXIMUM_WAITING, TEMPORARY_SECONDS, Gate, make_upload_folder
 from .viewer import VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 
@@ -48,7 +50,7 @@ def load_page(
 ) -> "gradio.Blocks":
     """
     Load a model by its folder or Hub id, make it fast, and build its page; `dtype` as in
-    [`~tools.files.loading.choose_dtype`].
+    [`~tools.files.devices.choose_dtype`].
     """
     device = choose_device(device)
     model, image_processor = load_model(name, tokenizer=tokenizer, revision=revision)
@@ -127,6 +129,12 @@ def build_page(
 
         return answer_in_turn(score)
 
+    def segment_photograph(photograph: bytes | None) -> dict:
+        found = answer_in_turn(lambda: find_classes(model, image_processor, read_upload(photograph)))
+        if "error" in found:
+            raise gradio.Error(found["error"], print_exception=False)
+        return found
+
     def add_viewer(hint: str, elem_id: str) -> gradio.HTML:
         return gradio.HTML(
             html_template=VIEWER_HTML,
@@ -161,7 +169,7 @@ def build_page(
 
         async def move_uploaded(path: str | Path | None) -> str | None:
             if "://" in str(path):  # which Gradio would download, of any size
-                raise ValueError("A photograph is uploaded, not named by its address.")
+                raise gradio.Error("A photograph is uploaded, not named by its address.", print_exception=False)
             return await move(path)
 
         upload.async_move_resource_to_block_cache = move_uploaded
@@ -184,5 +192,15 @@ def build_page(
         else:
             classes, texts = add_viewer(hint, "classes"), gradio.State()
         upload.upload(show_classes, upload, [classes, texts], **limit)
+        # For programs: no event of the page.
+        gradio.on(
+            [],
+            segment_photograph,
+            upload,
+            gradio.JSON(visible=False),
+            **limit | {"api_visibility": "public"},
+            api_name="segment",
+            api_description="The class of each pixel of a photograph, as a PNG of ids in base64, and its classes.",
+        )
         upload.clear(lambda: (None, None), None, [classes, texts], api_visibility="private")
     return page

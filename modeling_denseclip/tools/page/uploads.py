@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..files.received import MAXIMUM_BYTES
+
 
 try:
     import fcntl
@@ -21,7 +23,6 @@ except ImportError:  # Windows, where what a page that was killed has left is re
     fcntl = None
 
 
-MAXIMUM_BYTES = 20 * 2**20  # of an upload
 MAXIMUM_QUESTION = 2**18  # bytes of a request that is no upload
 MAXIMUM_WAITING = 32  # photographs in the queue, and uploads at a time; the model takes one photograph after the other
 MAXIMUM_KEPT = 200  # uploads that lie on the disk
