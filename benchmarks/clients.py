@@ -29,7 +29,6 @@ import PIL.Image
 import torch
 
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
-from tests.web.browser import open_browser
 from tests.web.clients import job, run_node, serve
 from training.export import main as export
 from training.publishing import export as exporting
@@ -104,6 +103,8 @@ def open_clients(pictures: Path, web: Path, image: Path, page, address: str, rou
 
 
 def measure(stem: str, side: int, rounds: int, turns: int) -> None:
+    from tests.web.browser import open_browser  # needs Playwright, which the help of this command does not
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures, web, image = make_files(stem, side, folder)
