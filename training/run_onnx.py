@@ -114,9 +114,14 @@ def load(
     except Exception as error:  # onnxruntime has a class of errors for each of its codes
         raise ValueError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
     inputs = [value.name for value in session.get_inputs()]
-    if inputs != ["pixel_values"]:
-        raise ValueError(f"{path} takes {', '.join(inputs)}, and what training.export writes pixel_values alone.")
+    if inputs != [takes(card)]:
+        raise ValueError(f"{path} takes {', '.join(inputs)}, and {path}.json says that it takes {takes(card)} alone.")
     return session, card
+
+
+def takes(card: dict) -> str:
+    """The input of the file: `pixel_values`, which `prepare` makes, or `pictures` as they are."""
+    return card.get("takes", "pixel_values")  # of files of the last release
 
 
 def check_card(card: dict) -> None:
@@ -136,6 +141,8 @@ def check_card(card: dict) -> None:
                 raise ValueError(f"windows have a {field} that is not positive")
     if card["output"] not in ("logits", "class_map") or not card["smallest_side"] >= 1:
         raise ValueError(f"output {card['output']!r} or smallest_side {card['smallest_side']!r}")
+    if takes(card) not in ("pixel_values", "pictures") or (takes(card) == "pictures" and windows is not None):
+        raise ValueError(f"takes {takes(card)!r}, windows {windows!r}")
 
 
 def save_whole(mask: PIL.Image.Image, target: Path) -> None:
@@ -171,22 +178,34 @@ def read_picture(path: str | Path) -> np.ndarray:
     return np.asarray(read_photograph(path))
 
 
+def size_for_model(picture: np.ndarray, card: dict) -> tuple[int, int]:
+    """
+    Height and width of a picture when the model sees it, in pixels.
+
+    Raises:
+        ValueError: for a picture that is too small.
+    """
+    size = card["image_processor"]["size"]
+    height, width = picture.shape[:2] if size is None else resized_size(*picture.shape[:2], size)
+    if min(height, width) < card["smallest_side"]:
+        # What is in the JSON beside a file that takes pictures is in the file too.
+        where = " before" if takes(card) == "pictures" else ", or `size` in the JSON beside the file"
+        raise ValueError(
+            f"The picture is {height} x {width} pixels when the model sees it, and this file was found right from"
+            f" {card['smallest_side']} pixels on. Enlarge the picture{where}."
+        )
+    return height, width
+
+
 def prepare(picture: np.ndarray, card: dict) -> np.ndarray:
     """
     A picture as the model takes it: uint8 `(height, width, 3)` -> float32 `(1, 3, resized_height, resized_width)`.
 
     Raises:
-        ValueError: for a picture that is too small.
+        ValueError: as [`size_for_model`].
     """
     rule = card["image_processor"]
-    height, width = picture.shape[:2]
-    if rule["size"] is not None:
-        height, width = resized_size(height, width, rule["size"])
-    if min(height, width) < card["smallest_side"]:
-        raise ValueError(
-            f"The picture is {height} x {width} pixels when the model sees it, and this file was found right from"
-            f" {card['smallest_side']} pixels on. Enlarge the picture, or `size` in the JSON beside the file."
-        )
+    height, width = size_for_model(picture, card)
     # Without antialiasing, as in training.
     resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     resized = resized * np.float32(rule["rescale_factor"])
@@ -196,6 +215,10 @@ def prepare(picture: np.ndarray, card: dict) -> np.ndarray:
 
 def segment(session: onnxruntime.InferenceSession | OpenVINOSession, card: dict, picture: np.ndarray) -> np.ndarray:
     """The class id of each pixel of a picture: uint8 `(height, width, 3)` -> int64 `(height, width)`."""
+    if takes(card) == "pictures":
+        size_for_model(picture, card)
+        (found,) = session.run(None, {"pictures": np.ascontiguousarray(picture[None])})[0]
+        return found.astype(np.int64) if card["output"] == "class_map" else best_classes(found, *picture.shape[:2])
     pixel_values = prepare(picture, card)
     if card["output"] == "class_map":
         classes = session.run(None, {"pixel_values": pixel_values})[0][0].astype(np.int32)

@@ -19,9 +19,11 @@ from modeling_denseclip.tools.insight.description import describe, name_normaliz
 from .. import REPOSITORY
 from ..data.files import last_part, read_ade20k_classes, without_path
 from ..options.recipes import Recipe
+from .transformers_js import BRANCH
 
 
 TEMPLATE = REPOSITORY / "model_cards" / "TEMPLATE.md"
+LICENSE = "apache-2.0"
 HUB_IDS_OF_DATASETS = {"ADE20K": "zhoubolei/scene_parse_150"}
 
 # The data set of the paper's figures, as an evaluation names it.
@@ -81,6 +83,7 @@ def build_model_card(
     recipe: Recipe | None = None,
     measured: Sequence[dict] = (),
     base_model: str | Sequence[str] | None = None,
+    in_javascript: bool = False,
 ) -> ModelCard:
     """
     The card of one model.
@@ -94,6 +97,8 @@ def build_model_card(
             protocol, the `model-index`; without any there is none.
         base_model (`str` or `Sequence[str]`, *optional*): the checkpoints that it was trained from, CLIP's or an image
             encoder's. Default to the recipe's. Those that are repositories of the Hub are named in the card's head.
+        in_javascript (`bool`, *optional*, defaults to `False`): whether the repository has a branch for
+            transformers.js.
     """
     description = describe(config)
     paper, arguments = ({}, {}) if recipe is None else (recipe.paper, {**recipe.data, **recipe.training})
@@ -110,7 +115,7 @@ def build_model_card(
     if recipe is not None and recipe.data.get("dataset") == "ade20k":
         datasets.add("ADE20K")
     head = ModelCardData(
-        license="apache-2.0",
+        license=LICENSE,
         library_name="transformers",
         pipeline_tag="image-segmentation",
         tags=["denseclip", *(["clip"] if description.holds_clip else []), "semantic-segmentation", "vision"],
@@ -125,6 +130,7 @@ def build_model_card(
         template_path=TEMPLATE,
         title=title,
         repo_id=repo_id or "path/or/hub-repo",
+        javascript_branch=BRANCH if in_javascript else None,
         class_names=description.class_names,
         use_language=config.use_language,
         encoder=description.image_encoder,

@@ -3,8 +3,8 @@
 """A DenseCLIP as one file that runs without this code. See `training.export`."""
 
 import copy
+import functools
 import hashlib
-import json
 import logging
 import textwrap
 import warnings
@@ -18,22 +18,22 @@ from torch.export import Dim
 
 from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from modeling_denseclip.resizing_denseclip import resize_logits
-from modeling_denseclip.tools.files.loading import load_model
+from modeling_denseclip.tools.files.loading import load_model, read_card_head
 from modeling_denseclip.tools.files.photographs import list_images
-from modeling_denseclip.tools.files.saving import move_together, naming_what_failed, staging_folder
+from modeling_denseclip.tools.files.saving import naming_what_failed, staging_folder
 from modeling_denseclip.tools.insight.description import describe as describe_model
 from modeling_denseclip.tools.pictures.palettes import generate_palette
 
+from .card import LICENSE
 from .formats import (
     FORMATS,
-    RUNNER,
     OnnxFormat,
     TorchFormat,
-    copy_runner,
-    describe_quantization,
-    may_replace,
+    describe_smaller_kind,
+    halve,
     quantize,
 )
+from .pictures import surround
 
 
 # Sizes of 0 or 1 and equal sizes would be taken for constants. At these sides no map is a multiple of a window of
@@ -43,6 +43,8 @@ TRACED_SHAPE = (2, 3, 288, 352)
 CHECKED_SIZES = ((1, 256, 330), (2, 300, 410), (1, 420, 288))
 # Some backbones work differently on maps smaller than their windows, and programs refuse maps of one cell.
 SMALLER_SIDES = (128, 64)
+# Of pictures: odd ones in a batch, a tall one that is larger than most models see it, and a tiny one.
+CHECKED_PICTURES = ((2, 151, 227), (1, 811, 402), (1, 19, 23))
 # The largest difference allowed, as a share of the standard deviation of the logits.
 TOLERANCE = 1e-4
 
@@ -55,6 +57,8 @@ def export_model(
     inference_mode: str | None,
     int8: str | None,
     calibration_images: Sequence[Path],
+    takes: str = "pixel_values",
+    float16: bool = False,
     says_where: bool = True,
 ) -> dict:
     """
@@ -67,67 +71,127 @@ def export_model(
         OSError: for files that are not there.
     """
     chosen = FORMATS[file_format]
-    if target.suffix != chosen.suffix or target.is_dir():
-        raise ValueError(f"--format {file_format} writes a file that ends in {chosen.suffix}; got {target}.")
+    chosen.check_target(target)
     if not checkpoint.is_dir():
         raise ValueError(f"{checkpoint} is no folder. Give the one that `save_pretrained` or a training wrote.")
     chosen.check_packages()
-    if int8 is not None and not isinstance(chosen, OnnxFormat):
-        raise ValueError("--int8 is onnxruntime's: it needs --format onnx.")
-    images = find_calibration_images(int8, calibration_images)
+    smaller_kinds = {"float16": halve} if float16 else {}
+    if int8 is not None:
+        smaller_kinds["int8"] = functools.partial(quantize, method=int8)
+    check_words(chosen, takes, output, list(smaller_kinds))
+    images = find_calibration_images(list(smaller_kinds), calibration_images)
     # They warn of operators that no model here has, of constants that are not folded, and of their own deprecations.
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     model, image_processor = load_model(str(checkpoint), dtype=torch.float32, **chosen.model_options)
     weights = sorted(checkpoint.glob("*.safetensors"))
-    card = describe(model.config, image_processor, output, inference_mode or model.config.inference_mode, weights)
-
+    inference_mode = inference_mode or model.config.inference_mode
+    if inference_mode == "slide" and not chosen.slides:
+        print(f"This model is run by sliding windows. {chosen.name} shows it whole images: results differ.")
+        inference_mode = "whole"
+    card = describe(model.config, image_processor, output, inference_mode, weights, takes)
+    card["license"] = read_license(checkpoint) or LICENSE
     with naming_what_failed(target), staging_folder(target.parent) as folder:
-        written = folder / target.name
-        write(ExportableDenseCLIP(model, output), chosen, written)
-        difference, card["smallest_side"] = check(chosen.load(written), model, output)
-        print(
-            f"In {len(CHECKED_SIZES)} sizes {chosen.runtime} differs from the model by at most {difference:.1e} of the"
-            " logits' standard deviation."
-        )
-        if card["smallest_side"] > model.min_image_size:
-            print(f"Smaller images than {card['smallest_side']} pixels it refuses, or computes otherwise.")
-        if int8 is not None:
-            quantized = written.with_name("int8.onnx")
-            card["int8"] = quantize(written, quantized, card, int8, images)
-            print(describe_quantization(card["int8"], written.stat().st_size, quantized.stat().st_size))
-            quantized.replace(written)
-        card_file = folder / f"{target.name}.json"
-        lines = (f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in card.items())
-        card_file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        names, runner = [written.name, card_file.name], target.with_name(RUNNER.name)
-        if isinstance(chosen, OnnxFormat) and may_replace(runner):
-            (folder / runner.name).write_text(copy_runner(), encoding="utf-8")
-            names.insert(0, runner.name)
-        move_together(folder, target.parent, names)
-    copied = f", {runner}" if runner.name in names else ""
+        kinds = make_files(folder, chosen, model, image_processor, card, smaller_kinds, images)
+        described = chosen.put_in_place(kinds, target, card)
     if says_where:
-        print(f"Written to: {target} ({target.stat().st_size / 1e6:.1f} MB), {target}.json{copied}")
+        print(f"Written to: {described}")
     return card
 
 
-def find_calibration_images(int8: str | None, paths: Sequence[Path]) -> list[Path]:
+def make_files(
+    folder: Path,
+    file_format: TorchFormat,
+    model: DenseCLIPForSemanticSegmentation,
+    image_processor: DenseCLIPImageProcessor,
+    card: dict,
+    smaller_kinds: dict[str, Callable],
+    images: Sequence[Path],
+) -> dict[str, Path]:
     """
-    The photographs that `paths` are, or that lie in these folders.
+    Write and check a file of each kind of numbers, and say in the card what was found.
+
+    Args:
+        smaller_kinds (`dict[str, Callable]`): kinds besides `"float32"` -> what makes them, [`halve`] or [`quantize`].
+        images (`Sequence[Path]`): photographs for those.
+
+    Returns:
+        `dict[str, Path]`: kinds -> files in `folder`.
 
     Raises:
-        ValueError: for photographs without `int8`, or too few of them with it.
+        ValueError: as [`export_model`].
     """
-    if int8 is None and paths:
-        raise ValueError("--calibration_images are for --int8, which is missing.")
+    # What is put around the model needs its logits.
+    is_surrounded = card["takes"] == "pictures" or file_format.prepares_pictures
+    core = {"takes": "pixel_values", "output": "logits"} if is_surrounded else {}
+    output = core.get("output", card["output"])
+    kinds = {kind: folder / f"{kind}{file_format.suffix}" for kind in ("float32", *smaller_kinds)}
+    precise = kinds["float32"]
+    write(ExportableDenseCLIP(model, output), file_format, precise)
+    found, card["smallest_side"] = check(file_format.load(precise), model, output)
+    print(
+        f"In {len(CHECKED_SIZES)} sizes {file_format.runtime} differs from the model by at most {found:.1e} of the"
+        " logits' standard deviation."
+    )
+    if card["smallest_side"] > model.min_image_size:
+        print(f"Smaller images than {card['smallest_side']} pixels it refuses, or computes otherwise.")
+    for kind, make in smaller_kinds.items():
+        card[kind] = make(precise, kinds[kind], card | core, images=images)
+        print(describe_smaller_kind(kind, card[kind], precise.stat().st_size, kinds[kind].stat().st_size))
+    if is_surrounded:
+        for file in kinds.values():
+            surround_file(file, card)
+        found = check_pictures(file_format.load(precise), model, image_processor, card)
+        print(f"With pictures it differs from image processor and model by at most {found:.1e} of that.")
+    return kinds
+
+
+def check_words(file_format: TorchFormat, takes: str, output: str, smaller_kinds: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: for what a format does not have.
+    """
+    for option, value, allowed in (("input", takes, file_format.inputs), ("output", output, file_format.outputs)):
+        if value not in allowed:
+            raise ValueError(f"--{option} {value} does not go with --format {file_format.name}: {file_format.hint}")
+    for kind in smaller_kinds:
+        if kind not in file_format.smaller_kinds:
+            raise ValueError(f"--{kind} is onnxruntime's: it needs --format onnx or transformers.js.")
+    if len(smaller_kinds) > 1 and not file_format.holds_all_kinds:
+        raise ValueError("--float16 and --int8 make a file each: choose one of them, or --format transformers.js.")
+
+
+def find_calibration_images(smaller_kinds: Sequence[str], paths: Sequence[Path]) -> list[Path]:
+    """
+    The photographs that `paths` are, or that lie in these folders, for files in `"float16"` or `"int8"`.
+
+    Raises:
+        ValueError: for photographs that no kind of numbers needs, or too few of them.
+    """
+    if not smaller_kinds and paths:
+        raise ValueError("--calibration_images are for --int8 and --float16, which are missing.")
     images = [file for path in paths for file in list_images(path)]
-    if int8 is not None and len(images) < 2:
+    least, words = (2, "two photographs") if "int8" in smaller_kinds else (1, "one photograph")
+    if smaller_kinds and len(images) < least:
         raise ValueError(
-            f"--int8 needs at least two photographs as --calibration_images, to measure what it costs; got"
+            f"--{smaller_kinds[-1]} needs at least {words} as --calibration_images, to measure what it costs; got"
             f" {len(images)}."
         )
     return images
+
+
+def read_license(checkpoint: Path) -> str | None:
+    """
+    The licence of a model as its card states it, in a line; `None` where it states none.
+
+    Raises:
+        ValueError: for a card whose head is no YAML.
+    """
+    card = checkpoint / "README.md"
+    head = read_card_head(card, f"The head of the card, {card},") if card.is_file() else {}
+    found = head.get("license_name") or head.get("license")
+    return " ".join(found.split()) if isinstance(found, str) else None
 
 
 def describe(
@@ -136,14 +200,21 @@ def describe(
     output: str,
     inference_mode: str,
     weights: Sequence[Path],
+    takes: str = "pixel_values",
 ) -> dict:
     """
     What a program that runs the file has to know, for JSON.
 
     Raises:
-        ValueError: for class maps of a model that slides windows.
+        ValueError: for class maps of a model that slides windows, and files that would have to slide them themselves.
     """
     slides = inference_mode == "slide"
+    if slides and takes == "pictures":
+        raise ValueError(
+            "This model is run by sliding windows, and a file that takes pictures shows the model whole ones: all"
+            " windows of a picture would be in memory at once. Say --inference_mode whole for whole pictures, or"
+            " --input pixel_values, for which run_onnx.py slides the windows."
+        )
     if slides and output == "class_map":
         raise ValueError(
             "This model is run by sliding windows, whose logits are averaged, which class maps cannot be. Say --output"
@@ -153,6 +224,7 @@ def describe(
     identity = (0.0,) * 3, (1.0,) * 3
     mean, std = (image_processor.image_mean, image_processor.image_std) if image_processor.do_normalize else identity
     return {
+        "takes": takes,
         "output": output,
         "class_names": describe_model(config).class_names,
         "palette": config.palette or generate_palette(config.num_labels),
@@ -169,6 +241,15 @@ def describe(
         "checkpoint_sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
+
+
+def surround_file(path: Path, card: dict) -> None:
+    """Put the graphs that make logits or class maps of pictures around that of a model, in its file."""
+    import onnx
+
+    takes = "pictures" if card["takes"] == "pictures" else "picture_values"
+    core = onnx.load(path)
+    onnx.save(surround(core, card["image_processor"], takes, card["output"], len(card["class_names"])), path)
 
 
 class ExportableDenseCLIP(nn.Module):
@@ -293,12 +374,64 @@ def difference(
     noise = torch.randn(batch_size, 3, height // 8, width // 8, generator=generator)
     pixel_values = nn.functional.interpolate(noise, size=(height, width), mode="bilinear")
     logits, found = model.segment(pixel_values).logits, run(pixel_values)
+    return lost(found, logits, output, (height, width))
+
+
+def lost(found: torch.Tensor, logits: torch.Tensor, output: str, size: tuple[int, int]) -> float:
+    """The difference of what a file gives, in maps of `size`, from the logits of the model, as `difference` has it."""
     scale = logits.std()
     if output == "class_map":
-        logits = resize_logits(logits, (height, width))
-        worse = logits.amax(dim=1) - logits.gather(1, found[:, None])[:, 0]
+        logits = resize_logits(logits, size)
+        worse = logits.amax(dim=1) - logits.gather(1, found[:, None].long())[:, 0]
     elif found.shape != logits.shape:
         raise ValueError(f"gives {tuple(found.shape)}, the model {tuple(logits.shape)}")
     else:
         worse = (found - logits).abs()
     return (worse.max() / scale).item()
+
+
+@torch.no_grad()
+def check_pictures(
+    run: Callable[[torch.Tensor], torch.Tensor],
+    model: DenseCLIPForSemanticSegmentation,
+    image_processor: DenseCLIPImageProcessor,
+    card: dict,
+) -> float:
+    """
+    Compare a file that takes pictures with image processor and model.
+
+    Returns:
+        The largest difference as `check` has it.
+
+    Raises:
+        ValueError: if it does not run or differs by more than `TOLERANCE`.
+    """
+    differences = {}
+    for size in CHECKED_PICTURES:
+        pictures = draw_pictures(size)
+        pixel_values = image_processor(list(pictures.numpy()), do_pad=False, return_tensors="pt").pixel_values
+        if min(pixel_values.shape[2:]) < card["smallest_side"]:
+            continue
+        given = pictures if card["takes"] == "pictures" else pictures.permute(0, 3, 1, 2).float()
+        try:
+            found, logits = run(given), model.segment(pixel_values).logits
+            differences[size] = lost(found, logits, card["output"], size[1:])
+        except Exception as error:  # the runtimes raise errors of all kinds
+            raise ValueError(
+                f"The file does not run on pictures of {size} and was not kept. {first_line(error)}"
+            ) from error
+    # Not `>`, which NaN would pass.
+    if differences and not max(differences.values()) <= TOLERANCE:
+        raise ValueError(
+            f"The file differs from image processor and model by {max(differences.values()):.1e} of the logits'"
+            f" standard deviation, on pictures of {list(differences)}; {TOLERANCE} is allowed. It was not kept."
+        )
+    return max(differences.values(), default=0.0)
+
+
+def draw_pictures(size: tuple[int, int, int]) -> torch.Tensor:
+    """Smooth noise as pictures, uint8 of shape (batch_size, height, width, 3)."""
+    batch_size, height, width = size
+    noise = torch.rand(batch_size, 3, height // 8 + 2, width // 8 + 2, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(noise, size=(height, width), mode="bilinear")
+    return (255 * smooth).round().byte().permute(0, 2, 3, 1).contiguous()

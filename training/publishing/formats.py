@@ -6,6 +6,7 @@ Formats of exported files.
 A format is a class with what `TorchFormat` has, and an entry in `FORMATS`.
 """
 
+import json
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,13 +18,17 @@ from torch.export import ExportedProgram
 
 from modeling_denseclip import sizes_denseclip
 from modeling_denseclip.tools.files import photographs
+from modeling_denseclip.tools.files.saving import move_together
 
 from .. import REPOSITORY
+from . import transformers_js
 from .standalone import join_texts
 
 
 # The program that runs an ONNX file. It imports nothing of the checkout, so it stands outside of the rooms.
 RUNNER = REPOSITORY / "training" / "run_onnx.py"
+# Operators whose sums float16 may not hold, and Gemm, of which onnxruntime has none for CPUs and says so each time.
+KEPT_IN_FLOAT32 = ("Gemm", "LayerNormalization", "Pow", "ReduceL2", "ReduceSum", "ReduceSumSquare", "Softmax")
 # First line of a copy of `RUNNER`.
 COPY_MARK = "# Written by training.export: run_onnx.py and photographs.py of the DenseCLIP repository in one file.\n"
 
@@ -36,6 +41,18 @@ class TorchFormat:
     runtime = "the program"  # what computes, in words
     model_options = {}  # for `from_pretrained` of the model that is exported
     max_bytes = float("inf")  # of the weights
+    inputs = ("pixel_values",)  # what a file may take,
+    outputs = ("logits", "class_map")  # and give
+    smaller_kinds = ()  # of numbers than float32
+    slides = True  # whether windows may slide over images, outside of the file
+    prepares_pictures = False  # whether `pixel_values` are pictures that the file has to prepare
+    holds_all_kinds = False  # whether what is written holds each kind of numbers, or one
+    hint = "what prepares pictures is written for --format onnx."  # for words that do not go with the format
+
+    def check_target(self, target: Path) -> None:
+        """Raise a ValueError for a place where this format is not written."""
+        if target.suffix != self.suffix or target.is_dir():
+            raise ValueError(f"--format {self.name} writes a file that ends in {self.suffix}; got {target}.")
 
     def check_packages(self) -> None:
         """Raise a ValueError for a package that the format needs and that is not installed."""
@@ -52,8 +69,36 @@ class TorchFormat:
         torch.export.save(converted, path)
 
     def load(self, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The file as a function of `pixel_values`, on the CPU."""
+        """The file as a function of its input, on the CPU."""
         return torch.export.load(path).module()
+
+    def put_in_place(self, kinds: dict[str, Path], target: Path, card: dict) -> str:
+        """
+        Write what belongs beside the files, and move all to where it belongs.
+
+        Args:
+            kinds (`dict[str, Path]`): `"float32"`, and those of `smaller_kinds` that were asked for -> the files. They
+                lie in a folder of their own on the file system of `target`.
+            target (`Path`): where to.
+            card (`dict`): what a program that runs the file has to know.
+
+        Returns:
+            `str`: what was written, in words.
+        """
+        *_, file = kinds.values()  # the one that was asked for
+        folder = file.parent
+        file.replace(folder / target.name)
+        card_file = folder / f"{target.name}.json"
+        lines = (f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in card.items())
+        card_file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        names = [*self.write_programs(folder, target), target.name, card_file.name]
+        move_together(folder, target.parent, names)
+        others = [str(target.with_name(name)) for name in (card_file.name, *names[:-2])]
+        return ", ".join([f"{target} ({target.stat().st_size / 1e6:.1f} MB)", *others])
+
+    def write_programs(self, folder: Path, target: Path) -> list[str]:
+        """Programs that belong beside `target`, written into `folder`; returns their names."""
+        return []
 
 
 class OnnxFormat(TorchFormat):
@@ -65,6 +110,8 @@ class OnnxFormat(TorchFormat):
     # There is no operator of fused attention in the ONNX that is written; without it, Swin can be exported too.
     model_options = {"attn_implementation": "eager"}
     max_bytes = 2**31 - 1  # what a protobuf, and so an ONNX file, can hold
+    inputs = ("pixel_values", "pictures")
+    smaller_kinds = ("float16", "int8")
 
     def check_packages(self) -> None:
         try:
@@ -121,10 +168,36 @@ class OnnxFormat(TorchFormat):
 
     def load(self, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
         session = open_session(path)
-        return lambda pixel_values: torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0])
+        (taken,) = session.get_inputs()
+        return lambda values: torch.from_numpy(session.run(None, {taken.name: values.numpy()})[0])
+
+    def write_programs(self, folder: Path, target: Path) -> list[str]:
+        if not may_replace(target.with_name(RUNNER.name)):
+            return []
+        (folder / RUNNER.name).write_text(copy_runner(), encoding="utf-8")
+        return [RUNNER.name]
 
 
-FORMATS = {file_format.name: file_format for file_format in (OnnxFormat(), TorchFormat())}
+class TransformersJsFormat(OnnxFormat):
+    """A folder for transformers.js, with a file of each kind of numbers."""
+
+    name = "transformers.js"
+    suffix = ""
+    outputs = ("logits",)
+    inputs = ("pixel_values",)
+    slides = False
+    prepares_pictures = True
+    holds_all_kinds = True
+    hint = "the library makes the input, and enlarges the logits, by itself. Leave it out."
+
+    def check_target(self, target: Path) -> None:
+        transformers_js.check_target(target)
+
+    def put_in_place(self, kinds: dict[str, Path], target: Path, card: dict) -> str:
+        return transformers_js.write_folder(kinds, target, card)
+
+
+FORMATS = {file_format.name: file_format for file_format in (OnnxFormat(), TorchFormat(), TransformersJsFormat())}
 
 
 def open_session(path: Path):
@@ -157,7 +230,7 @@ def quantize(source: Path, target: Path, card: dict, method: str, images: Sequen
     from onnxruntime.quantization.calibrate import CalibrationDataReader
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from ..run_onnx import prepare, read_picture, segment
+    from ..run_onnx import prepare, read_picture
 
     # This folds batch norms into convolutions.
     folded = source.with_name("folded.onnx")
@@ -185,25 +258,53 @@ def quantize(source: Path, target: Path, card: dict, method: str, images: Sequen
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    before, after = open_session(source), open_session(target)
-    equal = total = 0
-    for image in measuring:
-        picture = read_picture(image)
-        same = segment(before, card, picture) == segment(after, card, picture)
-        equal, total = equal + int(same.sum()), total + same.size
     return {
         "method": method,
-        "agreement": equal / total,
+        "agreement": agreement(source, target, card, measuring),
         "num_calibration_images": len(calibrating),
         "num_measured_images": len(measuring),
     }
 
 
-def describe_quantization(report: dict, before: int, after: int) -> str:
+def halve(source: Path, target: Path, card: dict, images: Sequence[Path]) -> dict:
+    """
+    Write an ONNX file in float16, which takes and gives float32, and measure what it costs.
+
+    Returns:
+        The number of images, and the agreement: the share of pixels in [0, 1] that get the class of the float32 file.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    kept = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FLOAT32]
+    model = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=kept)
+    OnnxModel.graph_topological_sort(model.graph)  # casts stand behind what takes them
+    onnx.save(model, target)
+    return {"agreement": agreement(source, target, card, images), "num_measured_images": len(images)}
+
+
+def agreement(source: Path, target: Path, card: dict, images: Sequence[Path]) -> float:
+    """The share of the pixels of images, in [0, 1], that get the same class by two files that take `pixel_values`."""
+    from ..run_onnx import read_picture, segment
+
+    before, after = open_session(source), open_session(target)
+    equal = total = 0
+    for image in images:
+        picture = read_picture(image)
+        same = segment(before, card, picture) == segment(after, card, picture)
+        equal, total = equal + int(same.sum()), total + same.size
+    return equal / total
+
+
+def describe_smaller_kind(kind: str, report: dict, before: int, after: int) -> str:
     """Sizes in bytes."""
-    calibrated = f", calibrated on {report['num_calibration_images']} others" if report["method"] == "static" else ""
+    calibrated = ""
+    if report.get("method") == "static":
+        calibrated = f", calibrated on {report['num_calibration_images']} others"
+    words = ", ".join([kind, *([report["method"]] if "method" in report else [])])
     return (
-        f"int8, {report['method']}: {100 * report['agreement']:.2f} % of the pixels of"
+        f"{words}: {100 * report['agreement']:.2f} % of the pixels of"
         f" {report['num_measured_images']} images have the class of the float file{calibrated};"
         f" {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB."
     )

@@ -17,6 +17,7 @@ from modeling_denseclip import DenseCLIPConfig, DenseCLIPForSemanticSegmentation
 from modeling_denseclip.tools.files.loading import read_json
 
 from ..options.recipes import Recipe
+from . import transformers_js as javascript
 from .card import build_model_card, is_generated, read_metrics
 from .endpoint import is_written_here, write_endpoint_files
 
@@ -29,6 +30,7 @@ TOKENIZER = (
     *("tokenizer.json", "vocab.json", "merges.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
+JAVASCRIPT_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # What evaluations have written, of a single scale and of several scales and flips.
 METRICS = ("metrics.json", "metrics_multi_scale.json")
 # The classes by which a repository is loaded where this package is not installed.
@@ -101,6 +103,28 @@ def prepare_upload(directory: Path) -> Upload:
     for name, report in measured.items():
         files[name] = f"{json.dumps(report, indent=2, ensure_ascii=False)}\n".encode()
     return Upload(files=files, config=model.config, image_processor=image_processor, measured=list(measured.values()))
+
+
+def prepare_javascript(folder: Path, upload: Upload) -> dict[str, Path]:
+    """
+    What of a folder for transformers.js goes to its branch, with the tokenizer: the library loads one from there if
+    there is one on the main branch.
+
+    Raises:
+        ValueError: as [`transformers_js.find_files`], and for files that lie elsewhere.
+    """
+    weights = [path for name, path in upload.files.items() if name.endswith(".safetensors")]
+    files = javascript.find_files(folder, weights)
+    for path in files.values():
+        check_is_own(path, path.parent)
+    tokenizer = {name: upload.files[name] for name in JAVASCRIPT_TOKENIZER if name in upload.files}
+    if tokenizer and len(tokenizer) < len(JAVASCRIPT_TOKENIZER):
+        raise ValueError(
+            f"The tokenizer has {', '.join(tokenizer)} alone, and transformers.js needs"
+            f" {' and '.join(JAVASCRIPT_TOKENIZER)}, so nothing was sent. `save_pretrained` of the tokenizer writes"
+            " both."
+        )
+    return files | tokenizer
 
 
 def check_is_own(path: Path, directory: Path) -> None:
@@ -199,6 +223,7 @@ def push_directory(
     commit_message: str = COMMIT_MESSAGE,
     recipe: Recipe | None = None,
     base_model: str | Sequence[str] | None = None,
+    transformers_js: str | Path | None = None,
     handler: bool = False,
 ) -> str:
     """
@@ -217,6 +242,8 @@ def push_directory(
         recipe ([`Recipe`], *optional*): the recipe that the model was trained by, for the card.
         base_model (`str` or `Sequence[str]`, *optional*): the checkpoints that it was trained from, for the card.
             Default to the recipe's.
+        transformers_js (`str` or `Path`, *optional*): a folder that `training.export --format transformers.js` wrote
+            of this model. It is pushed behind the model, to the branch `"transformers.js"`.
         handler (`bool`, *optional*, defaults to `False`): whether `handler.py` and `requirements.txt` are sent too, by
             which Hugging Face's Inference Endpoints run the model. Those in the directory are sent as they are.
 
@@ -237,6 +264,11 @@ def push_directory(
             f"{repo_id!r} is no name of a repository, so nothing was sent: {error} Write it as user/name."
         ) from error
     upload = prepare_upload(directory)
+    if transformers_js is not None and revision == javascript.BRANCH:
+        raise ValueError(
+            f"The branch {revision} is for JavaScript alone, so nothing was sent. Name another --revision."
+        )
+    for_javascript = None if transformers_js is None else prepare_javascript(Path(transformers_js), upload)
     if handler:
         upload.files |= find_endpoint_files(directory)
     path = directory / CARD
@@ -252,6 +284,7 @@ def push_directory(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         if card is None or is_generated(card):  # one that somebody wrote or edited stays
             described = {"recipe": recipe, "measured": upload.measured, "base_model": base_model}
+            described["in_javascript"] = for_javascript is not None
             card = str(build_model_card(upload.config, upload.image_processor, repo_id=repo_id, **described))
         contents = {CARD: card.encode()} | upload.files
         # Weights of an earlier push would be loaded in place of the new ones.
@@ -263,7 +296,23 @@ def push_directory(
     except HUB_ERRORS as error:
         state = f"Nothing was committed to {repo_id}; the model is in {directory}."
         raise explain_hub_error(error, repo_id, token, state) from error
+    if for_javascript is not None:
+        try:
+            push_javascript(api, repo_id, for_javascript, commit_message)
+        except HUB_ERRORS as error:
+            state = f"The model was pushed to {commit.commit_url}, but nothing of {transformers_js}."
+            raise explain_hub_error(error, repo_id, token, state) from error
     return commit.commit_url
+
+
+def push_javascript(api: HfApi, repo_id: str, files: dict[str, Path], commit_message: str) -> None:
+    """Make files, by their names in the repository, the only ones of the branch for transformers.js, in one commit."""
+    api.create_branch(repo_id, branch=javascript.BRANCH, exist_ok=True)
+    remote = api.list_repo_files(repo_id, revision=javascript.BRANCH)
+    operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+    # A new branch begins with the files of the main one.
+    operations += [CommitOperationDelete(name) for name in remote if name not in {*files, ".gitattributes"}]
+    api.create_commit(repo_id, operations, commit_message=commit_message, revision=javascript.BRANCH)
 
 
 def explain_hub_error(error: Exception, repo_id: str, token: str | None, state: str) -> OSError:

@@ -21,7 +21,6 @@ import numpy as np
 
 from modeling_denseclip.class_maps_denseclip import NOT_FINITE
 from modeling_denseclip.tools.files import received
-from modeling_denseclip.tools.files.loading import read_card_head
 from modeling_denseclip.tools.files.photographs import STRANGERS
 from modeling_denseclip.tools.files.saving import replace_folder
 from modeling_denseclip.tools.insight.batching import MEMORY_ADVICE
@@ -30,8 +29,8 @@ from modeling_denseclip.tools.page import answers
 from modeling_denseclip.tools.page.viewer import MASTHEAD_CSS, VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
 from .. import REPOSITORY
-from .export import export_model, find_calibration_images
-from .formats import RUNNER, describe_quantization, open_session, quantize
+from .export import export_model, find_calibration_images, read_license
+from .formats import RUNNER, describe_smaller_kind, open_session, quantize
 from .npm import fetch_package, find_npm, locked_version, unpack
 
 
@@ -75,22 +74,14 @@ def write_static_space(
         ValueError: as [`~export.export_model`], and where onnxruntime-web is not to be had. Nothing is written then.
     """
     find_npm()
-    images = find_calibration_images(int8, calibration_images)
-    licence = read_licence(checkpoint)
+    images = find_calibration_images([] if int8 is None else ["int8"], calibration_images)
+    licence = (read_license(checkpoint) or "not stated").replace("|", " ")  # for a table
 
     def write(folder: Path) -> None:
         model, card = write_model(folder, checkpoint, inference_mode, int8, images)
         write_page(folder, name, licence, card, describe_files(folder, model), write_runtime(folder))
 
     replace_folder(output, write, "index.html")
-
-
-def read_licence(checkpoint: Path) -> str:
-    """What the card of a model states, for a table."""
-    card = checkpoint / "README.md"
-    head = read_card_head(card, f"The head of the card, {card},") if card.is_file() else {}
-    licence = head.get("license_name") or head.get("license")
-    return licence.replace("|", " ") if isinstance(licence, str) else "not stated"
 
 
 def write_runtime(folder: Path) -> Path:
@@ -121,7 +112,7 @@ def write_model(
         quantized = staging / "int8.onnx"
         card["int8"] = quantize(exported, quantized, card, int8, images)
         (staging / "folded.onnx").unlink(missing_ok=True)
-        print(describe_quantization(card["int8"], exported.stat().st_size, quantized.stat().st_size))
+        print(describe_smaller_kind("int8", card["int8"], exported.stat().st_size, quantized.stat().st_size))
     card["check"] = find_logits(exported, card)
     (staging / f"{exported.name}.json").unlink()
     (staging / "model.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
