@@ -168,8 +168,8 @@ def paint(place: Place) -> None:
     ):
         if not (place.output / f"{name}.npz").exists():
             print(f"painting {count} scenes with captions", flush=True)
-            pictures, captions, shown = paint_captioned(seed, count, settings.pretraining.side)
-            write_arrays(place.output / f"{name}.npz", pictures=pictures, captions=captions, shown=shown)
+            arrays = paint_captioned(seed, count, settings.pretraining.side)
+            write_arrays(place.output / f"{name}.npz", **arrays)
     if (place.scenes / "validation.npz").exists():
         return
     print(f"painting scenes with masks for {len(settings.seeds)} seeds", flush=True)
@@ -196,11 +196,6 @@ def write_arrays(path: Path, **arrays) -> None:
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, **arrays)
     os.replace(partial, path)
-
-
-def read_captioned(path: Path) -> CaptionedPictures:
-    arrays = np.load(path)
-    return CaptionedPictures(arrays["pictures"], arrays["captions"].tolist(), arrays["shown"])
 
 
 # ------------------------------------------------------------------------------------------------------------ jobs
@@ -237,7 +232,7 @@ def run_job(place: Place, job: Job) -> dict:
 
 def run_pretraining(place: Place, job: Job) -> dict:
     settings, device = place.settings, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pictures = (read_captioned(place.output / f"{name}.npz") for name in ("captioned", "held_out"))
+    pictures = (CaptionedPictures(**np.load(place.output / f"{name}.npz")) for name in ("captioned", "held_out"))
     folder = place.encoders / job.row
     scores = pretrain(job.row, *pictures, folder, settings.pretraining, job.seed, device)
     if job.row.startswith("clip"):
@@ -448,7 +443,9 @@ def main(words: list[str] | None = None) -> None:
         args.output = args.output / "smoke"
         args.results, args.figure = args.output / "results.json", args.output / "figure.png"
     if not args.tables:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that are started
+        # Of the processes that are started; this one has imported all that reads them.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("HF_DATASETS_CACHE", str(args.output / "cache"))
         place = Place(args.output, SMOKE if args.smoke else Settings(), args.street_scenes)
         keep(run(place, args.workers), place.settings, args.results)
     kept = json.loads(args.results.read_text(encoding="utf-8"))

@@ -4,10 +4,10 @@
 Image encoders that have learned the painted world from its words, or from its classes as plain numbers.
 
 "clip_resnet" and "clip_vit" learn captioned pictures by CLIP's contrastive loss, "numbers_resnet" and
-"numbers_convnext" learn which classes the same pictures show, as ImageNet teaches: the same pictures in the same
-order, as many steps, the same optimiser. All are saved in forms that `from_clip_pretrained` reads: of Transformers,
-and of open_clip, which is the one with a CLIP of a ResNet. The ResNet of numbers has the same architecture as CLIP's,
-and beside it a text tower that has learned nothing, which its rows leave behind.
+"numbers_convnext" learn which classes the same captions name, as ImageNet teaches: the same pictures in the same
+order, the same things named, as many steps, the same optimiser. All are saved in forms that `from_clip_pretrained`
+reads: of Transformers, and of open_clip, which is the one with a CLIP of a ResNet. The ResNet of numbers has the same
+architecture as CLIP's, and beside it a text tower that has learned nothing, which its rows leave behind.
 """
 
 import json
@@ -69,10 +69,11 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class CaptionedPictures:
-    """Pictures, uint8 `(count, side, side, 3)`, captions, and which of `ALL_NAMES` each shows, bool `(count, K)`."""
+    """What [`paint_captioned`] paints."""
 
     pictures: np.ndarray
-    captions: list[str]
+    captions: np.ndarray
+    named: np.ndarray
     shown: np.ndarray
 
 
@@ -290,7 +291,7 @@ def pretrain(
     tokenizer = world_tokenizer()
     if name.startswith("clip"):
         model = (ViTCLIP if name == "clip_vit" else ResNetCLIP)(sizes, tokenizer)
-        tokens = tokenizer(train.captions, padding=True, return_tensors="pt").input_ids
+        tokens = tokenizer(train.captions.tolist(), padding=True, return_tensors="pt").input_ids
 
         def loss_of(pixel_values: torch.Tensor, batch: np.ndarray) -> torch.Tensor:
             texts = model.embed_texts(tokens[batch].to(device))
@@ -300,7 +301,7 @@ def pretrain(
         scores = score_words(model, tokenizer, held_out, device)
     else:
         model, module, tell = build_teller(name, sizes, tokenizer)
-        numbers = torch.from_numpy(train.shown).float()
+        numbers = torch.from_numpy(train.named).float()
 
         def loss_of(pixel_values: torch.Tensor, batch: np.ndarray) -> torch.Tensor:
             logits = tell(pixel_values)
@@ -359,7 +360,7 @@ def score_words(
         return F.normalize(model.embed_texts(input_ids.to(device)).cpu(), dim=1)
 
     images = F.normalize(in_batches(model.embed_images, held_out, device), dim=1)
-    similarity = images @ read(held_out.captions).T
+    similarity = images @ read(held_out.captions.tolist()).T
     own = torch.arange(len(similarity))
     names = images @ read([f"a {name}" for name in ALL_NAMES]).T
     return {

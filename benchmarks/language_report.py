@@ -89,8 +89,9 @@ def show_step(ours: dict[int, float], other: dict[int, float]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown, numbers to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rule = f"|---|{'---:|' * (len(head) - 1)}"
+    first, *others = (f"| {' | '.join(line)} |" for line in (head, *rows))
+    return "\n".join([first, rule, *others])
 
 
 def format_tables(kept: dict) -> dict[str, str]:

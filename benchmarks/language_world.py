@@ -75,7 +75,7 @@ SYNONYMS = {
     "snowy": ("snowy", "frosty"),
     "ground": ("ground", "land"),
 }
-OWN_WORD_SHARE, BACKGROUND_SHARE = 0.6, 0.7
+OWN_WORD_SHARE, BACKGROUND_SHARE = 0.6, 0.35
 OPENINGS = ("", "a picture of", "a painting of", "here is", "there is")
 LINKS = ("and", "beside", "next to", "near")
 # No caption has them; a name of two is read by the text tower as words that it has never met.
@@ -268,23 +268,30 @@ def find_names(mask: np.ndarray) -> list[str]:
     return [name for name, count in zip(ALL_NAMES, counts, strict=True) if count >= MIN_PIXELS]
 
 
+def choose_names(shown: Sequence[str], generator: np.random.Generator) -> list[str]:
+    """
+    What somebody would name of a scene: one or more of its things, all numbers of them alike, in any order; sky and
+    ground now and then.
+    """
+    things = [name for name in shown if name not in (*SKIES, *GROUNDS)]
+    chosen = generator.permutation(len(things))[: generator.integers(1, len(things) + 1)]
+    places = [name for name in shown if name in (*SKIES, *GROUNDS) and generator.random() < BACKGROUND_SHARE]
+    return [*(things[index] for index in chosen), *places]
+
+
 def write_caption(names: Sequence[str], generator: np.random.Generator) -> str:
-    """
-    A caption that names every thing among `names`, in any order and in varied words; sky and ground are often left
-    out.
-    """
-    things = [name for name in names if name not in (*SKIES, *GROUNDS)]
+    """A caption that names these, things first, in varied words."""
     words = [OPENINGS[generator.integers(len(OPENINGS))]]
-    for position, index in enumerate(generator.permutation(len(things))):
-        phrase = _vary(things[index], generator)
-        words += [LINKS[generator.integers(len(LINKS))]] if position else []
-        words += [_article(phrase), phrase]
-    places = [("on", name) for name in names if name in GROUNDS] + [
-        ("under a", name) for name in names if name in SKIES
-    ]
-    for index in generator.permutation(len(places)):
-        if generator.random() < BACKGROUND_SHARE:
-            words += [places[index][0], _vary(places[index][1], generator)]
+    for position, name in enumerate(names):
+        phrase = _vary(name, generator)
+        if name in SKIES:
+            words += [f"under {_article(phrase)}"]
+        elif name in GROUNDS:
+            words += ["on"]
+        else:
+            words += [LINKS[generator.integers(len(LINKS))]] if position else []
+            words += [_article(phrase)]
+        words.append(phrase)
     return " ".join(" ".join(words).split())
 
 
@@ -304,21 +311,23 @@ def _vary(name: str, generator: np.random.Generator) -> str:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def paint_captioned(seed: int, count: int, side: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+def paint_captioned(seed: int, count: int, side: int) -> dict[str, np.ndarray]:
     """
-    Scenes with captions: pictures, uint8 `(count, side, side, 3)`; captions; and which classes of `ALL_NAMES` each
-    picture shows, bool `(count, len(ALL_NAMES))`.
+    Scenes with captions, as arrays: `pictures`, uint8 `(count, side, side, 3)`; `captions`; and which classes of
+    `ALL_NAMES` a caption has `named` and a picture has `shown`, both bool `(count, len(ALL_NAMES))`.
     """
     pictures, captions = np.zeros((count, side, side, 3), dtype=np.uint8), []
-    shown = np.zeros((count, len(ALL_NAMES)), dtype=bool)
+    named, shown = np.zeros((2, count, len(ALL_NAMES)), dtype=bool)
     for index in range(count):
         generator = np.random.default_rng((seed, index))
         picture, mask = paint_scene(generator)
-        names = find_names(mask)
         pictures[index] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-        shown[index, [ALL_NAMES.index(name) for name in names]] = True
-        captions.append(write_caption(names, generator))
-    return pictures, captions, shown
+        visible = find_names(mask)
+        chosen = choose_names(visible, generator)
+        captions.append(write_caption(chosen, generator))
+        for marks, names in ((named, chosen), (shown, visible)):
+            marks[index, [ALL_NAMES.index(name) for name in names]] = True
+    return {"pictures": pictures, "captions": np.array(captions), "named": named, "shown": shown}
 
 
 def write_split(data_dir: Path, split: str, scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:

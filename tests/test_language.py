@@ -89,19 +89,24 @@ def test_plain_colours_look_as_they_are_called():
 def test_captions_name_what_masks_show_and_nothing_else():
     own_word = {word: own for own, same in SYNONYMS.items() for word in same}
     tokenizer, vocabulary, varied = world_tokenizer(), set(language_world.vocabulary()), set()
-    for seed in range(40):
-        _, mask = draw_scene(seed)
+    left_out, all_named = set(), 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        _, mask = language_world.paint_scene(generator)
         counts = np.bincount(mask.ravel(), minlength=256)
         shown = {ALL_NAMES[index] for index in np.flatnonzero(counts >= language_world.MIN_PIXELS)}
-        caption = language_world.write_caption(sorted(shown), np.random.default_rng(seed))
-        words = caption.split()
-        assert {*words} <= vocabulary and len(tokenizer(caption).input_ids) == len(words) + 2
+        chosen = language_world.choose_names(language_world.find_names(mask), generator)
+        words = language_world.write_caption(chosen, generator).split()
+        assert {*words} <= vocabulary and len(tokenizer(" ".join(words)).input_ids) == len(words) + 2
         meant = [own_word[word] for word in words if word in own_word]
-        named = {f"{first} {second}" for first, second in zip(meant[::2], meant[1::2], strict=True)}
-        assert named & {*THINGS} == shown & {*THINGS} and named <= shown
+        named = [f"{first} {second}" for first, second in zip(meant[::2], meant[1::2], strict=True)]
+        assert named == chosen and {*named} <= shown and {*named} & {*THINGS}
+        left_out |= shown - {*named}
+        all_named += {*named} & {*THINGS} == shown & {*THINGS}
         varied |= {word for word in words if own_word.get(word, word) != word}
         assert len(words) + 2 <= language_pretraining.text_fields(TINY, tokenizer)["max_position_embeddings"]
-    assert len(varied) > 20
+    assert left_out & {*THINGS} and left_out & {*SKIES} and all_named > 10
+    assert len(varied) > 15
     # Synonyms stand for one word each, and meaningless names say nothing of each other or of things.
     assert len(own_word) == sum(map(len, SYNONYMS.values()))
     names = language_world.meaningless_names(len(CLASS_NAMES))
@@ -127,7 +132,7 @@ def test_scenes_are_a_data_set_that_training_reads(tmp_path):
 
 @pytest.fixture(scope="module")
 def pictures() -> CaptionedPictures:
-    return CaptionedPictures(*language_world.paint_captioned(0, 24, TINY.side))
+    return CaptionedPictures(**language_world.paint_captioned(0, 24, TINY.side))
 
 
 @pytest.mark.parametrize("model_class", [ResNetCLIP, ViTCLIP])
@@ -150,6 +155,15 @@ def test_what_has_been_pretrained_is_read_to_the_last_bit(model_class, pictures,
     pixels = F.normalize(model.image_encoder(pixel_values).pixel_embeddings, dim=1)
     expected = torch.einsum("bchw,kc->bkhw", pixels, F.normalize(clip.embed_texts(input_ids), dim=1))
     torch.testing.assert_close(scores, expected)
+
+
+def test_numbers_are_those_of_what_captions_name(pictures):
+    own_word = {word: own for own, same in SYNONYMS.items() for word in same}
+    for caption, named, shown in zip(pictures.captions, pictures.named, pictures.shown, strict=True):
+        meant = [own_word[word] for word in caption.split() if word in own_word]
+        names = {f"{first} {second}" for first, second in zip(meant[::2], meant[1::2], strict=True)}
+        assert {ALL_NAMES[index] for index in np.flatnonzero(named)} == names
+        assert not (named & ~shown).any()
 
 
 def test_all_encoders_see_the_same_batches():
