@@ -44,7 +44,7 @@ import training.evaluate
 import training.train
 from modeling_denseclip import DenseCLIPForSemanticSegmentation, DenseCLIPImageProcessor
 from training import REPOSITORY
-from training.metrics import confusion_matrix, mean_iou_from_confusion
+from training.metrics import SegmentationScores, confusion_matrix, mean_iou_from_confusion
 
 from .language_pretraining import PRETRAININGS, CaptionedPictures, Pretraining, pretrain, world_tokenizer
 from .language_report import draw_figure, format_tables
@@ -77,6 +77,9 @@ RESULTS = Path(__file__).with_suffix(".json")
 FIGURE = REPOSITORY / "docs" / "images" / "language.png"
 # Seeds of the scenes: those of pretraining, of what is held out from it, of validation; the seeds of rows follow.
 CAPTIONED_SEED, HELD_OUT_SEED, VALIDATION_SEED, FIRST_SEED = 1, 2, 3, 100
+# What trainings score in their end: little, since `training.evaluate` scores all of validation.
+GLANCE, GLANCE_SCENES = "glance", 2
+SCORING_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Settings:
         masks (`tuple[int, ...]`): numbers of masks that rows are trained on.
         ablation_masks (`int`): of them, those that ablations are.
         seeds, street_seeds (`tuple[int, ...]`): of trainings, in the painted world and on photographs.
+        learning_rates (`tuple[float, ...]`): among them the row "clip" alone chooses the one of all rows, by its mean
+            mIoU on `tuning_seeds`, which no table has.
         rows (`tuple[str, ...]`): those that are trained.
         pretraining ([`Pretraining`]), fine_tuning, street ([`FineTuning`]): sizes of trainings.
     """
@@ -100,6 +105,8 @@ class Settings:
     ablation_masks: int = 160
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     street_seeds: tuple[int, ...] = (0, 1, 2)
+    learning_rates: tuple[float, ...] = (2e-3, 5e-3, 1e-2)
+    tuning_seeds: tuple[int, ...] = (10, 11)
     rows: tuple[str, ...] = tuple(ROWS)
     pretraining: Pretraining = field(default_factory=Pretraining)
     fine_tuning: FineTuning = field(default_factory=FineTuning)
@@ -114,7 +121,9 @@ SMOKE = Settings(
     ablation_masks=4,
     seeds=(0,),
     street_seeds=(0,),
-    rows=("random", "clip", "pre_model", "vit_post_model", "convnext_post_model", "meaningless"),
+    learning_rates=(1e-3,),
+    tuning_seeds=(10,),
+    rows=("random", "vit_post_model", "convnext_post_model", "meaningless"),
     pretraining=Pretraining(side=64, width=64, resnet_width=8, vit_layers=2, steps=2, batch_size=16),
     fine_tuning=FineTuning(side=64, crop=(64, 64), width=8, steps=1, batch_size=2, warmup_steps=0),
     street=FineTuning(side=64, crop=(64, 64), width=8, steps=1, batch_size=2, warmup_steps=0),
@@ -128,11 +137,13 @@ class Job:
     row: str
     masks: int = 0  # 0 for a pretraining, and for all photographs
     seed: int = 0
-    data: str = "world"  # or "street", or "pretraining"
+    data: str = "world"  # or "street", "pretraining" or "tuning"
+    learning_rate: float | None = None  # of tuning
 
     @property
     def key(self) -> str:
-        return f"{self.data}/{self.row}/{self.masks}/{self.seed}"
+        row = self.row if self.learning_rate is None else f"{self.row}_{self.learning_rate:g}"
+        return f"{self.data}/{row}/{self.masks}/{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -172,8 +183,9 @@ def paint(place: Place) -> None:
             write_arrays(place.output / f"{name}.npz", **arrays)
     if (place.scenes / "validation.npz").exists():
         return
-    print(f"painting scenes with masks for {len(settings.seeds)} seeds", flush=True)
-    for seed in settings.seeds:
+    seeds = (*settings.seeds, *settings.tuning_seeds)
+    print(f"painting scenes with masks for {len(seeds)} seeds", flush=True)
+    for seed in seeds:
         generators = (np.random.default_rng((FIRST_SEED + seed, index)) for index in range(max(settings.masks)))
         scenes = [paint_scene(generator, with_unseen=False) for generator in generators]
         for masks in settings.masks:  # the few are the first of the many
@@ -184,6 +196,7 @@ def paint(place: Place) -> None:
         for index in range(settings.validation)
     ]
     write_split(place.scenes, "validation", scenes)
+    write_split(place.scenes, GLANCE, scenes[:GLANCE_SCENES])
     meaningless = "\n".join(meaningless_names(len(CLASS_NAMES)))
     (place.scenes / "meaningless.txt").write_text(meaningless + "\n", encoding="utf-8")
     pictures, masks = (np.stack(arrays) for arrays in zip(*scenes, strict=True))
@@ -201,9 +214,28 @@ def write_arrays(path: Path, **arrays) -> None:
 # ------------------------------------------------------------------------------------------------------------ jobs
 
 
-def list_jobs(place: Place) -> tuple[list[Job], list[Job]]:
-    """All pretrainings, and all trainings that start from them; of the latter those that tell most come first."""
-    settings = place.settings
+def list_pretrainings() -> list[Job]:
+    return [Job(name, data="pretraining") for name in PRETRAININGS]
+
+
+def list_tunings(settings: Settings) -> list[Job]:
+    return [
+        Job("clip", settings.ablation_masks, seed, "tuning", rate)
+        for rate in settings.learning_rates
+        for seed in settings.tuning_seeds
+    ]
+
+
+def choose_learning_rate(settings: Settings, results: dict[str, dict]) -> float:
+    """The rate by which the row "clip" has the highest mean mIoU on `tuning_seeds`."""
+    scores: dict[float, list[float]] = {}
+    for job in list_tunings(settings):
+        scores.setdefault(job.learning_rate, []).append(results[job.key]["mean_iou"])
+    return max(scores, key=lambda rate: np.mean(scores[rate]))
+
+
+def list_rows(settings: Settings, with_photographs: bool) -> list[Job]:
+    """All trainings of tables; those that tell most come first."""
     few = (settings.ablation_masks,)
     groups = [(STEPS, settings.masks), (BACKBONES, settings.masks), (ABLATIONS, few)]
     jobs = [
@@ -214,10 +246,10 @@ def list_jobs(place: Place) -> tuple[list[Job], list[Job]]:
         for row in rows
         if row in settings.rows
     ]
-    if place.street_scenes is not None:
+    if with_photographs:
         photographs = [row for row in PHOTOGRAPHS if row in settings.rows]
         jobs += [Job(row, 0, seed, "street") for seed in settings.street_seeds for row in photographs]
-    return [Job(name, data="pretraining") for name in PRETRAININGS], jobs
+    return jobs
 
 
 def run_job(place: Place, job: Job) -> dict:
@@ -245,6 +277,8 @@ def run_row(place: Place, job: Job) -> dict:
     settings, row = place.settings, ROWS[job.row]
     is_street = job.data == "street"
     sizes = settings.street if is_street else settings.fine_tuning
+    if job.learning_rate is not None:
+        sizes = dataclasses.replace(sizes, learning_rate=job.learning_rate)
     folder = place.output / "rows" / job.key.replace("/", "_")
     tokenizer = world_tokenizer()
     words = training_words(row, settings.pretraining, sizes, tokenizer, place.encoders, folder, job.seed)
@@ -252,8 +286,8 @@ def run_row(place: Place, job: Job) -> dict:
     data_words += ["--preprocessing_num_workers", "1"]
     if row.has_meaningless_names:
         data_words += ["--class_names_file", str(place.scenes / "meaningless.txt")]
-    train_split = [] if is_street else ["--train_split", split_name(job.seed, job.masks)]
-    training.train.main([*words, *data_words, *train_split])
+    splits = [] if is_street else ["--train_split", split_name(job.seed, job.masks), "--validation_split", GLANCE]
+    training.train.main([*words, *data_words, *splits])
     model = str(folder / "model")
     report = training.evaluate.main([model, *data_words, "--dataloader_num_workers", "0"])
     scores = {"mean_iou": report["mean_iou"]}
@@ -328,18 +362,20 @@ def score_maps(
     image_processor: DenseCLIPImageProcessor,
     score: Callable[[torch.Tensor], torch.Tensor],
     num_labels: int,
-):
+) -> SegmentationScores:
     """
-    [`SegmentationScores`] of the class that scores best at each pixel, on the scenes of validation. Pixels of classes
+    Scores of the class that scores best at each pixel, on the scenes of validation. Pixels of classes
     beyond `num_labels` do not count.
     """
     arrays = np.load(place.scenes / "validation.npz")
+    pictures, masks = list(arrays["pictures"]), torch.from_numpy(arrays["masks"])
+    masks = torch.where(masks < num_labels, masks, UNLABELLED).long()
     confusion = torch.zeros(num_labels, num_labels, dtype=torch.int64)
-    for picture, mask in zip(arrays["pictures"], arrays["masks"], strict=True):
-        maps = score(image_processor(picture, return_tensors="pt").pixel_values)
-        classes = F.interpolate(maps, size=mask.shape, mode="bilinear", align_corners=False).argmax(dim=1)[0]
-        labels = torch.from_numpy(np.where(mask < num_labels, mask, UNLABELLED).astype(np.int64))
-        confusion += confusion_matrix(classes, labels, num_labels)
+    for start in range(0, len(pictures), SCORING_BATCH):
+        batch = slice(start, start + SCORING_BATCH)
+        maps = score(image_processor(pictures[batch], return_tensors="pt").pixel_values)
+        maps = F.interpolate(maps, size=masks.shape[1:], mode="bilinear", align_corners=False)
+        confusion += confusion_matrix(maps.argmax(dim=1), masks[batch], num_labels)
     return mean_iou_from_confusion(confusion)
 
 
@@ -400,18 +436,28 @@ def run_quietly(place: Place, job: Job) -> dict:
 
 def run(place: Place, workers: int) -> dict[str, dict]:
     """Do all that is not done yet. Returns all results by their keys."""
-    results = read_results(place.output, place.settings)
+    settings = place.settings
+    results = read_results(place.output, settings)
     paint(place)
-    pretrainings, rows = list_jobs(place)
-    for jobs in (pretrainings, rows):
-        missing = [job for job in jobs if job.key not in results]
-        print(f"{len(jobs) - len(missing)} of {len(jobs)} trainings are done", flush=True)
-        for result in in_processes(place, missing, workers):
-            results[result["key"]] = result
-            with (place.output / "results.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
-            print(describe(result), flush=True)
+    run_missing(place, list_pretrainings(), results, workers)
+    run_missing(place, list_tunings(settings), results, workers)
+    rate = choose_learning_rate(settings, results)
+    print(f"learning rate of all rows, chosen by CLIP + FPN on other seeds: {rate:g}", flush=True)
+    fine_tuning = dataclasses.replace(settings.fine_tuning, learning_rate=rate)
+    place = dataclasses.replace(place, settings=dataclasses.replace(settings, fine_tuning=fine_tuning))
+    run_missing(place, list_rows(settings, place.street_scenes is not None), results, workers)
     return results
+
+
+def run_missing(place: Place, jobs: list[Job], results: dict[str, dict], workers: int) -> None:
+    """Do those of the jobs that have no result yet, and add each result as it comes, to the file too."""
+    missing = [job for job in jobs if job.key not in results]
+    print(f"{len(jobs) - len(missing)} of {len(jobs)} trainings are done", flush=True)
+    for result in in_processes(place, missing, workers):
+        results[result["key"]] = result
+        with (place.output / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        print(describe(result), flush=True)
 
 
 def describe(result: dict) -> str:

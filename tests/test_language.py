@@ -277,7 +277,7 @@ def test_the_whole_path_runs_and_is_kept(smoke):
     _, folder, kept = smoke
     results = {result["key"]: result for result in kept["results"]}
     settings = language.SMOKE
-    assert {key.split("/")[1] for key in results} == {*language.PRETRAININGS, *settings.rows}
+    assert {key.split("/")[1] for key in results} == {*language.PRETRAININGS, "clip_0.001", *settings.rows}
     for key, result in results.items():
         if key.startswith("world"):
             row = language_rows.ROWS[key.split("/")[1]]
@@ -289,6 +289,17 @@ def test_the_whole_path_runs_and_is_kept(smoke):
     }  # fmt: skip
     assert cv2.imread(str(folder / "figure.png")) is not None
     assert not list((folder / "rows").iterdir()) and not list((folder / "logs").iterdir())
+
+
+def test_the_learning_rate_is_chosen_by_clip_without_language_on_other_seeds():
+    settings = language.Settings(learning_rates=(1e-3, 1e-2), tuning_seeds=(7, 8))
+    jobs = language.list_tunings(settings)
+    assert {job.row for job in jobs} == {"clip"} and not {job.seed for job in jobs} & {*settings.seeds}
+    scores = dict(zip([job.key for job in jobs], (0.1, 0.4, 0.3, 0.3), strict=True))
+    results = {key: {"mean_iou": score} for key, score in scores.items()}
+    assert language.choose_learning_rate(settings, results) == 1e-2
+    defaults = language.Settings()
+    assert not {*defaults.seeds} & {*defaults.tuning_seeds}
 
 
 def test_a_run_goes_on_where_it_was_stopped(smoke, monkeypatch, capsys):
