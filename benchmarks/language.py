@@ -26,6 +26,7 @@ import json
 import logging
 import multiprocessing
 import os
+import resource
 import shutil
 import sys
 import time
@@ -80,6 +81,7 @@ CAPTIONED_SEED, HELD_OUT_SEED, VALIDATION_SEED, FIRST_SEED = 1, 2, 3, 100
 # What trainings score in their end: little, since `training.evaluate` scores all of validation.
 GLANCE, GLANCE_SCENES = "glance", 2
 SCORING_BATCH = 16
+NO_FRACTIONS = ("seconds", "gamma")
 
 
 @dataclass(frozen=True)
@@ -254,12 +256,13 @@ def list_rows(settings: Settings, with_photographs: bool) -> list[Job]:
 
 def run_job(place: Place, job: Job) -> dict:
     """
-    One training in this process. Returns its line of the results: what the job is, its scores as fractions, and the
-    processor time that it took.
+    One training in this process. Returns its line of the results: what the job is, its scores as fractions, the
+    processor time that it took, and the most memory that the process has had resident.
     """
     start = time.process_time()
     scores = run_pretraining(place, job) if job.data == "pretraining" else run_row(place, job)
-    return {"key": job.key, **scores, "seconds": round(time.process_time() - start, 1)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
+    return {"key": job.key, **scores, "seconds": round(time.process_time() - start, 1), "peak_mib": peak}
 
 
 def run_pretraining(place: Place, job: Job) -> dict:
@@ -324,7 +327,7 @@ def look_at_score_map(place: Place, checkpoint: str, has_meaningless_names: bool
         scores["unseen"] = float(np.nanmean(every.iou[-len(UNSEEN_NAMES) :]))
     gamma = getattr(getattr(model, "context_decoder", None), "gamma", None)
     if gamma is not None:
-        scores["gamma"] = float(gamma.abs().mean())
+        scores["gamma"] = float(gamma.detach().abs().mean())
     return scores
 
 
@@ -461,7 +464,8 @@ def run_missing(place: Place, jobs: list[Job], results: dict[str, dict], workers
 
 
 def describe(result: dict) -> str:
-    shown = {name: value for name, value in result.items() if isinstance(value, float) and name != "seconds"}
+    """A line for people: fractions in per cent."""
+    shown = {name: value for name, value in result.items() if isinstance(value, float) and name not in NO_FRACTIONS}
     scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in shown.items())
     return f"{result['key']}: {scores}; {result['seconds']:.0f} s"
 

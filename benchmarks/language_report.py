@@ -104,6 +104,8 @@ def format_tables(kept: dict) -> dict[str, str]:
         "backbones": backbones_table(runs),
         "ablations": ablations_table(runs),
         "pretraining": pretraining_table(runs),
+        "tuning": tuning_table(runs),
+        "cost": cost_table(runs),
     }
     if runs.scores("random", 0, data="street"):
         tables["street"] = street_table(runs)
@@ -193,6 +195,31 @@ def pretraining_table(runs: Runs) -> str:
         lines.append([title, *(f"{100 * scores[key]:.1f}" if key in scores else "-" for key in keys)])
     head = ["per cent", "own caption nearest", "own picture nearest", "average precision of things", "by chance"]
     return table(head, lines)
+
+
+def tuning_table(runs: Runs) -> str:
+    """By which the learning rate is chosen."""
+    rates = runs.settings["learning_rates"]
+    cells = []
+    for rate in rates:
+        keys = (f"tuning/clip_{rate:g}/{runs.ablation_masks}/{seed}" for seed in runs.settings["tuning_seeds"])
+        values = [100 * runs.results[key]["mean_iou"] for key in keys if key in runs.results]
+        cells.append(", ".join(f"{value:.1f}" for value in values) or "-")
+    return table(["learning rate", *(f"{rate:g}" for rate in rates)], [["mIoU of CLIP + FPN, other seeds", *cells]])
+
+
+def cost_table(runs: Runs) -> str:
+    """What all of it took."""
+    lines = []
+    kinds = {"pretraining": "pretrainings", "tuning": "choice of the rate", "world": "rows", "street": "photographs"}
+    for data, title in kinds.items():
+        results = [result for key, result in runs.results.items() if key.startswith(f"{data}/")]
+        if results:
+            seconds = [result["seconds"] for result in results]
+            peak = max(result["peak_mib"] for result in results) / 2**10
+            each = f"{statistics.median(seconds):.0f} s"
+            lines.append([title, str(len(results)), each, f"{sum(seconds) / 3600:.2f} h", f"{peak:.1f} GiB"])
+    return table(["processor time", "trainings", "each", "all", "peak memory of a process"], lines)
 
 
 def street_table(runs: Runs) -> str:

@@ -17,6 +17,7 @@ from benchmarks import language, language_pretraining, language_report, language
 from benchmarks.language_pretraining import CaptionedPictures, ResNetCLIP, ViTCLIP, pretrain, world_tokenizer
 from benchmarks.language_world import ALL_NAMES, CLASS_NAMES, GROUNDS, SKIES, SYNONYMS, THINGS, UNSEEN_NAMES
 from modeling_denseclip import DenseCLIPForSemanticSegmentation
+from tests.tiny import save_tiny_dataset
 from training import REPOSITORY
 from training.data.segmentation_folder import SegmentationFolder
 
@@ -132,7 +133,7 @@ def test_scenes_are_a_data_set_that_training_reads(tmp_path):
 
 @pytest.fixture(scope="module")
 def pictures() -> CaptionedPictures:
-    return CaptionedPictures(**language_world.paint_captioned(0, 24, TINY.side))
+    return CaptionedPictures(**language_world.paint_captioned(0, 16, TINY.side))
 
 
 @pytest.mark.parametrize("model_class", [ResNetCLIP, ViTCLIP])
@@ -180,7 +181,7 @@ def test_all_encoders_see_the_same_batches():
 
 @pytest.mark.parametrize("name", ["clip_resnet", "numbers_resnet"])
 def test_encoders_learn(name, pictures, tmp_path):
-    sizes = replace(TINY, steps=60, batch_size=24, learning_rate=3e-3)
+    sizes = replace(TINY, steps=40, batch_size=16, learning_rate=3e-3)
     scores = pretrain(name, pictures, pictures, tmp_path, sizes, 0, CPU)
     # Of the pictures that it has seen: more than an encoder that has learned nothing can tell.
     assert scores["mean_average_precision"] > 3 * scores["chance_precision"]
@@ -267,8 +268,9 @@ def test_all_rows_are_compared_above():
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """The arguments of a run of all kinds of jobs, and what it kept."""
-    output = tmp_path_factory.mktemp("language")
-    words = ["--smoke", "--workers", "0", "--output", str(output)]
+    output, photographs = tmp_path_factory.mktemp("language"), tmp_path_factory.mktemp("photographs")
+    save_tiny_dataset(photographs, training=2, validation=1)
+    words = ["--smoke", "--workers", "0", "--output", str(output), "--street_scenes", str(photographs)]
     language.main(words)
     return words, output / "smoke", json.loads((output / "smoke" / "results.json").read_text())
 
@@ -278,6 +280,7 @@ def test_the_whole_path_runs_and_is_kept(smoke):
     results = {result["key"]: result for result in kept["results"]}
     settings = language.SMOKE
     assert {key.split("/")[1] for key in results} == {*language.PRETRAININGS, "clip_0.001", *settings.rows}
+    assert 0 <= results["street/random/0/0"]["mean_iou"] <= 1
     for key, result in results.items():
         if key.startswith("world"):
             row = language_rows.ROWS[key.split("/")[1]]
@@ -344,12 +347,18 @@ def test_intervals():
 def make_kept() -> dict:
     """Results of two seeds, in which each row is a point above the one before."""
     results = [
-        {"key": f"world/{row}/40/{seed}", "mean_iou": 0.2 + 0.1 * seed + 0.01 * number, "frequent": 0.5, "rare": 0.1}
+        {
+            "key": f"world/{row}/40/{seed}",
+            "mean_iou": 0.2 + 0.1 * seed + 0.01 * number,
+            "seconds": 36.0,
+            "peak_mib": 512,
+        }
         for number, row in enumerate(language_rows.STEPS)
         for seed in (0, 1)
     ]
+    settings = {"masks": [40], "ablation_masks": 40, "seeds": [0, 1], "street_seeds": [0]}
     return {
-        "settings": {"masks": [40], "ablation_masks": 40, "seeds": [0, 1], "street_seeds": [0]},
+        "settings": {**settings, "learning_rates": [0.1], "tuning_seeds": [5]},
         "results": results,
     }
 
@@ -359,6 +368,7 @@ def test_tables_show_steps_seed_by_seed():
     first, second = tables["steps"].splitlines()[2:4]
     assert first == "| random weights + FPN | 25.0 |"
     assert second == '| "ImageNet" + FPN | 26.0 (+1.0 ± 0.0) |'
+    assert tables["cost"].splitlines()[2] == "| rows | 12 | 36 s | 0.12 h | 0.5 GiB |"
     assert "street" not in tables
 
 
