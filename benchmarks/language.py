@@ -55,6 +55,7 @@ from .language_rows import (
     PHOTOGRAPHS,
     ROWS,
     STEPS,
+    VITS,
     FineTuning,
     config_fields,
     size_words,
@@ -92,7 +93,7 @@ class Settings:
     Args:
         captioned, held_out, validation (`int`): numbers of scenes.
         masks (`tuple[int, ...]`): numbers of masks that rows are trained on.
-        ablation_masks (`int`): of them, those that ablations are.
+        ablation_masks (`int`): the one of them for ablations, the ViT, and the choice of a learning rate.
         seeds, street_seeds (`tuple[int, ...]`): of trainings, in the painted world and on photographs.
         learning_rates (`tuple[float, ...]`): among them the row "clip" alone chooses the one of all rows, by its mean
             mIoU on `tuning_seeds`, which no table has.
@@ -112,7 +113,7 @@ class Settings:
     rows: tuple[str, ...] = tuple(ROWS)
     pretraining: Pretraining = field(default_factory=Pretraining)
     fine_tuning: FineTuning = field(default_factory=FineTuning)
-    street: FineTuning = field(default_factory=lambda: FineTuning(side=192, crop=(160, 192), steps=400))
+    street: FineTuning = field(default_factory=lambda: FineTuning(side=160, crop=(128, 160), steps=300))
 
 
 SMOKE = Settings(
@@ -239,7 +240,7 @@ def choose_learning_rate(settings: Settings, results: dict[str, dict]) -> float:
 def list_rows(settings: Settings, with_photographs: bool) -> list[Job]:
     """All trainings of tables; those that tell most come first."""
     few = (settings.ablation_masks,)
-    groups = [(STEPS, settings.masks), (BACKBONES, settings.masks), (ABLATIONS, few)]
+    groups = [(STEPS, settings.masks), (BACKBONES, settings.masks), (VITS, few), (ABLATIONS, few)]
     jobs = [
         Job(row, masks, seed)
         for rows, numbers in groups
@@ -283,6 +284,7 @@ def run_row(place: Place, job: Job) -> dict:
     if job.learning_rate is not None:
         sizes = dataclasses.replace(sizes, learning_rate=job.learning_rate)
     folder = place.output / "rows" / job.key.replace("/", "_")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     tokenizer = world_tokenizer()
     words = training_words(row, settings.pretraining, sizes, tokenizer, place.encoders, folder, job.seed)
     data_words = ["--data_dir", str(place.street_scenes if is_street else place.scenes), *size_words(sizes)]
@@ -295,7 +297,7 @@ def run_row(place: Place, job: Job) -> dict:
     report = training.evaluate.main([model, *data_words, "--dataloader_num_workers", "0"])
     scores = {"mean_iou": report["mean_iou"]}
     if not is_street:
-        iou = {name: row["iou"] for name, row in zip(CLASS_NAMES, report["per_class"], strict=True)}
+        iou = {name: found["iou"] for name, found in zip(CLASS_NAMES, report["per_class"], strict=True)}
         scores |= {"frequent": mean_of(iou, FREQUENT_NAMES), "rare": mean_of(iou, RARE_NAMES)}
         if row.uses_language:
             scores |= look_at_score_map(place, model, row.has_meaningless_names)
@@ -336,7 +338,7 @@ def score_zero_shot(place: Place, encoder: str) -> dict[str, float]:
     mIoU of a CLIP that has seen no mask, by names as captions have them, with pixels as its last attention gives them
     and by their own values alone: of the classes of masks, and of the others among all.
     """
-    settings, row = place.settings, STEPS["language"] if encoder == "clip_resnet" else BACKBONES["vit_post_model"]
+    settings, row = place.settings, STEPS["language"] if encoder == "clip_resnet" else VITS["vit_post_model"]
     fields = config_fields(row, settings.pretraining, settings.fine_tuning, world_tokenizer())
     model = DenseCLIPForSemanticSegmentation.from_clip_pretrained(
         place.encoders / encoder, class_names=CLASS_NAMES, **fields

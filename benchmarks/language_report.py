@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from .language_rows import ABLATIONS, BACKBONES, PHOTOGRAPHS, STEPS, Row
+from .language_rows import ABLATIONS, BACKBONES, PHOTOGRAPHS, STEPS, VITS, Row
 
 
 # The 97.5th percentiles of Student's t, by degrees of freedom.
@@ -145,7 +145,7 @@ def score_map_table(runs: Runs) -> str:
             if way in zero_shot:
                 before = [f"{100 * zero_shot[key]:.1f}" for key in (way, f"{way}_unseen") for _ in runs.masks]
                 lines.append([title.format(words), *before])
-    rows = {**STEPS, **BACKBONES}
+    rows = {**STEPS, **BACKBONES, **VITS}
     for name in ("language", "pre_model", "post_model", "vit_post_model", "convnext_post_model"):
         cells = [show(runs.scores(name, masks, kind)) for kind in kinds for masks in runs.masks]
         lines.append([title_of(name, rows), *cells])
@@ -160,14 +160,14 @@ def title_of(name: str, rows: dict[str, Row]) -> str:
 
 def backbones_table(runs: Runs) -> str:
     """Other encoders without and with language, and the step."""
-    lines = []
+    lines, rows = [], {**BACKBONES, **VITS}
     for encoder in ("convnext", "vit"):
         names = (encoder, f"{encoder}_post_model")
         for name, other in zip(names, (None, encoder), strict=True):
             cells = [
                 show_step(runs.scores(name, masks), runs.scores(other, masks) if other else {}) for masks in runs.masks
             ]
-            lines.append([BACKBONES[name].title, *cells])
+            lines.append([rows[name].title, *cells])
     return table(["mIoU, step from the row above", *(f"{masks} masks" for masks in runs.masks)], lines)
 
 

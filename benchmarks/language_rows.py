@@ -82,12 +82,15 @@ STEPS = {
     "pre_model": Row("+ pre-model prompting", clip="clip_resnet", fields={"prompting_mode": "pre_model"}),
     "post_model": _CLIP,
 }
-# Tables 1 and 5: another encoder without and with language.
+# Table 5: another encoder without and with language.
 BACKBONES = {
     "convnext": Row('ConvNeXt of "ImageNet" + FPN', image="numbers_convnext", fields=WITHOUT_LANGUAGE),
     "convnext_post_model": Row(
         "the same + post-model prompting", clip="clip_resnet", image="numbers_convnext", fields=POST_MODEL
     ),
+}
+# Table 1, on as many masks as ablations.
+VITS = {
     "vit": Row("CLIP's ViT + FPN", clip="clip_vit", fields=WITHOUT_LANGUAGE),
     "vit_post_model": Row("the same + post-model prompting", clip="clip_vit", fields=POST_MODEL),
 }
@@ -113,7 +116,7 @@ PHOTOGRAPHS = {
     "random_pre_model": Row("+ pre-model prompting", fields={"prompting_mode": "pre_model"}),
     "random_post_model": Row("+ post-model prompting", fields=POST_MODEL),
 }
-ROWS = {**PHOTOGRAPHS, **STEPS, **BACKBONES, **ABLATIONS}
+ROWS = {**PHOTOGRAPHS, **STEPS, **BACKBONES, **VITS, **ABLATIONS}
 
 
 def config_fields(row: Row, pretraining: Pretraining, sizes: FineTuning, tokenizer: CLIPTokenizer) -> dict:
