@@ -113,7 +113,7 @@ class Settings:
     rows: tuple[str, ...] = tuple(ROWS)
     pretraining: Pretraining = field(default_factory=Pretraining)
     fine_tuning: FineTuning = field(default_factory=FineTuning)
-    street: FineTuning = field(default_factory=lambda: FineTuning(side=160, crop=(128, 160), steps=300))
+    street: FineTuning = field(default_factory=lambda: FineTuning(side=160, crop=(128, 160), steps=600))
 
 
 SMOKE = Settings(

@@ -62,7 +62,7 @@ class Pretraining:
     width: int = 128
     resnet_width: int = 16
     vit_layers: int = 4
-    steps: int = 1200
+    steps: int = 800
     batch_size: int = 128
     learning_rate: float = 1e-3
 

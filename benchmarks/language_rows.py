@@ -58,9 +58,9 @@ class FineTuning:
     side: int = 128
     crop: tuple[int, int] = (128, 128)
     width: int = 32
-    steps: int = 200
-    batch_size: int = 8
-    warmup_steps: int = 20
+    steps: int = 400
+    batch_size: int = 4
+    warmup_steps: int = 40
     learning_rate: float = 2e-3
 
 
@@ -168,7 +168,7 @@ def training_words(
     words += ["--max_steps", str(sizes.steps), "--per_device_train_batch_size", str(sizes.batch_size)]
     words += ["--learning_rate", str(sizes.learning_rate), "--warmup_steps", str(sizes.warmup_steps)]
     words += ["--lr_schedule", "published_poly", "--weight_decay", "1e-4", "--dice_weight", "0"]
-    words += ["--seed", str(seed), *row.words]
+    words += ["--channels_last", "true", "--seed", str(seed), *row.words]
     words += ["--num_sample_images", "0", "--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true"]
     return [*words, "--logging_steps", str(sizes.steps), "--dataloader_pin_memory", "false"]
 
