@@ -480,6 +480,24 @@ def test_page_needs_no_network_after_the_first_visit_and_takes_a_new_version(spa
         server.start()
 
 
+def test_other_pages_of_the_host_are_left_alone(spaces, open_page, tmp_path):
+    shutil.copytree(spaces["float"].folder, tmp_path / "root")
+    (tmp_path / "root" / "other").mkdir()
+    (tmp_path / "root" / "other" / "index.html").write_text("<title>Another page</title>")
+    with serve(tmp_path / "root") as server:
+        page = open_page(server.address)
+        wait_for_service_worker(page)
+        page.goto(f"{server.address}index.html?wasm")
+        wait_for_model(page)
+        assert page.evaluate("crossOriginIsolated"), "the worker answers for the page"
+        page.goto(f"{server.address}other/")
+        assert page.title() == "Another page"
+        # What is from other hosts may be on it.
+        assert not page.evaluate("crossOriginIsolated")
+        assert page.goto(f"{server.address}missing/").status == 404
+        assert "DenseCLIP" not in page.title()
+
+
 def test_model_that_arrives_broken_is_refused(spaces, open_page, tmp_path):
     shutil.copytree(spaces["float"].folder, tmp_path / "space")
     (file,) = (tmp_path / "space").glob("model-*/float.onnx")
