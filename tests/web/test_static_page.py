@@ -391,6 +391,17 @@ def test_odd_pngs_are_read_as_in_python(kind, page, spaces, photograph, tmp_path
     assert (read_mask(page) == expected).mean() >= 0.999
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_webps_become_upright_as_in_python(orientation, page, spaces, photograph, tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    photograph.save(tmp_path / "turned.webp", lossless=True, exif=exif)
+    upload_anew(page, tmp_path / "turned.webp")
+    expected = ask(spaces["float"].model, run_onnx_picture(tmp_path / "turned.webp")).ids
+    found = read_mask(page)
+    assert found.shape == expected.shape and (found == expected).mean() >= 0.999
+
+
 def run_onnx_picture(path: Path) -> PIL.Image.Image:
     return PIL.Image.fromarray(run_onnx.read_picture(path))
 
