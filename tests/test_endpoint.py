@@ -315,6 +315,10 @@ WRONG_REQUESTS = {
         {"inputs": [SMALL, SMALL[:-30]]},
         "inputs[1]: This file cannot be read as a picture",
     ),
+    "a picture that is opened alone, and broken": (
+        {"inputs": PIL.Image.open(io.BytesIO(SMALL[:-30]))},
+        "This picture cannot be read: ",
+    ),
     "a list in a list": ({"inputs": [[SMALL]]}, "inputs[0]: `inputs` is a list"),
     "a strip": ({"inputs": encode(PIL.Image.new("RGB", (2000, 20)))}, "both sides must have at least 32"),
     "too many pixels": ({"inputs": PIL.Image.new("1", (6001, 4000))}, "6001 x 4000 pixels; 24 megapixels"),

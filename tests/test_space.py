@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 import tarfile
 
@@ -26,6 +27,12 @@ from training.space import main
 def space(tmp_path):
     main([str(tmp_path / "space"), "--model", "somebody/village"])
     return tmp_path / "space"
+
+
+def test_printed_commands_are_words_of_a_shell(tmp_path, capsys):
+    main([str(tmp_path / "my page"), "--model", "somebody/village"])
+    printed = capsys.readouterr().out.splitlines()[-1].removeprefix("Upload it:")
+    assert shlex.split(printed)[3:4] == [str(tmp_path / "my page")]
 
 
 def read_requirements(text: str) -> dict[str, str]:

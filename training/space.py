@@ -14,6 +14,7 @@ visitor's machine.
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -135,9 +136,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         write_space(output, model)
     print(f"Written to: {args.output}")
+    word = shlex.quote(args.output)  # for a shell
     if args.static:
-        print(f"Look at it: python -m http.server --directory {args.output} --bind 127.0.0.1")
-    print(f"Upload it:  hf upload you/space {args.output} --repo-type space")
+        print(f"Look at it: python -m http.server --directory {word} --bind 127.0.0.1")
+    print(f"Upload it:  hf upload you/space {word} --repo-type space")
 
 
 if __name__ == "__main__":

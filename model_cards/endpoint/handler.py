@@ -152,7 +152,10 @@ def read_input(received: Any) -> PIL.Image.Image:
         return read_received(bytes(received))
     if isinstance(received, PIL.Image.Image):  # the server has decoded it
         check_pixels(*received.size)
-        return turn_upright(to_rgb(received, "This picture"), read_orientation(received))
+        try:
+            return turn_upright(to_rgb(received, "This picture"), read_orientation(received))
+        except OSError as error:  # it was opened alone, and is broken farther on
+            raise ValueError(f"This picture cannot be read: {error}.") from error
     raise ValueError(f"`inputs` is a {type(received).__name__}, and {FORMS}.")
 
 
@@ -191,8 +194,8 @@ def read_parameters(parameters: Any) -> tuple[str, float]:
             raise ValueError(f"`{name}` has no meaning here, since each pixel has one class: leave it out.")
         if name not in PARAMETERS:
             near = difflib.get_close_matches(str(name), PARAMETERS, n=1)
-            advice = f"did you mean `{near[0]}`? " if near else ""
-            raise ValueError(f"There is no parameter {name!r}; {advice}There are {', '.join(PARAMETERS)}.")
+            advice = f" Did you mean `{near[0]}`?" if near else ""
+            raise ValueError(f"There is no parameter {name!r}.{advice} There are {', '.join(PARAMETERS)}.")
     subtask, output = parameters.get("subtask"), parameters.get("output") or "segments"
     if subtask not in (None, "semantic", "panoptic"):
         raise ValueError(f"`subtask` is {subtask!r}, and this model segments classes alone: 'semantic'.")

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Keeps the page for visits without a network. The folders of its files are named by what is in them, so a new version
- * never mixes with a former one, whose files are removed.
+ * never mixes with a former one, whose files are removed. Whatever else lies on this host below the page is left alone.
  */
 
 const CACHE = `denseclip ${registration.scope}`;  // as in page/files.js, which puts the large files there
@@ -16,6 +16,9 @@ const ISOLATION = {
 };
 
 const addressOf = (path) => new URL(path, registration.scope).href;
+const PAGE = new Set(["./", "index.html"].map(addressOf));
+// Files of this version, and of a next one, which comes before its worker.
+const OURS = /^(page|model|onnxruntime-web)-[^/]+\/[^/]+$/;
 
 const install = async () => {
   const cache = await caches.open(CACHE);
@@ -61,7 +64,11 @@ const answerFile = async (request) => {
 self.addEventListener("install", (event) => event.waitUntil(install()));
 self.addEventListener("activate", (event) => event.waitUntil(activate()));
 self.addEventListener("fetch", (event) => {
-  const { request } = event;
-  if (request.method !== "GET" || !request.url.startsWith(registration.scope)) return;
-  event.respondWith(request.mode === "navigate" ? answerPage(request) : answerFile(request));
+  const { request } = event, address = request.url.replace(/[?#].*$/s, "");
+  if (request.method !== "GET" || !address.startsWith(registration.scope)) return;
+  if (request.mode === "navigate") {
+    if (PAGE.has(address)) event.respondWith(answerPage(request));
+  } else if (OURS.test(address.slice(registration.scope.length))) {
+    event.respondWith(answerFile(request));
+  }
 });

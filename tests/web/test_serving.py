@@ -180,6 +180,15 @@ def test_upload_without_end_is_cut_off(address):
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
+def test_who_leaves_in_the_middle_of_a_photograph_leaves_no_error(address, caplog):
+    host, port = re.match(r"http://([\d.]+):(\d+)", address).groups()
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+    # The server notices it before it answers the next one.
+    assert httpx.post(address, content=encode(draw_picture(60, 50)), timeout=120).status_code == 200
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_answers_are_json_that_other_programs_read(address):
     answer = httpx.post(address, content=encode(draw_picture(60, 50)), timeout=120)
     assert answer.headers["Content-Type"] == "application/json"

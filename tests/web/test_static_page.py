@@ -391,6 +391,17 @@ def test_odd_pngs_are_read_as_in_python(kind, page, spaces, photograph, tmp_path
     assert (read_mask(page) == expected).mean() >= 0.999
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_webps_become_upright_as_in_python(orientation, page, spaces, photograph, tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    photograph.save(tmp_path / "turned.webp", lossless=True, exif=exif)
+    upload_anew(page, tmp_path / "turned.webp")
+    expected = ask(spaces["float"].model, run_onnx_picture(tmp_path / "turned.webp")).ids
+    found = read_mask(page)
+    assert found.shape == expected.shape and (found == expected).mean() >= 0.999
+
+
 def run_onnx_picture(path: Path) -> PIL.Image.Image:
     return PIL.Image.fromarray(run_onnx.read_picture(path))
 
@@ -478,6 +489,24 @@ def test_page_needs_no_network_after_the_first_visit_and_takes_a_new_version(spa
         wait_for_model(page)
         assert "<b>int8</b>" in page.title()
         server.start()
+
+
+def test_other_pages_of_the_host_are_left_alone(spaces, open_page, tmp_path):
+    shutil.copytree(spaces["float"].folder, tmp_path / "root")
+    (tmp_path / "root" / "other").mkdir()
+    (tmp_path / "root" / "other" / "index.html").write_text("<title>Another page</title>")
+    with serve(tmp_path / "root") as server:
+        page = open_page(server.address)
+        wait_for_service_worker(page)
+        page.goto(f"{server.address}index.html?wasm")
+        wait_for_model(page)
+        assert page.evaluate("crossOriginIsolated"), "the worker answers for the page"
+        page.goto(f"{server.address}other/")
+        assert page.title() == "Another page"
+        # What is from other hosts may be on it.
+        assert not page.evaluate("crossOriginIsolated")
+        assert page.goto(f"{server.address}missing/").status == 404
+        assert "DenseCLIP" not in page.title()
 
 
 def test_model_that_arrives_broken_is_refused(spaces, open_page, tmp_path):

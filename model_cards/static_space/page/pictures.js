@@ -89,6 +89,44 @@ const readWebp = (bytes, view) => {
   return kind === "VP8 " ? { width: side(26), height: side(28), hasAlpha: false, ...rest } : null;
 };
 
+/** The orientation in the EXIF data of a WebP, from 1 to 8; 1 where there is none. Browsers turn only other pictures. */
+export const webpOrientation = (bytes) => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  try {
+    for (let place = 12; place < bytes.length; place += 8 + view.getUint32(place + 4, true) % 2
+      + view.getUint32(place + 4, true)) {
+      if (latin(bytes, place, place + 4) !== "EXIF") continue;
+      const start = place + 8 + (latin(bytes, place + 8, place + 14) === "Exif\0\0" ? 6 : 0);
+      const isLittle = latin(bytes, start, start + 2) === "II", first = start + view.getUint32(start + 4, isLittle);
+      for (let index = 0; index < view.getUint16(first, isLittle); index++) {
+        const entry = first + 2 + 12 * index, value = view.getUint16(entry + 8, isLittle);
+        if (view.getUint16(entry, isLittle) === 0x0112) return value >= 1 && value <= 8 ? value : 1;
+      }
+      return 1;
+    }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;  // the data end before
+  }
+  return 1;
+};
+
+// For each orientation the first four numbers of the transform that turns a picture upright.
+const TURNS = [null, [1, 0, 0, 1], [-1, 0, 0, 1], [-1, 0, 0, -1], [1, 0, 0, -1], [0, 1, 1, 0], [0, 1, -1, 0],
+  [0, -1, -1, 0], [0, -1, 1, 0]];
+
+const turn = (bitmap, orientation) => {
+  if (orientation === 1) return bitmap;
+  const { width, height } = bitmap, [a, b, c, d] = TURNS[orientation], isAcross = a === 0;
+  const canvas = new OffscreenCanvas(isAcross ? height : width, isAcross ? width : height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  // What would lie left of the canvas or above it is moved onto it.
+  context.setTransform(a, b, c, d, a + c < 0 ? canvas.width : 0, b + d < 0 ? canvas.height : 0);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return canvas.transferToImageBitmap();
+};
+
 const readBmp = (bytes, view) => {
   const isOld = view.getUint32(14, true) === 12;  // its sides have 16 bits
   const [width, height] = isOld ? [view.getUint16(18, true), view.getUint16(20, true)]
@@ -142,11 +180,12 @@ export const checkBytes = (file, { messages, maximumBytes }) => {
  */
 export const decodePhotograph = async (file, settings) => {
   checkBytes(file, settings);
-  const header = examineFile(new Uint8Array(await file.arrayBuffer()), settings);
+  const bytes = new Uint8Array(await file.arrayBuffer()), header = examineFile(bytes, settings);
+  const isWebp = header.form === "WEBP";
   try {
-    const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", premultiplyAlpha: "none",
-      colorSpaceConversion: "none" });
-    return { bitmap, hasAlpha: header.hasAlpha };
+    const bitmap = await createImageBitmap(file, { imageOrientation: isWebp ? "none" : "from-image",
+      premultiplyAlpha: "none", colorSpaceConversion: "none" });
+    return { bitmap: isWebp ? turn(bitmap, webpOrientation(bytes)) : bitmap, hasAlpha: header.hasAlpha };
   } catch {
     throw new Refusal(fill(settings.messages.unreadable, { reason: settings.messages.damaged }));
   }
