@@ -208,7 +208,7 @@ def test_what_is_wrong_gets_the_status_400_and_words_and_the_next_request_an_ans
         (post_json(address, inputs="http://127.0.0.1:1/secret.png"), "is an address, and nothing is fetched here"),
         (post_json(address, inputs=str(Path(__file__))), "paths are not opened"),
         (post_json(address, instances=[]), "has the field `inputs`"),
-        (post(f"{address}/?treshold=1", encode(picture), "image/png"), "did you mean `threshold`?"),
+        (post(f"{address}/?treshold=1", encode(picture), "image/png"), "Did you mean `threshold`?"),
         (post(address, encode(PIL.Image.new("1", (6001, 4000))), "image/png"), "6001 x 4000 pixels; 24 megapixels"),
         (post_json(address, inputs=to_text(b"no picture")), "cannot be read as a picture"),
     ):
