@@ -60,6 +60,8 @@ def surround(core: "onnx.ModelProto", rule: dict, takes: str, output: str, num_l
     merged = compose.merge_models(
         before, core, [("prepared", "model.pixel_values")], outputs=[here for _, here in needed]
     )
+    # Without it onnxruntime 1.23 takes sizes that follow from this shape for empty.
+    merged.graph.value_info.extend(value for value in before.graph.output if value.name == "prepared")
     return compose.merge_models(merged, behind, [(here, there) for there, here in needed])
 
 
