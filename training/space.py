@@ -116,10 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     output, model = Path(args.output), args.model
-    options = {"--name": args.name, "--inference_mode": args.inference_mode, "--int8": args.int8}
-    given = [
-        option for option, value in (options | {"--calibration_images": args.calibration_images}).items() if value
-    ]
+    names = ("name", "inference_mode", "int8", "calibration_images")
+    given = [f"--{name}" for name in names if getattr(args, name)]
     if args.static:
         from .publishing.static_space import write_static_space  # PyTorch
 

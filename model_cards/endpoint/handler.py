@@ -23,7 +23,13 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 # Begin: in the copy that training.push sends, the texts of these files stand in the place of these lines.
 from modeling_denseclip.tools.files.devices import choose_device, naming_lack_of_memory, prepare_for_inference
 from modeling_denseclip.tools.files.photographs import read_orientation, to_rgb, turn_upright
-from modeling_denseclip.tools.files.received import MAXIMUM_BYTES, TooLargeError, check_pixels, read_received
+from modeling_denseclip.tools.files.received import (
+    MAXIMUM_BYTES,
+    MEMORY_ADVICE,
+    TooLargeError,
+    check_pixels,
+    read_received,
+)
 
 
 # End
@@ -103,7 +109,7 @@ class EndpointHandler:
     def segment(self, photograph: PIL.Image.Image, output: str, threshold: float) -> list | dict:
         """What a call returns of a photograph, upright and RGB."""
         size = photograph.size[::-1]
-        with naming_lack_of_memory("This photograph needs more memory than there is: make it smaller."):
+        with naming_lack_of_memory(MEMORY_ADVICE):
             pixel_values = self.image_processor(photograph, return_tensors="pt").pixel_values
             logits = self.model(pixel_values.to(self.model.device, self.model.dtype)).logits
             (found,) = self.image_processor.post_process_panoptic_segmentation(

@@ -29,7 +29,7 @@ from ..insight.text_scores import TextPredictor, draw_scores, format_scores
 from ..insight.videos import write_overlays
 from ..options.predict import LINES, OVERLAY_SIDE, PREDICTIONS
 from ..pictures.drawing import draw_mask, draw_overlay, to_picture_width
-from ..pictures.palettes import color_blind_palette, generate_palette
+from ..pictures.palettes import color_blind_palette
 from ..processes import Processes, join_processes
 from ..stopwatch import Stopwatch, format_times
 
@@ -346,9 +346,7 @@ def load_job(args: argparse.Namespace, device: torch.device) -> Job:
         if model.config.untrained_contexts:
             print(f"warning: {args.model} was made of CLIP and is not trained: these are no results.", file=sys.stderr)
         window = model.sliding_window(**args.window)
-        palette = model.config.palette or generate_palette(model.config.num_labels)
-        if args.palette == "colorblind":
-            palette = color_blind_palette(model.config.num_labels)
+        palette = color_blind_palette(model.config.num_labels) if args.palette == "colorblind" else None
         prepare_for_inference(model, device, args.dtype)
         predictor = ClassPredictor(model, image_processor, palette, args.window, args.tta)
         shrink, save = to_overlay_size, save_classes

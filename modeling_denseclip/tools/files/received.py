@@ -20,6 +20,7 @@ TOO_MANY_BYTES = f"This file has {{megabytes}} MB; {MAXIMUM_BYTES // 2**20} are 
 PIXEL_LIMIT = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller."
 TOO_MANY_PIXELS = f"This picture has {{width}} x {{height}} pixels; {PIXEL_LIMIT}"
 UNREADABLE = "This file cannot be read as a picture: {reason}. Take a photograph ({kinds})."
+MEMORY_ADVICE = "This photograph needs more memory than there is: make it smaller."
 DAMAGED = "it is damaged, or something else by the name of one"
 
 

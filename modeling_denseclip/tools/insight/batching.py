@@ -17,12 +17,9 @@ from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 from ..files.devices import choose_device, naming_lack_of_memory, prepare_for_inference
 from ..files.loading import load_model
-from ..files.received import read_received
+from ..files.received import MEMORY_ADVICE, read_received
 from ..pictures.drawing import draw_mask
 from .predictors import ClassPredictor
-
-
-MEMORY_ADVICE = "This photograph needs more memory than there is: make it smaller."
 
 
 class QueueFullError(RuntimeError):

@@ -17,8 +17,8 @@ from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 from ...resizing_denseclip import resize_logits
 from ..files.devices import naming_lack_of_memory
-from ..files.received import read_received
-from ..insight.batching import MEMORY_ADVICE, describe_segmentation
+from ..files.received import MEMORY_ADVICE, read_received
+from ..insight.batching import describe_segmentation
 from ..insight.predictors import ClassPredictor
 from ..insight.text_scores import TextPredictor
 from ..pictures.drawing import draw_mask
