@@ -19,7 +19,6 @@ import tracemalloc
 import urllib.error
 import urllib.request
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import PIL.Image
@@ -241,23 +240,12 @@ def test_files_of_the_server_are_not_to_be_had(site, uploaded):
         assert refused.value.code == 403
 
 
-def test_server_asks_no_address_of_its_own_network(site, uploaded):
-    asked = []
-
-    class Neighbour(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_GET
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Neighbour) as neighbour:
-        threading.Thread(target=neighbour.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        secret = f"http://127.0.0.1:{neighbour.server_port}/secret.png"
-        assert site.segment(path=secret) is None
-        assert site.segment(path=secret, url=secret) is None
-        assert site.segment(path=uploaded, url=secret)["title"].endswith("found")
-        neighbour.shutdown()
+def test_server_asks_no_address_of_its_own_network(site, uploaded, neighbour):
+    address, asked = neighbour
+    secret = f"{address}/secret.png"
+    assert site.segment(path=secret) is None
+    assert site.segment(path=secret, url=secret) is None
+    assert site.segment(path=uploaded, url=secret)["title"].endswith("found")
     assert asked == []
 
 

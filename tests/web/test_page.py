@@ -60,22 +60,6 @@ COLOR_TOLERANCE = 8
 
 
 @pytest.fixture(scope="module")
-def photograph():
-    """Upright, as `photo.jpg` is after it was turned."""
-    return draw_picture(100, 150, seed=3)
-
-
-@pytest.fixture(scope="module")
-def photo(photograph, tmp_path_factory):
-    """A file whose pixels lie on their side, as phones write them."""
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    photograph.transpose(PIL.Image.Transpose.ROTATE_90).save(path, exif=exif)
-    return path
-
-
-@pytest.fixture(scope="module")
 def processor():
     return DenseCLIPImageProcessor(
         size={"shortest_edge": 64, "longest_edge": 256}, do_pad=True, pad_size={"height": 256, "width": 256}

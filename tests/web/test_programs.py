@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -157,27 +156,14 @@ def test_file_of_too_many_bytes_is_refused(client, tmp_path):
         ask(client, heavy)
 
 
-def test_addresses_and_files_of_the_server_are_refused(client, page, tmp_path, monkeypatch):
+def test_addresses_and_files_of_the_server_are_refused(client, page, neighbour, tmp_path, monkeypatch):
     from gradio import processing_utils
 
-    asked = []
+    address, asked = neighbour
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", lambda *args, **kwargs: asked.append(args))
-
-    class Neighbour(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_GET
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Neighbour) as neighbour:
-        threading.Thread(target=neighbour.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        try:
-            for place in (f"http://127.0.0.1:{neighbour.server_port}/secret.png", "https://example.org/photo.png"):
-                with pytest.raises(AppError, match="A photograph is uploaded, not named by its address"):
-                    client.predict(handle_file(place), api_name="/segment")
-        finally:
-            neighbour.shutdown()
+    for place in (f"{address}/secret.png", "https://example.org/photo.png"):
+        with pytest.raises(AppError, match="A photograph is uploaded, not named by its address"):
+            client.predict(handle_file(place), api_name="/segment")
     assert asked == []
     # The client would upload a path; this one names it.
     monkeypatch.setattr("gradio_client.client.Endpoint.process_input_files", lambda self, *data: data)

@@ -60,22 +60,6 @@ NAMES = [*TINY_CLASS_NAMES[:-1], "<img src=x onerror=document.title='broken'>"]
 # --- The pages, and what they are compared with ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def photograph():
-    """Upright, as `photo.png` is after it was turned."""
-    return draw_picture(100, 150, seed=3)
-
-
-@pytest.fixture(scope="module")
-def photo(photograph, tmp_path_factory):
-    """A file whose pixels lie on their side, as phones write them."""
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    photograph.transpose(PIL.Image.Transpose.ROTATE_90).save(path, exif=exif)
-    return path
-
-
 def save_model(folder: Path, photograph: PIL.Image.Image, **overrides) -> torch.nn.Module:
     pixel_values = PROCESSOR(photograph, return_tensors="pt").pixel_values
     model = tiny_model("shallow", id2label=dict(enumerate(NAMES)), **overrides)
