@@ -320,7 +320,10 @@ WRONG_REQUESTS = {
         "This picture cannot be read: ",
     ),
     "a list in a list": ({"inputs": [[SMALL]]}, "inputs[0]: `inputs` is a list"),
-    "a strip": ({"inputs": encode(PIL.Image.new("RGB", (2000, 20)))}, "both sides must have at least 32"),
+    "a strip": (
+        {"inputs": encode(PIL.Image.new("RGB", (2000, 20)))},
+        "A photograph of 20 x 2000 pixels...both sides must have at least 32",
+    ),
     "too many pixels": ({"inputs": PIL.Image.new("1", (6001, 4000))}, "6001 x 4000 pixels; 24 megapixels"),
     "numbers without a range": ({"inputs": PIL.Image.new("F", (40, 40))}, "floating-point numbers, whose range"),
     "parameters that are a list": ({"inputs": SMALL, "parameters": ["ids"]}, "`parameters` is a list"),

@@ -28,6 +28,7 @@ from modeling_denseclip.tools.files.received import (
     MEMORY_ADVICE,
     TooLargeError,
     check_pixels,
+    check_seen_size,
     read_received,
 )
 
@@ -109,6 +110,8 @@ class EndpointHandler:
     def segment(self, photograph: PIL.Image.Image, output: str, threshold: float) -> list | dict:
         """What a call returns of a photograph, upright and RGB."""
         size = photograph.size[::-1]
+        seen = self.image_processor.get_resized_size(*size) if self.image_processor.do_resize else size
+        check_seen_size(size, seen, self.model.min_image_size)
         with naming_lack_of_memory(MEMORY_ADVICE):
             pixel_values = self.image_processor(photograph, return_tensors="pt").pixel_values
             logits = self.model(pixel_values.to(self.model.device, self.model.dtype)).logits

@@ -23,7 +23,6 @@ from modeling_denseclip.class_maps_denseclip import NOT_FINITE
 from modeling_denseclip.tools.files import received
 from modeling_denseclip.tools.files.photographs import STRANGERS
 from modeling_denseclip.tools.files.saving import replace_folder
-from modeling_denseclip.tools.insight.predictors import TOO_NARROW
 from modeling_denseclip.tools.page import answers
 from modeling_denseclip.tools.page.viewer import MASTHEAD_CSS, VIEWER_CSS, VIEWER_HTML, VIEWER_SCRIPT
 
@@ -254,7 +253,7 @@ def make_settings(
             "unreadable": received.UNREADABLE.replace("{kinds}", list_kinds()),
             "damaged": received.DAMAGED,
             "memory": received.MEMORY_ADVICE,
-            "tooNarrow": TOO_NARROW,
+            "tooNarrow": received.TOO_NARROW,
             "notFinite": NOT_FINITE,
         },
     }

@@ -11,7 +11,7 @@ from io import BytesIO
 
 import PIL.Image
 
-from .photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, open_photograph
+from .photographs import IMAGE_SUFFIXES, decode_photograph, decoded_size, describe_stranger, open_photograph
 
 
 MAXIMUM_BYTES = 20 * 2**20  # of a file
@@ -20,6 +20,10 @@ TOO_MANY_BYTES = f"This file has {{megabytes}} MB; {MAXIMUM_BYTES // 2**20} are 
 PIXEL_LIMIT = f"{MAXIMUM_PIXELS // 10**6} megapixels are the limit: make it smaller."
 TOO_MANY_PIXELS = f"This picture has {{width}} x {{height}} pixels; {PIXEL_LIMIT}"
 UNREADABLE = "This file cannot be read as a picture: {reason}. Take a photograph ({kinds})."
+TOO_NARROW = (
+    "A photograph of {height} x {width} pixels (height x width) is {seen_height} x {seen_width} as the model sees it,"
+    " and both sides must have at least {least}."
+)
 MEMORY_ADVICE = "This photograph needs more memory than there is: make it smaller."
 DAMAGED = "it is damaged, or something else by the name of one"
 
@@ -49,7 +53,9 @@ def read_received(data: bytes) -> PIL.Image.Image:
                 raise TooLargeError(f"This picture is too large; {PIXEL_LIMIT}") from error
             raise ValueError(f"This picture cannot be read: {reason}.") from error
         kinds = ", ".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)
-        raise ValueError(UNREADABLE.format(reason=DAMAGED, kinds=kinds)) from error
+        stranger = describe_stranger(data[:512])
+        reason = f"it is {stranger}" if stranger else DAMAGED
+        raise ValueError(UNREADABLE.format(reason=reason, kinds=kinds)) from error
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -59,3 +65,17 @@ def check_pixels(width: int, height: int) -> None:
     """
     if width * height > MAXIMUM_PIXELS:
         raise TooLargeError(TOO_MANY_PIXELS.format(width=width, height=height))
+
+
+def check_seen_size(size: tuple[int, int], seen: tuple[int, int], least: int) -> None:
+    """
+    Check a photograph by its height and width, and by those that the model sees of it.
+
+    Raises:
+        ValueError: where a side that is seen has fewer pixels than `least`.
+    """
+    if min(seen) < least:
+        (height, width), (seen_height, seen_width) = size, seen
+        raise ValueError(
+            TOO_NARROW.format(height=height, width=width, seen_height=seen_height, seen_width=seen_width, least=least)
+        )

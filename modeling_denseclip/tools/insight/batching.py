@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs of many clients through one model: they queue, and those that wait go through it together."""
 
+import asyncio
 import base64
 import io
 import os
 import threading
 from collections import deque
+from collections.abc import AsyncIterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
 from ..files.devices import choose_device, naming_lack_of_memory, prepare_for_inference
 from ..files.loading import load_model
-from ..files.received import MEMORY_ADVICE, read_received
+from ..files.received import MAXIMUM_BYTES, MEMORY_ADVICE, TooLargeError, read_received
 from ..pictures.drawing import draw_mask
 from .predictors import ClassPredictor
 
@@ -115,6 +117,26 @@ class SegmentationQueue:
             raise
         return answer
 
+    async def answer(self, parts: AsyncIterable[bytes], seconds: float = 30.0) -> dict[str, Any]:
+        """
+        Receive a photograph, queue it, and wait for its answer.
+
+        Args:
+            parts (`AsyncIterable[bytes]`): of its file, as they come.
+            seconds (`float`, *optional*, defaults to 30): how long all of them may take, so that nobody keeps a
+                connection by sending a byte now and then.
+
+        Returns:
+            `dict`: what [`~SegmentationQueue.submit`] promises.
+
+        Raises:
+            asyncio.TimeoutError: where `seconds` have passed. HTTP has the status 408 for it.
+            TooLargeError: as soon as there are more bytes than a photograph may have.
+            ValueError, QueueFullError, RuntimeError: as [`~SegmentationQueue.submit`].
+        """
+        data = await asyncio.wait_for(receive(parts), seconds)
+        return await asyncio.wrap_future(self.submit(data))
+
     def close(self) -> None:
         """End the threads. Who still waits gets a `CancelledError`."""
         with self._changed:
@@ -204,6 +226,21 @@ class SegmentationQueue:
     def _forget_cancelled(self, answer: Future) -> None:
         if answer.cancelled():
             self._places.release()
+
+
+async def receive(parts: AsyncIterable[bytes]) -> bytes:
+    """
+    All parts of a file in one.
+
+    Raises:
+        TooLargeError: as soon as there are more than `MAXIMUM_BYTES`; the others are not waited for.
+    """
+    data = bytearray()
+    async for part in parts:
+        data += part
+        if len(data) > MAXIMUM_BYTES:
+            raise TooLargeError(f"A photograph may have {MAXIMUM_BYTES // 2**20} MB.")
+    return bytes(data)
 
 
 def describe_segmentation(predictor: ClassPredictor, class_ids: np.ndarray, totals: np.ndarray) -> dict[str, Any]:

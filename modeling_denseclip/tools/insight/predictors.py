@@ -16,15 +16,12 @@ from ...class_maps_denseclip import class_maps, id_dtype, whole_positions
 from ...image_processing_denseclip import DenseCLIPImageProcessor
 from ...inference_denseclip import PAPER_SCALES, average_probabilities, scaled_size
 from ...modeling_denseclip import DenseCLIPForSemanticSegmentation
+from ..files.received import check_seen_size
 from ..pictures.palettes import generate_palette
 from ..stopwatch import Stopwatch
 
 
 Item = TypeVar("Item")
-TOO_NARROW = (
-    "A photograph of {height} x {width} pixels (height x width) is {seen_height} x {seen_width} as the model sees it,"
-    " and both sides must have at least {least}."
-)
 
 
 class Predictor:
@@ -54,10 +51,8 @@ class Predictor:
             ValueError: for a photograph that is too small or too narrow for the model.
         """
         size = photograph.size[::-1]
-        height, width = min((self.prepared_size(size, scale) for scale in self.scales), key=min)
-        if min(height, width) < self.model.min_image_size:
-            seen = {"seen_height": height, "seen_width": width, "least": self.model.min_image_size}
-            raise ValueError(TOO_NARROW.format(height=photograph.height, width=photograph.width, **seen))
+        smallest = min((self.prepared_size(size, scale) for scale in self.scales), key=min)
+        check_seen_size(size, smallest, self.model.min_image_size)
 
     def prepared_size(self, size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
         """Height and width of what the model sees of a photograph of this height and width."""
