@@ -58,11 +58,11 @@ class Pretraining:
         steps, batch_size (`int`), learning_rate (`float`): of all encoders alike.
     """
 
-    side: int = 96
+    side: int = 64
     width: int = 128
     resnet_width: int = 16
     vit_layers: int = 4
-    steps: int = 800
+    steps: int = 1600
     batch_size: int = 128
     learning_rate: float = 1e-3
 
@@ -260,6 +260,12 @@ def learn(
     model.eval()
 
 
+def read_captions(tokenizer: CLIPTokenizer, captions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids, `(count, length of the longest)`, and how many of them each caption has."""
+    read = tokenizer(captions.tolist(), padding=True, return_tensors="pt")
+    return read.input_ids, read.attention_mask.sum(dim=1)
+
+
 def contrast(image_embeddings: torch.Tensor, text_embeddings: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
     """CLIP's loss: each picture is to find its caption among those of the batch, and each caption its picture."""
     images, texts = F.normalize(image_embeddings, dim=1), F.normalize(text_embeddings, dim=1)
@@ -291,10 +297,11 @@ def pretrain(
     tokenizer = world_tokenizer()
     if name.startswith("clip"):
         model = (ViTCLIP if name == "clip_vit" else ResNetCLIP)(sizes, tokenizer)
-        tokens = tokenizer(train.captions.tolist(), padding=True, return_tensors="pt").input_ids
+        tokens, lengths = read_captions(tokenizer, train.captions)
 
         def loss_of(pixel_values: torch.Tensor, batch: np.ndarray) -> torch.Tensor:
-            texts = model.embed_texts(tokens[batch].to(device))
+            longest = lengths[batch].max()  # what stands behind a text changes nothing before it
+            texts = model.embed_texts(tokens[batch, :longest].to(device))
             return contrast(model.embed_images(pixel_values), texts, model.logit_scale)
 
         learn(model, loss_of, train, sizes, seed, device)

@@ -4,7 +4,7 @@
 A painted world with words: scenes of things with names of two words, their masks, and captions that name them.
 
 A class is an attribute and a kind, "striped tower": each attribute is known from other kinds, and each kind with other
-attributes, as words of captions are. Scenes have two to four things before one of three skies, on one of three
+attributes, as words of captions are. Scenes have one to three things before one of three skies, on one of three
 grounds. How often a thing is drawn falls from the first to the last by a power law, so that some are rare. The classes
 of `UNSEEN_NAMES` stand in captions, and in no scene whose mask is trained on.
 """
@@ -127,14 +127,14 @@ def paint_scene(
     pixels, mask = _paint_background(generator, sky, ground)
     names = [name for name in THINGS if with_unseen or name not in UNSEEN_NAMES]
     weights = np.array([1.0 if evenly else FREQUENCIES[name] for name in names])
-    count = int(generator.integers(2, 5))
+    count = int(generator.integers(1, 4))
     drawn = generator.choice(len(names), size=count, replace=False, p=weights / weights.sum())
     slots = (np.arange(count) + generator.uniform(0.3, 0.7, count)) * SIDE / count
     feet = np.sort(generator.uniform(84, 122, count))  # from far to near, so that near things stand before far ones
     for index, x, foot in zip(drawn, generator.permutation(slots), feet, strict=True):
         attribute, kind = names[index].split()
-        size = generator.uniform(38, 58)
-        y = generator.uniform(size / 2, 56) if kind in ("balloon", "kite") else foot
+        size = generator.uniform(60, 88)
+        y = size / 2 + generator.uniform(0, 20) if kind in ("balloon", "kite") else foot
         inside = _draw_outline(kind, float(x), float(y), size, generator)
         shade = 1 + 0.15 * (_COLUMNS[inside] - x) / size
         pixels[inside] = _paint_attribute(attribute, generator)[inside] * shade[:, None]

@@ -5,11 +5,11 @@ Mutation testing: is a small fault in the code that matters most seen by a test?
 
 `make mutation`, or `OMP_NUM_THREADS=1 python -m tests.mutation [metric] [window] [score_map] [cache]`. The faults are
 mutmut's: an argument left out or None, a number one higher, `<=` for `<`, `and` for `or`, and so on. mutmut itself
-leaves decorated functions alone, and so most of the model; here a forked process that has collected the tests puts each
-fault into the function in memory, so no file is touched and nothing is imported twice. A mutant is killed if a test
-fails or does not come to an end. Survivors are printed, and counted also where no test could see them: `.to(None)`
-where there is one device, `strict=False` for lists of one length. It fails if less than 90 % of the mutants of a target
-are killed.
+leaves decorated functions alone, and so most of the model; here a forked process that has collected the tests puts
+each fault into the function in memory, so no file is touched and nothing is imported twice. A mutant is killed if a
+test fails or does not come to an end. Survivors are printed, and counted also where no test could see them:
+`.to(None)` where there is one device, `strict=False` for lists of one length. It fails if less than 90 % of the
+mutants of a target are killed.
 
 Functions are changed, but not their annotations and decorators, and not the wording of errors.
 """
