@@ -88,14 +88,15 @@ def show_step(ours: dict[int, float], other: dict[int, float]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, numbers to the right."""
+    """Markdown, numbers to the right, of the rows of which something is known; empty if there is none."""
+    known = [row for row in rows if {*row[1:]} != {"-"}]
     rule = f"|---|{'---:|' * (len(head) - 1)}"
-    first, *others = (f"| {' | '.join(line)} |" for line in (head, *rows))
-    return "\n".join([first, rule, *others])
+    first, *others = (f"| {' | '.join(line)} |" for line in (head, *known))
+    return "\n".join([first, rule, *others]) if known else ""
 
 
 def format_tables(kept: dict) -> dict[str, str]:
-    """Name -> Markdown of each table for which there are results."""
+    """Name -> Markdown of each table for which there are results. A run that has not ended yet has few."""
     runs = Runs(kept)
     tables = {
         "steps": steps_table(runs),
@@ -106,10 +107,9 @@ def format_tables(kept: dict) -> dict[str, str]:
         "pretraining": pretraining_table(runs),
         "tuning": tuning_table(runs),
         "cost": cost_table(runs),
+        "street": street_table(runs),
     }
-    if runs.scores("random", 0, data="street"):
-        tables["street"] = street_table(runs)
-    return tables
+    return {name: lines for name, lines in tables.items() if lines}
 
 
 def steps_table(runs: Runs) -> str:

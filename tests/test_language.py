@@ -366,7 +366,8 @@ def test_tables_show_steps_seed_by_seed():
     assert first == "| random weights + FPN | 25.0 |"
     assert second == '| "ImageNet" + FPN | 26.0 (+1.0 ± 0.0) |'
     assert tables["cost"].splitlines()[2] == "| rows | 12 | 36 s | 0.12 h | 0.5 GiB |"
-    assert "street" not in tables
+    # Of rows and tables without results nothing is said.
+    assert set(tables) == {"steps", "ablations", "cost"} and len(tables["ablations"].splitlines()) == 3
 
 
 def test_pages_hold_the_figures_of_the_results():
