@@ -255,13 +255,13 @@ def draw_figure(kept: dict, path: Path) -> None:
             means, halves = zip(*steps, strict=True)
             gains.errorbar([place + shift for place in places], means, halves, color=color, fmt="o", capsize=2)
     levels.set_ylabel("mIoU of 40 classes, per cent")
-    levels.legend(fontsize=8, frameon=False)
     gains.set_ylabel("above CLIP + FPN, same seeds")
     gains.axhline(0, color="#9aa0a6", linewidth=1)
     for axes in (levels, gains):
         axes.set_xticks(places, [f"{masks} masks" for masks in runs.masks])
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    figure.legend(loc="upper center", ncols=len(STEPS) // 2, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.9))  # the legend is above
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     pyplot.close(figure)
