@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from .language_rows import ABLATIONS, BACKBONES, PHOTOGRAPHS, STEPS, VITS, Row
+from .language_rows import ABLATIONS, BACKBONES, FROZEN, PHOTOGRAPHS, STEPS, VITS
 
 
 # The 97.5th percentiles of Student's t, by degrees of freedom.
@@ -18,6 +18,12 @@ PRETRAINED = {
     "clip_vit": "ViT, captions",
     "numbers_resnet": "ResNet, numbers",
     "numbers_convnext": "ConvNeXt, numbers",
+}
+# Rows without language, and the same with it.
+PAIRS = {
+    "convnext": "convnext_post_model",
+    "vit": "vit_post_model",
+    "frozen_clip": "frozen_image",
 }
 
 
@@ -44,6 +50,12 @@ class Runs:
             if value is not None:
                 found[seed] = value if name == "gamma" else 100 * value
         return found
+
+    def mean_scores(self, row: str) -> dict[int, float]:
+        """Seed -> mean mIoU over all numbers of masks, of the seeds that have each."""
+        scores = [self.scores(row, masks) for masks in self.masks]
+        seeds = set.intersection(*(set(found) for found in scores))
+        return {seed: statistics.mean(found[seed] for found in scores) for seed in sorted(seeds)}
 
     def pretraining(self, name: str) -> dict:
         return self.results.get(f"pretraining/{name}/0/0", {})
@@ -102,7 +114,7 @@ def format_tables(kept: dict) -> dict[str, str]:
         "steps": steps_table(runs),
         "tail": tail_table(runs),
         "score_map": score_map_table(runs),
-        "backbones": backbones_table(runs),
+        "pairs": pairs_table(runs),
         "ablations": ablations_table(runs),
         "pretraining": pretraining_table(runs),
         "tuning": tuning_table(runs),
@@ -113,15 +125,13 @@ def format_tables(kept: dict) -> dict[str, str]:
 
 
 def steps_table(runs: Runs) -> str:
-    """mIoU of the paper's rows, and the step from the row above."""
-    lines, above = [], None
+    """mIoU of the paper's rows, and the step from the row above; and of the mean over the numbers of masks."""
+    lines, above = [], [{}] * (len(runs.masks) + 1)
     for name, row in STEPS.items():
-        cells = [
-            show_step(runs.scores(name, masks), runs.scores(above, masks) if above else {}) for masks in runs.masks
-        ]
-        lines.append([row.title, *cells])
-        above = name
-    return table(["mIoU, step from the row above", *(f"{masks} masks" for masks in runs.masks)], lines)
+        scores = [*(runs.scores(name, masks) for masks in runs.masks), runs.mean_scores(name)]
+        lines.append([row.title, *map(show_step, scores, above)])
+        above = scores
+    return table(["mIoU, step from the row above", *(f"{masks} masks" for masks in runs.masks), "mean"], lines)
 
 
 def tail_table(runs: Runs) -> str:
@@ -148,26 +158,19 @@ def score_map_table(runs: Runs) -> str:
     rows = {**STEPS, **BACKBONES, **VITS}
     for name in ("language", "pre_model", "post_model", "vit_post_model", "convnext_post_model"):
         cells = [show(runs.scores(name, masks, kind)) for kind in kinds for masks in runs.masks]
-        lines.append([title_of(name, rows), *cells])
+        lines.append([rows[name].title, *cells])
     return table(["mIoU", *head], lines)
 
 
-def title_of(name: str, rows: dict[str, Row]) -> str:
-    """A row's title, with the encoder where the title leaves it to the row above."""
-    prefixes = {"vit_post_model": "CLIP's ViT ", "convnext_post_model": 'ConvNeXt of "ImageNet" '}
-    return prefixes.get(name, "") + rows[name].title.removeprefix("the same ")
-
-
-def backbones_table(runs: Runs) -> str:
-    """Other encoders without and with language, and the step."""
-    lines, rows = [], {**BACKBONES, **VITS}
-    for encoder in ("convnext", "vit"):
-        names = (encoder, f"{encoder}_post_model")
-        for name, other in zip(names, (None, encoder), strict=True):
-            cells = [
-                show_step(runs.scores(name, masks), runs.scores(other, masks) if other else {}) for masks in runs.masks
-            ]
-            lines.append([rows[name].title, *cells])
+def pairs_table(runs: Runs) -> str:
+    """Other encoders and other trainings without and with language, and the step."""
+    lines, rows = [], {**BACKBONES, **VITS, **FROZEN}
+    for plain, prompted in PAIRS.items():
+        without, with_language = ([runs.scores(name, masks) for masks in runs.masks] for name in (plain, prompted))
+        if any(without):
+            lines.append([rows[plain].title, *(show_step(scores, {}) for scores in without)])
+            steps = zip(with_language, without, strict=True)
+            lines.append(["the same + post-model prompting", *(show_step(*scores) for scores in steps)])
     return table(["mIoU, step from the row above", *(f"{masks} masks" for masks in runs.masks)], lines)
 
 

@@ -86,13 +86,22 @@ STEPS = {
 BACKBONES = {
     "convnext": Row('ConvNeXt of "ImageNet" + FPN', image="numbers_convnext", fields=WITHOUT_LANGUAGE),
     "convnext_post_model": Row(
-        "the same + post-model prompting", clip="clip_resnet", image="numbers_convnext", fields=POST_MODEL
+        'ConvNeXt of "ImageNet" + post-model prompting',
+        clip="clip_resnet",
+        image="numbers_convnext",
+        fields=POST_MODEL,
     ),
 }
 # Table 1, on as many masks as ablations.
 VITS = {
     "vit": Row("CLIP's ViT + FPN", clip="clip_vit", fields=WITHOUT_LANGUAGE),
-    "vit_post_model": Row("the same + post-model prompting", clip="clip_vit", fields=POST_MODEL),
+    "vit_post_model": Row("CLIP's ViT + post-model prompting", clip="clip_vit", fields=POST_MODEL),
+}
+# Beside the ablation "frozen_image": what freezing does without language.
+FROZEN = {
+    "frozen_clip": replace(
+        STEPS["clip"], title="CLIP + FPN, image encoder frozen", words=("--freeze_image_encoder", "true")
+    ),
 }
 # What the paper leaves out: each is the row "post_model" but for one thing.
 ABLATIONS = {
@@ -112,7 +121,7 @@ PHOTOGRAPHS = {
     "random_pre_model": Row("+ pre-model prompting", fields={"prompting_mode": "pre_model"}),
     "random_post_model": Row("+ post-model prompting", fields=POST_MODEL),
 }
-ROWS = {**PHOTOGRAPHS, **STEPS, **BACKBONES, **VITS, **ABLATIONS}
+ROWS = {**PHOTOGRAPHS, **STEPS, **BACKBONES, **VITS, **FROZEN, **ABLATIONS}
 
 
 def config_fields(row: Row, pretraining: Pretraining, sizes: FineTuning, tokenizer: CLIPTokenizer) -> dict:

@@ -232,6 +232,7 @@ def changed(ours: dict, other: dict) -> dict:
         ("gamma_1", "post_model", set(), {"gamma_init_value": 1.0}),
         ("tuned_text", "post_model", {"--freeze_text_encoder"}, {}),
         ("frozen_image", "post_model", {"--freeze_image_encoder"}, {}),
+        ("frozen_clip", "clip", {"--freeze_image_encoder"}, {}),
         ("full_rate", "post_model", {"--image_encoder_lr_multiplier"}, {}),
         (
             "convnext_post_model",
@@ -342,18 +343,19 @@ def test_intervals():
 
 
 def make_kept() -> dict:
-    """Results of two seeds, in which each row is a point above the one before."""
+    """Results of two seeds, in which each row is a point above the one before, and two above with twice the masks."""
     results = [
         {
-            "key": f"world/{row}/40/{seed}",
-            "mean_iou": 0.2 + 0.1 * seed + 0.01 * number,
+            "key": f"world/{row}/{masks}/{seed}",
+            "mean_iou": 0.2 + 0.1 * seed + masks / 4000 * number,
             "seconds": 36.0,
             "peak_mib": 512,
         }
         for number, row in enumerate(language_rows.STEPS)
         for seed in (0, 1)
+        for masks in (40, 80)
     ]
-    settings = {"masks": [40], "ablation_masks": 40, "seeds": [0, 1], "street_seeds": [0]}
+    settings = {"masks": [40, 80], "ablation_masks": 40, "seeds": [0, 1], "street_seeds": [0]}
     return {
         "settings": {**settings, "learning_rates": [0.1], "tuning_seeds": [5]},
         "results": results,
@@ -363,11 +365,26 @@ def make_kept() -> dict:
 def test_tables_show_steps_seed_by_seed():
     tables = language_report.format_tables(make_kept())
     first, second = tables["steps"].splitlines()[2:4]
-    assert first == "| random weights + FPN | 25.0 |"
-    assert second == '| "ImageNet" + FPN | 26.0 (+1.0 ± 0.0) |'
-    assert tables["cost"].splitlines()[2] == "| rows | 12 | 36 s | 0.12 h | 0.5 GiB |"
+    assert first == "| random weights + FPN | 25.0 | 25.0 | 25.0 |"
+    assert second == '| "ImageNet" + FPN | 26.0 (+1.0 ± 0.0) | 27.0 (+2.0 ± 0.0) | 26.5 (+1.5 ± 0.0) |'
+    assert tables["cost"].splitlines()[2] == "| rows | 24 | 36 s | 0.24 h | 0.5 GiB |"
     # Of rows and tables without results nothing is said.
     assert set(tables) == {"steps", "ablations", "cost"} and len(tables["ablations"].splitlines()) == 3
+
+
+def test_a_pair_is_shown_from_its_row_without_language_on():
+    kept = make_kept()
+    kept["results"] += [
+        {"key": f"world/frozen_image/40/{seed}", "mean_iou": 0.5, "seconds": 1.0, "peak_mib": 1} for seed in (0, 1)
+    ]
+    assert "pairs" not in language_report.format_tables(kept)
+    kept["results"] += [
+        {"key": f"world/frozen_clip/40/{seed}", "mean_iou": 0.4, "seconds": 1.0, "peak_mib": 1} for seed in (0, 1)
+    ]
+    assert language_report.format_tables(kept)["pairs"].splitlines()[2:] == [
+        "| CLIP + FPN, image encoder frozen | 40.0 | - |",
+        "| the same + post-model prompting | 50.0 (+10.0 ± 0.0) | - |",
+    ]
 
 
 def test_pages_hold_the_figures_of_the_results():
