@@ -507,10 +507,10 @@ def main(words: list[str] | None = None) -> None:
         args.output = args.output / "smoke"
         args.results, args.figure = args.output / "results.json", args.output / "figure.png"
     if not args.tables:
-        # Of the processes that are started; this one has imported all that reads them.
-        os.environ.setdefault("HF_DATASETS_CACHE", str(args.output / "cache"))
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        if args.workers:
+            # For the processes that are started; this one has imported all that reads them.
+            for name, value in {**ENVIRONMENT, "HF_DATASETS_CACHE": str(args.output / "cache")}.items():
+                os.environ.setdefault(name, value)
         place = Place(args.output, SMOKE if args.smoke else Settings(), args.street_scenes)
         keep(run(place, args.workers), place.settings, args.results)
     kept = json.loads(args.results.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@
 
 import json
 import math
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -290,6 +291,15 @@ def test_the_whole_path_runs_and_is_kept(smoke):
     }  # fmt: skip
     assert cv2.imread(str(folder / "figure.png")) is not None
     assert not list((folder / "rows").iterdir()) and not list((folder / "logs").iterdir())
+
+
+def test_a_run_in_this_process_leaves_its_environment_alone(smoke, monkeypatch):
+    words, _, _ = smoke
+    names = {*language.ENVIRONMENT, "HF_DATASETS_CACHE"}
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    language.main(words)
+    assert not names & {*os.environ}
 
 
 def test_the_learning_rate_is_chosen_by_clip_without_language_on_other_seeds():
